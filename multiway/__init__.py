@@ -1,0 +1,25 @@
+"""multiway: one codebase for vision-language pre-training.
+
+    import multiway as mw
+    model = mw.load("runs/demo")
+    model.encode_text(["red fruit"]).embedding
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+if TYPE_CHECKING:
+    from multiway.hub.load import load
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use, so that `multiway --help` does not wait for torch.
+    if name == "load":
+        from multiway.hub.load import load
+
+        return load
+    raise AttributeError(f"module 'multiway' has no attribute {name!r}")

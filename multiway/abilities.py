@@ -1,0 +1,93 @@
+"""What a trained model can be asked to do, as small protocols.
+
+A task states the abilities it needs and runs with every model that has them; it never asks which method the model is.
+This module imports nothing of ours.
+
+Two levels share the same names. A *method* (an `nn.Module`) takes tensors that are already preprocessed. A *model*
+(`hub.model.Model`, what `multiway.load` returns) adds the processor and takes pictures and strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+__all__ = ["ABILITIES", "Encoded", "EncodesImages", "EncodesText", "LacksAbility", "abilities_of", "require"]
+
+
+@dataclass
+class Encoded:
+    """One side of a batch, encoded.
+
+    Attributes:
+        embedding: (B, D) L2-normalised, in the space that both modalities share: dot products are cosines.
+        tokens: (B, N, W) last-layer token features, before pooling; None if not kept.
+        mask: (B, N) bool, True at tokens that are not padding; None when all count.
+        ids: (B, N) token ids for text; None for images.
+    """
+
+    embedding: Tensor
+    tokens: Tensor | None = None
+    mask: Tensor | None = None
+    ids: Tensor | None = None
+
+    @staticmethod
+    def cat(parts: Sequence[Encoded]) -> Encoded:
+        """The embeddings of several batches, one after another; tokens are dropped (their lengths differ)."""
+        return Encoded(torch.cat([part.embedding for part in parts]))
+
+
+@runtime_checkable
+class EncodesImages(Protocol):
+    """Pictures to embeddings in the shared space."""
+
+    def encode_image(self, images: Tensor) -> Encoded:
+        """(B, 3, H, W) normalised pixels -> embeddings (B, D)."""
+
+
+@runtime_checkable
+class EncodesText(Protocol):
+    """Texts to embeddings in the shared space."""
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:
+        """(B, L) token ids and (B, L) bool mask -> embeddings (B, D)."""
+
+
+# The one list of abilities: name of the method that provides it -> its protocol.
+ABILITIES: dict[str, type] = {"encode_image": EncodesImages, "encode_text": EncodesText}
+
+
+class LacksAbility(TypeError):
+    """A task was asked of a model that is not able to do it."""
+
+
+def abilities_of(thing: object) -> tuple[str, ...]:
+    """Names of the abilities that an object has; a method may hide some by its config through `abilities()`."""
+    own = getattr(thing, "abilities", None)
+    if callable(own):
+        return tuple(own())
+    return tuple(name for name, protocol in ABILITIES.items() if isinstance(thing, protocol))
+
+
+def require(thing: object, needs: Iterable[str], task: str, able: Sequence[str] = ()) -> None:
+    """Refuse, clearly, a model that cannot do what a task needs.
+
+    Args:
+        needs: names of abilities.
+        task: what asks, for the message.
+        able: names of methods that have what is missing, for the message.
+
+    Raises:
+        LacksAbility: naming what is missing and which methods have it.
+    """
+    has = abilities_of(thing)
+    missing = [need for need in needs if need not in has]
+    if missing:
+        remedy = f"; methods that have it: {', '.join(able)}" if able else ""
+        raise LacksAbility(
+            f"task `{task}` needs {', '.join(missing)}, which {type(thing).__name__} lacks (it has: {', '.join(has) or 'none'}){remedy}"
+        )

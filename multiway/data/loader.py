@@ -1,0 +1,194 @@
+"""Batches as arithmetic: step -> positions -> rows -> pixels.
+
+The epochs, each in its own order, are laid end to end; step s takes positions [s B, (s + 1) B). So every sample is
+seen exactly once per epoch whatever the batch size, a batch may straddle two epochs, and to resume at step s is to ask
+for step s. Workers and ranks change nothing: a rank takes every W-th row of the same global batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from multiway.batch import Batch, Place, ViewSpec
+from multiway.data.augment import DRAWS
+from multiway.data.draws import permutation, uniforms
+from multiway.data.source import BadRow, DataError, Source, stable_id
+from multiway.data.tokenizer import Tokenizer
+from multiway.data.view import draw
+
+__all__ = ["Loader", "Order", "PixelCache"]
+
+_ATTEMPTS = 20  # replacements tried for one unreadable row before giving up
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which row stands at which position of training.
+
+    Attributes:
+        rows: in the source.
+        batch: rows per step over all ranks.
+        seed: of the run.
+    """
+
+    rows: int
+    batch: int
+    seed: int
+
+    def at(self, step: int, rank: int = 0, world: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """(epochs, rows), each (batch / world,) int64, of one step on one rank."""
+        positions = np.arange(step * self.batch + rank, (step + 1) * self.batch, world)
+        epochs, offsets = np.divmod(positions, self.rows)
+        rows = np.empty_like(offsets)
+        for epoch in np.unique(epochs):
+            rows[epochs == epoch] = permutation(self.seed, int(epoch), self.rows)[offsets[epochs == epoch]]
+        return epochs, rows
+
+
+class PixelCache:
+    """Decoded squares of a small source, so that no picture is decoded twice; shared among worker processes.
+
+    Args:
+        rows: in the source.
+        side: of the squares.
+        limit: bytes above which nothing is kept.
+    """
+
+    def __init__(self, rows: int, side: int, limit: int = 1 << 30) -> None:
+        self.kept = rows * side * side * 3 <= limit
+        size = rows if self.kept else 0
+        self.pixels = torch.empty(size, side, side, 3, dtype=torch.uint8).share_memory_()
+        self.ready = torch.zeros(size, dtype=torch.bool).share_memory_()
+
+    def get(self, source: Source, index: int, view: ViewSpec) -> Tensor:
+        """(side, side, 3) uint8 of one row, decoded at most once per cache."""
+        if self.kept and self.ready[index]:
+            return self.pixels[index]
+        square = torch.from_numpy(draw(source.image(index), view, view.kept).copy())
+        if self.kept:
+            self.pixels[index] = square
+            self.ready[index] = True
+        return square
+
+
+class _Steps(Dataset[Batch]):
+    """Step number -> Batch; what DataLoader's workers run."""
+
+    def __init__(self, source: Source, order: Order, view: ViewSpec, tokenizer: Tokenizer | None, rank: int, world: int) -> None:
+        self.source, self.order, self.view, self.tokenizer = source, order, view, tokenizer
+        self.rank, self.world = rank, world
+        self.cache = PixelCache(len(source), view.kept)
+
+    def __getitem__(self, step: int) -> Batch:
+        epochs, rows = self.order.at(step, self.rank, self.world)
+        skipped: list[str] = []
+        squares = []
+        for place in range(len(rows)):
+            square, rows[place] = self._readable(int(epochs[place]), int(rows[place]), skipped)
+            squares.append(square)
+        captions, image_ids, labels = self._words(epochs, rows)
+        tokens = self.tokenizer(captions) if self.tokenizer else None
+        count = DRAWS[self.view.augment]
+        return Batch(
+            images=torch.stack(squares).permute(0, 3, 1, 2).contiguous(),
+            draws=torch.from_numpy(uniforms(self.order.seed, epochs, rows, "augment", count)) if count else None,
+            text=tokens.ids if tokens else None,
+            text_mask=tokens.mask if tokens else None,
+            word_starts=tokens.word_starts if tokens else None,
+            labels=torch.tensor(labels),
+            image_id=torch.tensor(image_ids),
+            text_id=torch.tensor([stable_id(caption) for caption in captions]),
+            sample_index=torch.from_numpy(rows),
+            captions=tuple(captions),
+            skipped=tuple(skipped),
+            place=Place(step, int(epochs[0])),
+        )
+
+    def _words(self, epochs: np.ndarray, rows: np.ndarray) -> tuple[list[str], list[int], list[int]]:
+        """The caption drawn for each row (one of its several), picture ids and labels."""
+        choices = uniforms(self.order.seed, epochs, rows, "caption", 1)[:, 0]
+        captions, image_ids, labels = [], [], []
+        for row, choice in zip(rows, choices, strict=True):
+            words = self.source.row(int(row))
+            captions.append(words.captions[int(choice * len(words.captions))])
+            image_ids.append(words.image_id)
+            labels.append(words.label)
+        return captions, image_ids, labels
+
+    def _readable(self, epoch: int, row: int, skipped: list[str]) -> tuple[Tensor, int]:
+        """The row's square; an unreadable row is replaced by another, the same one in every replay, and recorded."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                return self.cache.get(self.source, row, self.view), row
+            except BadRow as error:
+                skipped.append(str(error))
+                where = uniforms(self.order.seed, np.array([epoch]), np.array([row]), f"replace-{attempt}", 1)[0, 0]
+                row = int(where * self.order.rows)
+        raise DataError(f"{_ATTEMPTS} rows in a row could not be read, the last: {skipped[-1]}; run `multiway data check` on this data")
+
+
+def _first(batches: list[Batch]) -> Batch:
+    return batches[0]
+
+
+class Loader:
+    """Training batches of one source.
+
+    Args:
+        source: rows.
+        view: how the method wants its pictures.
+        tokenizer: None for methods that read no text.
+        batch: rows per step over all ranks; must divide by the number of ranks.
+        seed: of the run.
+        rank, world: this process and how many there are.
+        workers: processes that decode; 0 decodes in the training process, which is best for small cached pictures.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        view: ViewSpec,
+        tokenizer: Tokenizer | None,
+        batch: int,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+    ) -> None:
+        if len(source) == 0:
+            raise DataError(f"{source.name}@{source.split} has no rows; nothing can be trained on it")
+        if batch < 1 or batch % world:
+            raise DataError(f"batch {batch} does not divide by {world} ranks; choose a multiple of {world}")
+        self.order = Order(len(source), batch, seed)
+        self.view = view
+        self.workers = workers
+        self._steps = _Steps(source, self.order, view, tokenizer, rank, world)
+
+    def batch(self, step: int) -> Batch:
+        """One batch, drawn here and now."""
+        return self._steps[step]
+
+    def epoch(self, step: int) -> float:
+        """Passes over the data that are complete before `step`."""
+        return step * self.order.batch / self.order.rows
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """The batches of steps [start, stop), in order, read ahead by the workers."""
+        loader = DataLoader(
+            self._steps,
+            batch_size=1,
+            sampler=range(start, stop),
+            collate_fn=_first,
+            num_workers=self.workers,
+            prefetch_factor=2 if self.workers else None,
+            pin_memory=torch.cuda.is_available(),
+            # A generator of its own, or DataLoader would draw its base seed from the global one.
+            generator=torch.Generator().manual_seed(0),
+        )
+        return iter(loader)

@@ -1,0 +1,111 @@
+"""What every data set looks like to the rest: rows of one picture and its captions, addressable by number.
+
+A source is cheap to open (it reads an index, not the pictures), has a length, and draws nothing at random. Splits,
+shuffling, augmentation and batching are other people's business (`loader.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from PIL import Image
+
+__all__ = ["BadRow", "DataError", "Row", "Source", "SourceSpec", "held_out_split", "stable_id"]
+
+
+class DataError(ValueError):
+    """Data that cannot be used at all: wrong layout, missing column, duplicate key. Names file, row and remedy."""
+
+
+class BadRow(ValueError):
+    """One row that cannot be read (truncated picture, empty caption, ...). Training replaces it and counts it.
+
+    The message names the file, the row and what is wrong with it.
+    """
+
+
+def stable_id(text: str | bytes) -> int:
+    """A non-negative 63-bit number that names `text` on every machine and in every run."""
+    data = text.encode() if isinstance(text, str) else text
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") >> 1
+
+
+def held_out_split(image_id: int) -> str:
+    """`train`, `val` (5 %) or `test` (5 %) for data without splits of its own, by the hash of its picture.
+
+    All captions of a picture fall on the same side, and adding rows never moves the others.
+    """
+    share = image_id % 100
+    return "test" if share < 5 else "val" if share < 10 else "train"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture and what is said of it.
+
+    Attributes:
+        key: unique within the source; shown in messages and results.
+        image_id: rows that show the same picture share it (`stable_id` of the path, the given id, or the bytes).
+        captions: at least one, none empty. Training draws one per epoch; evaluation uses all.
+        label: class number for labelled data; -1 where unknown.
+        where: file and row, for messages: `pairs.jsonl, row 1204`.
+    """
+
+    key: str
+    image_id: int
+    captions: tuple[str, ...]
+    label: int = -1
+    where: str = ""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """One split of one data set.
+
+    Attributes:
+        name: `emoji`, or the path it was read from.
+        split: `train`, `val`, `test` or a name of the data set's own (`composition`).
+        classes: names of the labels, in order; empty where there are none.
+        templates: prompt templates with `{}` for zero-shot classification, fitting for these captions.
+        fingerprint: hash of what the rows are (index, not pixels), kept as provenance and checked on resume.
+    """
+
+    name: str
+    split: str
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+    fingerprint: str
+
+    def __len__(self) -> int: ...
+
+    def row(self, index: int) -> Row:
+        """The row's words; reads no picture."""
+        ...
+
+    def image(self, index: int) -> Image.Image:
+        """The decoded picture, in its own size and mode.
+
+        Raises:
+            BadRow: if it cannot be decoded.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """`name[:path][@split]`, parsed: which source a command line means.
+
+    Attributes:
+        name: a bundled set (`emoji`, `digits`), or a file, folder or shard pattern.
+        path: where the original files of a named data set lie; empty otherwise.
+        split: empty for the command's default.
+    """
+
+    name: str
+    path: str = ""
+    split: str = ""
+
+    def __str__(self) -> str:
+        return self.name + (f":{self.path}" if self.path else "") + (f"@{self.split}" if self.split else "")

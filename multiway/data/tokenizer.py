@@ -1,0 +1,143 @@
+"""Text to token ids. The work is done by the `tokenizers` library; this file says which tokeniser and what it returns.
+
+Trained on the captions at hand: byte-level BPE on lower-cased text, as CLIP's (Radford et al. 2021, section 2.4), with
+a vocabulary as small as the data deserve. Byte-level means that no caption has an unknown character.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor
+
+from multiway.data.source import DataError
+
+__all__ = ["Tokenizer", "TokenizerSpec", "Tokens"]
+
+# The loader's workers are forked; the library's threads must not be.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Roles of special tokens, and the names under which published tokenisers carry them.
+_SPECIAL = {
+    "pad": ("[PAD]", "<pad>"),
+    "bos": ("[BOS]", "[CLS]", "<|startoftext|>", "<s>"),
+    "eos": ("[EOS]", "[SEP]", "<|endoftext|>", "</s>"),
+    "mask": ("[MASK]", "<mask>"),
+    "unknown": ("[UNK]", "<unk>"),
+}
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """Which tokeniser a run uses.
+
+    Attributes:
+        vocabulary: most ids to learn, special tokens and the 256 bytes included.
+        context: most tokens of a text, special tokens included; longer texts are cut.
+        path: a `tokenizer.json` to load instead of training one.
+    """
+
+    vocabulary: int = 2048
+    context: int = 32
+    path: str = ""
+
+
+@dataclass
+class Tokens:
+    """A batch of texts: ids (B, L) int64, mask (B, L) True at real tokens, word_starts (B, L) True at a word's first."""
+
+    ids: Tensor
+    mask: Tensor
+    word_starts: Tensor
+
+
+class Tokenizer:
+    """A `tokenizers.Tokenizer` with its context, padding to the longest text of the batch."""
+
+    def __init__(self, backend: Backend, context: int) -> None:
+        self.backend = backend
+        self.context = context
+        self.special = {
+            role: token_id
+            for role, names in _SPECIAL.items()
+            for token_id in [next((i for i in map(backend.token_to_id, names) if i is not None), None)]
+            if token_id is not None
+        }
+        if "eos" not in self.special:
+            raise DataError(f"the tokeniser has none of {', '.join(_SPECIAL['eos'])}; an end token is needed to pool a text")
+        self.pad = self.special.get("pad", self.special["eos"])
+        backend.enable_truncation(context)
+        backend.no_padding()
+
+    @classmethod
+    def train(cls, captions: Iterable[str], spec: TokenizerSpec) -> Tokenizer:
+        """Learn a byte-level BPE from captions; the same captions in any order give the same tokeniser."""
+        backend = Backend(models.BPE())
+        backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+        # Words, numbers digit by digit, and punctuation, each with the space before it.
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=True)]
+        )
+        backend.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=spec.vocabulary,
+            special_tokens=["[PAD]", "[BOS]", "[EOS]", "[MASK]"],
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        backend.train_from_iterator(sorted(captions), trainer)
+        backend.post_processor = processors.TemplateProcessing(
+            single="[BOS] $A [EOS]", special_tokens=[("[BOS]", backend.token_to_id("[BOS]")), ("[EOS]", backend.token_to_id("[EOS]"))]
+        )
+        return cls(backend, spec.context)
+
+    @classmethod
+    def from_json(cls, text: str, context: int) -> Tokenizer:
+        """From the text of a `tokenizer.json`."""
+        try:
+            backend = Backend.from_str(text)
+        except Exception as error:  # the library raises plain Exception
+            raise DataError(f"this is not a tokenizer.json: {error}") from error
+        return cls(backend, context)
+
+    @classmethod
+    def open(cls, spec: TokenizerSpec, captions: Iterable[str]) -> Tokenizer:
+        """The tokeniser of a spec: loaded from its path, else trained on `captions`."""
+        if not spec.path:
+            return cls.train(captions, spec)
+        path = Path(spec.path)
+        if not path.is_file():
+            raise DataError(f"tokeniser file {path} does not exist; give the path of a tokenizer.json")
+        return cls.from_json(path.read_text(encoding="utf-8"), spec.context)
+
+    def __len__(self) -> int:
+        return self.backend.get_vocab_size()
+
+    def to_json(self) -> str:
+        """The text of a `tokenizer.json`, which other programs read too."""
+        return self.backend.to_str()
+
+    def __call__(self, texts: Sequence[str]) -> Tokens:
+        """Token ids of `texts`, padded to the longest of them."""
+        encodings = self.backend.encode_batch(list(texts))
+        length = max((len(encoding.ids) for encoding in encodings), default=0)
+        ids = torch.full((len(encodings), length), self.pad, dtype=torch.int64)
+        mask = torch.zeros(len(encodings), length, dtype=torch.bool)
+        starts = torch.zeros(len(encodings), length, dtype=torch.bool)
+        for row, encoding in enumerate(encodings):
+            count = len(encoding.ids)
+            ids[row, :count] = torch.tensor(encoding.ids)
+            mask[row, :count] = True
+            words = encoding.word_ids
+            starts[row, :count] = torch.tensor([w is not None and (i == 0 or w != words[i - 1]) for i, w in enumerate(words)])
+        return Tokens(ids, mask, starts)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Ids back to text, special tokens left out."""
+        return self.backend.decode(list(ids)).strip()

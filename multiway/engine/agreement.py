@@ -1,0 +1,59 @@
+"""All ranks see the same outcome: what one of them could not do fails on every one, with the same message.
+
+A rank that raises alone leaves the others waiting in the next collective until a timeout, half an hour later and
+without a reason. Whatever touches the disk therefore goes through these two functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import torch.distributed as dist
+
+from multiway.world import World
+
+__all__ = ["ALONE", "on_all", "on_main"]
+
+T = TypeVar("T")
+ALONE = World()
+
+
+def on_all(world: World, work: Callable[[], T]) -> list[T]:
+    """Run `work` on every rank.
+
+    Returns:
+        What it returned, in rank order, on every rank.
+
+    Raises:
+        Exception: that of the lowest rank on which it failed, on every rank.
+    """
+    if world.size == 1:
+        return [work()]
+    value: T | None = None
+    failure: Exception | None = None
+    try:
+        value = work()
+    except Exception as error:  # whatever it is, the other ranks have to hear of it
+        failure = error
+    everyone: list[tuple[T | None, Exception | None]] = [(None, None)] * world.size
+    dist.all_gather_object(everyone, (value, _portable(failure)), group=world.group)
+    if failure is not None:
+        raise failure
+    for rank, (_, other) in enumerate(everyone):
+        if other is not None:
+            other.add_note(f"raised on rank {rank}")
+            raise other
+    return [cast(T, each) for each, _ in everyone]
+
+
+def on_main(world: World, work: Callable[[], T]) -> T:
+    """Run `work` on rank 0 alone; every rank receives what it returned, or raises what it raised."""
+    return cast(T, on_all(world, lambda: work() if world.is_main else None)[0])
+
+
+def _portable(failure: Exception | None) -> Exception | None:
+    """The error in a form that reaches other ranks: an exception with a class of its own making may not."""
+    if failure is None or type(failure).__init__ in (Exception.__init__, ValueError.__init__, OSError.__init__):
+        return failure
+    return RuntimeError(f"{type(failure).__name__}: {failure}")

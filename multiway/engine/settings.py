@@ -1,0 +1,70 @@
+"""How a run is run: what the loop must know besides the method and the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from multiway.engine.optim import OptimiserSpec
+
+__all__ = ["OPERATIONAL", "Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of the loop.
+
+    Attributes:
+        steps: optimiser steps to take. Operational: a finished run given more of them goes on.
+        horizon: step at which the learning-rate schedule ends; 0 means `steps`. Part of the run's identity, because
+            it decides the learning rate of every step; beyond it the rate stays at the floor.
+        batch: rows per optimiser step, over all ranks and micro-batches.
+        lr: peak learning rate.
+        seed: of everything random.
+        device: `cpu`, `cuda`, or `auto`.
+        precision: `fp32`, or `bf16` autocast with fp32 weights; `auto` takes bf16 where the machine has it.
+        accumulate: micro-batches per step; a contrastive loss then sees only the negatives of its micro-batch.
+        compile: run the method through torch.compile.
+        log_every, evaluate_every, checkpoint_every: in steps; 0 turns evaluation off.
+        keep_last, keep_best: checkpoints that stay.
+        bad_rows: share of unreadable rows above which training stops.
+        threads: CPU threads; 0 leaves torch's choice.
+        workers: processes that decode pictures; 0 decodes in the training process.
+        optimiser: AdamW, warm-up, decay, rules.
+    """
+
+    steps: int
+    batch: int
+    lr: float
+    horizon: int = 0
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    accumulate: int = 1
+    compile: bool = False
+    log_every: int = 10
+    evaluate_every: int = 0
+    checkpoint_every: int = 100
+    keep_last: int = 2
+    keep_best: int = 1
+    bad_rows: float = 0.05
+    threads: int = 0
+    workers: int = 0
+    optimiser: OptimiserSpec = OptimiserSpec()
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1 or self.accumulate < 1:
+            raise ValueError(f"steps, batch and accumulate must be at least 1; given {self.steps}, {self.batch}, {self.accumulate}")
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch {self.batch} does not divide into {self.accumulate} micro-batches")
+
+    @property
+    def end_of_schedule(self) -> int:
+        """The step at which the learning rate reaches its floor."""
+        return self.horizon or self.steps
+
+
+# Fields that may differ between two starts of one run: they change how fast or how long, never what is computed.
+OPERATIONAL = frozenset(
+    {"steps", "device", "compile", "log_every", "evaluate_every", "checkpoint_every", "keep_last", "keep_best", "bad_rows", "threads", "workers"}
+)

@@ -1,0 +1,43 @@
+"""`multiway.load`: a model from a run folder, a weights file or a checkpoint of another library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from multiway.hub.file import WeightsError, read_model
+from multiway.hub.model import Model
+
+__all__ = ["load"]
+
+
+def load(source: str | Path, device: str = "cpu", precision: str = "fp32") -> Model:
+    """Open a trained model.
+
+    Args:
+        source: a run folder, a `model.safetensors`, or `hf:` followed by a name or folder of a `transformers` CLIP.
+        device: `cpu`, `cuda`, ...
+        precision: `fp32` or `bf16` autocast.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        WeightsError: if there is no model, or it cannot be read.
+    """
+    text = str(source)
+    if text.startswith("hf:"):
+        from multiway.hub.transformers_clip import from_transformers
+
+        model = from_transformers(text[3:])
+    else:
+        path = Path(source)
+        file = path / "model.safetensors" if path.is_dir() else path
+        if not file.is_file():
+            remedy = "the run has not written its weights yet; let it finish or stop it with Ctrl-C" if path.is_dir() else "check the path"
+            raise WeightsError(f"{file} does not exist; {remedy}")
+        model = read_model(file)
+    model.method.to(torch.device(device))
+    model.precision = precision
+    return model

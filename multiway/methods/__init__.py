@@ -1,0 +1,26 @@
+"""One published method per file. `METHODS` is the one list of them: name -> where its class is.
+
+A plain table, so that listing the methods imports none of them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from multiway.methods.method import Method
+
+METHODS: dict[str, str] = {
+    "clip": "multiway.methods.clip:Clip",
+}
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method.
+
+    Raises:
+        KeyError: for an unknown name, with the names that exist.
+    """
+    if name not in METHODS:
+        raise KeyError(f"there is no method `{name}`; there are: {', '.join(sorted(METHODS))}")
+    module, _, attribute = METHODS[name].partition(":")
+    return getattr(import_module(module), attribute)  # type: ignore[no-any-return]

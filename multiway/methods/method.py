@@ -1,0 +1,135 @@
+"""The protocol of a method: a training step in three pure stages, and what follows a successful optimiser step.
+
+    reps   = method.encode(batch, step)                       row-local and replayable
+    pairs  = method.mine(reps, world)                         no gradient, over all ranks
+    losses = method.losses(reps, pairs, batch, world, step)   named terms
+    ...backward, optimiser...
+    method.after_step(step, losses.updates)                   queues, twins, centres: only if the step succeeded
+
+The loop may run the stages at once, in micro-batches, cached, or across ranks, and the method never knows. Because
+nothing is mutated before `after_step`, skipping a step with a NaN is not calling it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from multiway.batch import Batch
+from multiway.config import from_json, to_json
+from multiway.world import World
+
+__all__ = ["Losses", "Method", "Pairs", "Reps", "Step", "Term"]
+
+Reps = Mapping[str, Tensor]  # features of each row by name; every tensor has the batch's rows first
+Pairs = Mapping[str, Tensor]  # indices of rows, chosen without gradient
+
+
+class Step(NamedTuple):
+    """Where training is; every schedule of a method (alpha, momentum, masking ratio) is a function of this."""
+
+    index: int = 0
+    epoch: int = 0
+    progress: float = 0.0  # share of the planned steps that is done, in [0, 1]
+
+
+@dataclass
+class Term:
+    """One loss term.
+
+    Attributes:
+        value: scalar with gradient.
+        weight: its factor in the total.
+        chance: what the best constant prediction would score; None where there is no such thing.
+        formula: how `chance` comes about, for people: `ln 128`.
+    """
+
+    value: Tensor
+    weight: float = 1.0
+    chance: float | None = None
+    formula: str = ""
+
+
+@dataclass
+class Losses:
+    """What a step yields.
+
+    Attributes:
+        terms: loss terms by name; their weighted sum is what is minimised.
+        report: further scalars for the log (accuracy, temperature), detached.
+        updates: tensors that `after_step` needs (features for a queue, statistics for a centre), detached, with rows
+            first: those of micro-batches are laid end to end.
+        features: embeddings by name, (B, D), detached; the doctor watches them for collapse.
+    """
+
+    terms: dict[str, Term]
+    report: dict[str, Tensor] = field(default_factory=dict)
+    updates: dict[str, Tensor] = field(default_factory=dict)
+    features: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Tensor:
+        """The weighted sum of the terms."""
+        return torch.stack([term.weight * term.value for term in self.terms.values()]).sum()
+
+
+class Method(nn.Module):
+    """A published method. Subclasses write `encode` and `losses`, and `mine` and `after_step` where they need them.
+
+    Attributes:
+        name: what the command line calls it.
+        config_class: the frozen dataclass of its sizes; an instance of it is `self.config`.
+        watched: for the doctor: names in `report` that have bounds, e.g. `{"temperature_scale": (1.0, 100.0)}`.
+    """
+
+    name: ClassVar[str] = ""
+    config_class: ClassVar[type]
+    config: Any
+    watched: ClassVar[dict[str, tuple[float, float]]] = {}
+
+    def encode(self, batch: Batch, step: Step) -> Reps:
+        """Features and tokens of each row: row i of the output depends on row i of the batch alone."""
+        raise TypeError(f"{type(self).__name__} does not define encode")
+
+    def mine(self, reps: Reps, world: World) -> Pairs:
+        """Which rows are negatives for which. Runs without gradient."""
+        return {}
+
+    def losses(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
+        """The loss terms over the encoded rows."""
+        raise TypeError(f"{type(self).__name__} does not define losses")
+
+    def after_step(self, step: Step, updates: Mapping[str, Tensor]) -> None:
+        """Once per successful optimiser step: advance queues, momentum twins, centres."""
+
+    def training_step(self, batch: Batch, world: World, step: Step) -> Losses:
+        """The three stages at once; mutates nothing."""
+        reps = self.encode(batch, step)
+        with torch.no_grad():
+            pairs = self.mine(reps, world)
+        return self.losses(reps, pairs, batch, world, step)
+
+    def forward(self, batch: Batch, world: World, step: Step) -> Losses:
+        """`training_step`, under the name by which wrappers (DDP, FSDP, compile) find it."""
+        return self.training_step(batch, world, step)
+
+    def learning_rates(self) -> list[tuple[str, float]]:
+        """`(regular expression, multiplier)` pairs of the paper's own, first match wins; a recipe may override."""
+        return []
+
+    def config_json(self) -> dict[str, Any]:
+        """The method's configuration as JSON, for the header of a weights file."""
+        return to_json(self.config)  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_config_json(cls, value: dict[str, Any]) -> Self:
+        """The method, freshly initialised, from what `config_json` gave.
+
+        Raises:
+            ConfigError: naming a field that does not fit.
+        """
+        return cls(from_json(cls.config_class, value, f"{cls.name} config"))  # type: ignore[call-arg]

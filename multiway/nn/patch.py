@@ -1,0 +1,104 @@
+"""Pictures to tokens: patches, and where they are.
+
+Patch embedding of ViT (arXiv:2010.11929, equation 1); fixed sine-cosine positions of MAE (arXiv:2111.06377, A.1).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["PatchEmbed", "resize_positions", "sincos_positions"]
+
+
+class PatchEmbed(nn.Module):
+    """Each patch, flattened, through one linear map.
+
+    The weight is laid out as a convolution's, flattened: `Conv2d(3, W, patch, patch).weight.flatten(1)`.
+
+    Args:
+        patch: side of a patch in pixels.
+        width: W.
+        bias: CLIP has none.
+    """
+
+    def __init__(self, patch: int, width: int, *, channels: int = 3, bias: bool = True) -> None:
+        super().__init__()
+        self.patch = patch
+        self.project = nn.Linear(channels * patch * patch, width, bias=bias)
+
+    def grid(self, images: Tensor) -> tuple[int, int]:
+        """Rows and columns of patches.
+
+        Raises:
+            ValueError: if the picture is not a whole number of patches.
+        """
+        height, width = images.shape[-2:]
+        p = self.patch
+        if height % p or width % p or not height or not width:
+            raise ValueError(
+                f"images of {height}x{width} pixels do not divide into patches of {p}; resize or pad them to a multiple "
+                f"of {p}, for example {max(round(height / p), 1) * p}x{max(round(width / p), 1) * p}"
+            )
+        return height // p, width // p
+
+    def unfold(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, N, C x patch x patch), patches row by row, each flattened channel first."""
+        rows, columns = self.grid(images)
+        p = self.patch
+        batch, channels = images.shape[:2]
+        cut = images.reshape(batch, channels, rows, p, columns, p).permute(0, 2, 4, 1, 3, 5)
+        return cut.reshape(batch, rows * columns, channels * p * p)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, N, W)."""
+        return self.project(self.unfold(images))
+
+
+def resize_positions(
+    positions: Tensor, old: tuple[int, int], new: tuple[int, int], mode: Literal["bicubic", "bilinear"] = "bicubic"
+) -> Tensor:
+    """Position embeddings of one grid, interpolated to another (arXiv:2010.11929, section 3.2).
+
+    Args:
+        positions: (N, W), row by row.
+        old, new: (rows, columns); the same grid returns `positions` itself.
+
+    Returns:
+        (rows x columns, W) of the new grid.
+
+    Raises:
+        ValueError: if the positions are not of the old grid.
+    """
+    if old[0] * old[1] != positions.shape[0]:
+        raise ValueError(
+            f"{positions.shape[0]} positions for a grid of {old[0]}x{old[1]} patches; leave the class token's out"
+        )
+    if old == new:
+        return positions
+    grid = positions.T.reshape(1, -1, *old).float()
+    grid = F.interpolate(grid, size=new, mode=mode, align_corners=False)
+    return grid.reshape(positions.shape[1], -1).T.to(positions.dtype)
+
+
+def sincos_positions(grid: tuple[int, int], width: int) -> Tensor:
+    """Fixed 2-d positions: half of the channels tell the column, half the row.
+
+    Returns:
+        (rows x columns, W).
+
+    Raises:
+        ValueError: if the width is no multiple of 4 (sine and cosine, of row and column).
+    """
+    if width % 4:
+        raise ValueError(f"width {width} is no multiple of 4, which sine-cosine positions need; choose one that is")
+    frequency = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    row, column = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid), indexing="ij")
+    parts = []
+    for place in (column.flatten(), row.flatten()):
+        angle = place[:, None] * frequency
+        parts += [angle.sin(), angle.cos()]
+    return torch.cat(parts, 1).float()

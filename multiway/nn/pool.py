@@ -1,0 +1,95 @@
+"""Many tokens to one vector."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from multiway.nn.attention import Attention
+
+__all__ = ["AttentionPool", "Tower", "class_token", "eos_positions", "last_positions", "masked_mean", "take"]
+
+
+class Tower(NamedTuple):
+    """What an encoder of one modality returns.
+
+    Attributes:
+        pooled: (B, W) one vector per row.
+        tokens: (B, N, W) after the final norm.
+    """
+
+    pooled: Tensor
+    tokens: Tensor
+
+
+def masked_mean(tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean over real tokens; a row without any gives zeros.
+
+    Args:
+        tokens: (B, N, W).
+        mask: (B, N) bool; None when all are real.
+
+    Returns:
+        (B, W).
+    """
+    if mask is None:
+        return tokens.mean(1)
+    weight = mask.to(tokens.dtype)
+    return torch.einsum("bn,bnw->bw", weight, tokens) / weight.sum(1, keepdim=True).clamp(min=1)
+
+
+def take(tokens: Tensor, positions: Tensor) -> Tensor:
+    """tokens[b, positions[b]]: (B, N, W), (B,) -> (B, W)."""
+    return tokens[torch.arange(tokens.shape[0], device=tokens.device), positions]
+
+
+def class_token(tokens: Tensor) -> Tensor:
+    """The first token: (B, N, W) -> (B, W)."""
+    return tokens[:, 0]
+
+
+def eos_positions(ids: Tensor, eos_id: int | None) -> Tensor:
+    """Where each text ends: the first `eos_id`, or, with None, the greatest id (CLIP's own vocabulary ends with it).
+
+    Args:
+        ids: (B, L).
+
+    Returns:
+        (B,) int64; 0 in rows that have no `eos_id`.
+    """
+    return ids.argmax(-1) if eos_id is None else (ids == eos_id).int().argmax(-1)
+
+
+def last_positions(mask: Tensor) -> Tensor:
+    """The last real token of each row: (B, L) bool -> (B,) int64; 0 in rows without any."""
+    return (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(-1)
+
+
+class AttentionPool(nn.Module):
+    """Learned queries that attend to the tokens (CoCa, Yu et al., 2022, arXiv:2205.01917, section 3.2).
+
+    Args:
+        width: W of the queries and of the result.
+        heads: of the attention.
+        queries: number of learned queries.
+        memory_width: width of the tokens; W by default.
+    """
+
+    def __init__(
+        self, width: int, heads: int, *, queries: int = 1, memory_width: int | None = None, epsilon: float = 1e-5
+    ) -> None:
+        super().__init__()
+        memory_width = memory_width or width
+        self.queries = nn.Parameter(torch.randn(queries, width) * width**-0.5)
+        self.query_norm = nn.LayerNorm(width, epsilon)
+        self.memory_norm = nn.LayerNorm(memory_width, epsilon)
+        self.attention = Attention(width, heads, memory_width=memory_width)
+        self.norm = nn.LayerNorm(width, epsilon)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, N, memory_width), mask (B, N) -> (B, queries, W)."""
+        queries = self.query_norm(self.queries).expand(tokens.shape[0], -1, -1)
+        visible = None if mask is None else mask[:, None, None, :]
+        return self.norm(self.attention(queries, self.memory_norm(tokens), visible=visible))

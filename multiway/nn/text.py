@@ -1,0 +1,146 @@
+"""Text to tokens to a vector: CLIP's causal text tower (arXiv:2103.00020, section 2.4) and BERT (Devlin et al., 2019,
+arXiv:1810.04805) from one module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from multiway.nn.pool import Tower, eos_positions, last_positions, masked_mean, take
+from multiway.nn.transformer import Activation, Transformer, TransformerConfig, init_weights
+
+__all__ = ["TextConfig", "TextEmbed", "TextTransformer"]
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Sizes and choices of a text transformer.
+
+    Attributes:
+        vocabulary: number of token ids; 0 is left to the data.
+        context: greatest number of tokens.
+        width, layers, heads, mlp_ratio, activation, norm, epsilon, cross_width, cross_layers, dropout,
+            attention_dropout, drop_path, checkpoint: of the blocks; see `TransformerConfig`.
+        causal: CLIP and language models; BERT is not.
+        pool: `eos` the end token's position, `last` the last real token, `class` the first, `mean` over real tokens.
+        eos_id: id of the end token; None takes the greatest id of each row, as OpenAI's CLIP did.
+        types: number of segment types (BERT: 2); 0 for none.
+        embedding_norm: BERT's norm and dropout of the embedding.
+    """
+
+    vocabulary: int = 0
+    context: int = 32
+    width: int = 128
+    layers: int = 4
+    heads: int = 2
+    mlp_ratio: float = 4.0
+    activation: Activation = "gelu"
+    causal: bool = True
+    pool: Literal["eos", "last", "class", "mean"] = "eos"
+    eos_id: int | None = None
+    norm: Literal["pre", "post"] = "pre"
+    epsilon: float = 1e-5
+    types: int = 0
+    embedding_norm: bool = False
+    cross_width: int | None = None
+    cross_layers: tuple[int, ...] | None = None
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path: float = 0.0
+    checkpoint: bool = False
+
+
+class TextEmbed(nn.Module):
+    """Token, position and, where there are any, segment embeddings.
+
+    Raises:
+        ValueError: if the vocabulary is open.
+    """
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        if config.vocabulary < 1:
+            raise ValueError(f"vocabulary is {config.vocabulary}; set it to the tokeniser's number of ids")
+        self.context = config.context
+        self.words = nn.Embedding(config.vocabulary, config.width)
+        self.positions = nn.Parameter(torch.empty(config.context, config.width))
+        self.types = nn.Embedding(config.types, config.width) if config.types else None
+        self.norm: nn.Module = nn.Identity()
+        if config.embedding_norm:
+            self.norm = nn.Sequential(nn.LayerNorm(config.width, config.epsilon), nn.Dropout(config.dropout))
+        init_weights(self)
+        nn.init.trunc_normal_(self.positions, std=0.02)
+
+    def forward(self, ids: Tensor, types: Tensor | None = None) -> Tensor:
+        """(B, L) ids, and (B, L) segment types (0 by default) -> (B, L, W).
+
+        Raises:
+            ValueError: if the text is longer than the context.
+        """
+        length = ids.shape[1]
+        if length > self.context:
+            raise ValueError(
+                f"text of {length} tokens for a context of {self.context}; truncate it in the tokeniser, or build the "
+                f"model with context={length}"
+            )
+        places = self.positions[:length]
+        if self.types is not None:
+            places = places + (self.types.weight[0] if types is None else self.types(types))
+        return self.norm(self.words(ids) + places)
+
+
+class TextTransformer(nn.Module):
+    """Embedding, blocks, pool.
+
+    Attributes:
+        width: W of `pooled` and `tokens`.
+    """
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.width = config.width
+        self.embed = TextEmbed(config)
+        self.transformer = Transformer(TransformerConfig.of(config))
+
+    def forward(
+        self,
+        ids: Tensor,
+        mask: Tensor | None = None,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        *,
+        types: Tensor | None = None,
+        causal: bool | None = None,
+        record: MutableMapping[str, Tensor] | None = None,
+    ) -> Tower:
+        """Encode.
+
+        Args:
+            ids: (B, L), padded on the right to the longest row.
+            mask: (B, L) bool, True at real tokens; None when all are.
+            memory, memory_mask: (B, M, cross_width) and (B, M), for blocks that attend to a picture's tokens.
+            types: (B, L) segment types.
+            causal: overrides the config's.
+            record: receives hidden states and attention maps by path; see `Transformer.forward`.
+
+        Returns:
+            pooled (B, W) and tokens (B, L, W).
+        """
+        tokens = self.transformer(self.embed(ids, types), mask, memory, memory_mask, causal=causal, record=record)
+        return Tower(self._pool(tokens, ids, mask), tokens)
+
+    def _pool(self, tokens: Tensor, ids: Tensor, mask: Tensor | None) -> Tensor:
+        pool = self.config.pool
+        if pool == "class":
+            return tokens[:, 0]
+        if pool == "mean":
+            return masked_mean(tokens, mask)
+        if pool == "eos":
+            return take(tokens, eos_positions(ids, self.config.eos_id))
+        return tokens[:, -1] if mask is None else take(tokens, last_positions(mask))

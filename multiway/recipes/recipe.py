@@ -1,0 +1,75 @@
+"""A recipe: what to run. Typed, named, and a function of a preset; the command line edits its fields.
+
+`multiway train clip --preset tiny --data emoji --steps 400` takes the recipe `clip("tiny")` and changes two of its
+fields. What comes out is written whole into the run folder, so a run never depends on a default that changes later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import tyro
+
+from multiway.batch import DataInfo, ViewSpec
+from multiway.config import to_json
+from multiway.data.tokenizer import TokenizerSpec
+from multiway.engine.settings import OPERATIONAL, Settings
+from multiway.methods import Method, method_class
+
+__all__ = ["Recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What every recipe has; a method's recipe adds `method`, typed.
+
+    Attributes:
+        settings: of the loop; on the command line without a prefix: `--steps`, `--lr`, ...
+        preset: size of the method.
+        data: `name[:path][@split]`, a caption file, a folder of pictures, or a pattern of shards.
+        images: folder that a caption file's paths are relative to.
+        image_column, caption_column: of a caption file, where their names are unusual.
+        evaluate: `task=data@split` measured during training and at its end; `@split` alone means this recipe's data.
+        best: metric by which the best checkpoint is chosen.
+        init: run or weights file to start from.
+        out: run folder; an existing one is resumed.
+        dry_run: show the model, the first batch and the chance values instead of training.
+        view: how pictures are drawn.
+        tokenizer: which tokeniser.
+    """
+
+    name: ClassVar[str] = ""
+    method_name: ClassVar[str] = ""
+
+    settings: Annotated[Settings, tyro.conf.arg(name="")]
+    preset: str = "tiny"
+    data: str = "emoji"
+    images: str = ""
+    image_column: str = ""
+    caption_column: str = ""
+    evaluate: tuple[str, ...] = ()
+    best: str = "retrieval/mean_R@1"
+    init: str = ""
+    out: str = ""
+    dry_run: bool = False
+    view: ViewSpec = ViewSpec()
+    tokenizer: TokenizerSpec = TokenizerSpec()
+    method: Any = None
+
+    def build(self, info: DataInfo) -> Method:
+        """The method, its open sizes filled in from the data."""
+        return method_class(self.method_name)(self.method.resolve(info))  # type: ignore[call-arg]
+
+    def identity(self) -> dict[str, Any]:
+        """The recipe as JSON, as it is kept in the run folder: horizon made explicit, `out` and `dry_run` left out."""
+        value = to_json(self)
+        value["settings"]["horizon"] = self.settings.end_of_schedule
+        for passing in ("out", "dry_run"):
+            del value[passing]
+        return {"recipe": self.name, **value}
+
+    @staticmethod
+    def operational() -> set[str]:
+        """Dotted paths of fields in which two starts of one run may differ."""
+        return {f"settings.{name}" for name in OPERATIONAL} | {"evaluate", "best", "images"}

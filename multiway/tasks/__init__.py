@@ -1,0 +1,12 @@
+"""What a trained model is measured on, a file per task. Tasks know abilities, never a particular method."""
+
+from __future__ import annotations
+
+from multiway.tasks.retrieval import Retrieval
+from multiway.tasks.task import Metric, Result, Task
+from multiway.tasks.zeroshot import ZeroShot
+
+__all__ = ["TASKS", "Metric", "Result", "Task"]
+
+# Every task with its default settings, by the name the command line uses. A new task is one line here.
+TASKS: dict[str, Task] = {task.name: task for task in (Retrieval(), ZeroShot())}

@@ -1,0 +1,179 @@
+"""Ranking a gallery by cosine: the rank of the right answer, hits at k, and what chance would score.
+
+Equal scores are in no order, so they are counted in every order: a query's hit at k is the *probability* that a right
+answer is among the first k when ties are broken at random. A model that maps everything to one point thereby scores
+exactly chance, instead of the 100 % that `score >= best` would grant it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+__all__ = ["Answers", "Ranking", "chance_of_hit", "chance_of_median_rank", "hit_probability", "rank"]
+
+# Products of identical float32 rows differ by up to about 3e-7 with their place in the matrix; they are ties.
+TIE = 1e-6
+_CHUNK = 1 << 23  # scores held at once: 32 MB
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The right answers of each query, in compressed rows: query q owns `items[starts[q]:starts[q + 1]]`.
+
+    Attributes:
+        items: (P,) int64 numbers of gallery items.
+        starts: (Q + 1,) int64.
+    """
+
+    items: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, lists: Sequence[Sequence[int]]) -> Answers:
+        """From a list of distinct right answers per query.
+
+        Raises:
+            ValueError: if a query has no right answer: no rank could be given to it.
+        """
+        sizes = [len(each) for each in lists]
+        if not sizes or min(sizes) == 0:
+            which = f"query {sizes.index(0)} has none" if sizes else "there are no queries"
+            raise ValueError(f"every query needs at least one right answer; {which}")
+        flat = np.fromiter((item for each in lists for item in each), dtype=np.int64, count=sum(sizes))
+        return cls(flat, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, query: int) -> NDArray[np.int64]:
+        """The right answers of one query."""
+        return self.items[self.starts[query] : self.starts[query + 1]]
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """(Q,) number of right answers of each query."""
+        return np.diff(self.starts)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What became of each of Q queries.
+
+    Attributes:
+        gallery: number of items that were ranked.
+        top: (Q, T) int64 the best items, best first; T is 5, or the gallery's size if that is smaller.
+        scores: (Q, T) float32 their cosines.
+        right: (Q,) int64 the right answer that scored best.
+        right_score: (Q,) float32 its cosine.
+        ahead: (Q,) int64 items that score higher than it.
+        tied: (Q,) int64 items that score the same, itself included.
+        tied_right: (Q,) int64 right answers among the tied.
+    """
+
+    gallery: int
+    top: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    right: NDArray[np.int64]
+    right_score: NDArray[np.float32]
+    ahead: NDArray[np.int64]
+    tied: NDArray[np.int64]
+    tied_right: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ahead)
+
+    @property
+    def rank(self) -> Floats:
+        """(Q,) expected rank, from 1, of the first right answer: g + (t + 1) / (p + 1) with p of t ties right."""
+        return self.ahead + (self.tied + 1) / (self.tied_right + 1)
+
+    def hits(self, k: int) -> Floats:
+        """(Q,) probability that a right answer is among the first `k`: 0 or 1 where nothing is tied."""
+        return hit_probability(self.tied, self.tied_right, np.clip(k - self.ahead, 0, self.tied))
+
+
+def hit_probability(items: ArrayLike, right: ArrayLike, draws: ArrayLike) -> Floats:
+    """Probability that at least one of `right` items is among `draws` of `items` without replacement.
+
+    Hypergeometric: 1 - C(items - right, draws) / C(items, draws). All arguments broadcast; `draws` is small.
+    """
+    n, p, k = np.broadcast_arrays(*(np.asarray(each, dtype=np.float64) for each in (items, right, draws)))
+    missed = np.ones(n.shape)
+    for drawn in range(int(k.max(initial=0))):
+        step = np.clip(n - p - drawn, 0, None) / np.maximum(n - drawn, 1)
+        missed = np.where(drawn < k, missed * step, missed)
+    return 1.0 - missed
+
+
+def chance_of_hit(answers: Answers, gallery: int, k: int) -> float:
+    """Expected share of hits at `k` when the gallery is in random order, exact for each query's number of answers."""
+    counts, queries = np.unique(answers.counts, return_counts=True)
+    return float(np.average(hit_probability(gallery, counts, min(k, gallery)), weights=queries))
+
+
+def chance_of_median_rank(answers: Answers, gallery: int) -> float:
+    """Median, over queries and random orders of the gallery, of the rank of the first right answer."""
+    counts, queries = np.unique(answers.counts, return_counts=True)
+    drawn = np.arange(gallery)
+    beyond = np.zeros(gallery)  # P(rank > r) for r = 1 ... gallery
+    for p, weight in zip(counts, queries / queries.sum(), strict=True):
+        beyond += weight * np.cumprod(np.clip(gallery - p - drawn, 0, None) / (gallery - drawn))
+    return float(1 + np.argmax(beyond <= 0.5 + 1e-12))
+
+
+@torch.no_grad()
+def rank(queries: Tensor, gallery: Tensor, answers: Answers, keep: int = 5) -> Ranking:
+    """Rank the whole gallery for every query by s = <q, g>, in chunks: memory is O(chunk), not O(Q x G).
+
+    Args:
+        queries: (Q, D) L2-normalised.
+        gallery: (G, D) L2-normalised.
+        answers: which items are right.
+        keep: how many of the best items to remember.
+
+    Raises:
+        ValueError: if sizes do not fit.
+    """
+    if len(answers) != len(queries) or queries.shape[1] != gallery.shape[1] or answers.items.max() >= len(gallery):
+        raise ValueError(
+            f"given {tuple(queries.shape)} queries, {tuple(gallery.shape)} items and answers for {len(answers)} queries up to item "
+            f"{answers.items.max()}; expected answers for every query, equal widths, and answers within the gallery"
+        )
+    rows = max(1, _CHUNK // len(gallery))
+    parts = [
+        _rank_chunk(queries[at : at + rows], at, gallery, answers, min(keep, len(gallery)))
+        for at in range(0, len(queries), rows)
+    ]
+    joined = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
+    return Ranking(len(gallery), *joined)
+
+
+def _rank_chunk(queries: Tensor, first: int, gallery: Tensor, answers: Answers, keep: int) -> tuple[Tensor, ...]:
+    scores = queries @ gallery.T
+    device = scores.device
+    starts = answers.starts[first : first + len(queries) + 1]
+    items = torch.from_numpy(answers.items[starts[0] : starts[-1]]).to(device)
+    owner = torch.arange(len(queries), device=device).repeat_interleave(torch.from_numpy(np.diff(starts)).to(device))
+    of_right = scores[owner, items]
+    best = torch.full((len(queries),), -torch.inf, dtype=scores.dtype, device=device).scatter_reduce(
+        0, owner, of_right, "amax"
+    )
+    # Where several right answers are equally good, the first is the one that is shown.
+    place = torch.arange(len(items), device=device)
+    candidates = torch.where(of_right == best[owner], place, len(items))
+    shown = items[
+        torch.full_like(owner[:1], len(items)).repeat(len(queries)).scatter_reduce(0, owner, candidates, "amin")
+    ]
+    above = (scores > (best + TIE)[:, None]).sum(1)
+    tied = (scores >= (best - TIE)[:, None]).sum(1) - above
+    tied_right = torch.zeros_like(above).index_add_(0, owner, (of_right >= (best - TIE)[owner]).long())
+    top = scores.topk(keep, dim=1)
+    return top.indices, top.values, shown, best, above, tied, tied_right

@@ -1,0 +1,162 @@
+"""Image-text retrieval, both ways, counting every caption.
+
+The gallery of pictures holds each distinct picture once (by `image_id`), the gallery of texts each distinct string.
+With unit embeddings v of picture i and w of text j the score is their cosine, and nothing else:
+
+    s_ij = <v_i, w_j>
+
+- `text_retrieval/R@k`, picture -> text: share of pictures for which at least one of their captions is among the k
+  texts that score highest (Karpathy & Fei-Fei 2015, section 4.2: the standard protocol of Flickr30K and COCO).
+- `image_retrieval/R@k`, text -> picture: share of texts for which a picture that carries this text is among the first k.
+- `median_rank` of the first right answer, from 1; `mean/R@1`, the mean of R@1 both ways.
+
+Departures from common scripts: all captions of a picture count, not the first five; a string that describes two
+pictures is one text with two right pictures (elsewhere it is two queries, each of which scores the other's picture as
+wrong); equal scores count as a random order. Intervals resample pictures, together with their captions. Chance is
+exact: hypergeometric in each query's number of right answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from multiway.abilities import require
+from multiway.data.source import Source
+from multiway.tasks import statistics
+from multiway.tasks.embed import embed_images, embed_texts
+from multiway.tasks.ranking import Answers, Ranking, chance_of_hit, chance_of_median_rank, rank
+from multiway.tasks.task import Metric, Result, collect, require_rows
+
+__all__ = ["Gallery", "Retrieval", "RetrievalDetails"]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The pictures and texts of a source, each once, and which belong together.
+
+    Attributes:
+        rows: for each picture, its first row in the source.
+        texts: distinct strings, in order of appearance.
+        texts_of: right texts of each picture.
+        pictures_of: right pictures of each text.
+    """
+
+    rows: list[int]
+    texts: list[str]
+    texts_of: Answers
+    pictures_of: Answers
+
+    @classmethod
+    def of(cls, source: Source) -> Gallery:
+        """Read off the rows' words; no picture is decoded."""
+        rows: list[int] = []
+        pictures: dict[int, int] = {}
+        texts: dict[str, int] = {}
+        texts_of: list[dict[int, None]] = []  # dictionaries as ordered sets
+        pictures_of: list[dict[int, None]] = []
+        for number in range(len(source)):
+            row = source.row(number)
+            picture = pictures.setdefault(row.image_id, len(pictures))
+            if picture == len(rows):
+                rows.append(number)
+                texts_of.append({})
+            for caption in row.captions:
+                text = texts.setdefault(caption, len(texts))
+                if text == len(pictures_of):
+                    pictures_of.append({})
+                texts_of[picture][text] = None
+                pictures_of[text][picture] = None
+        return cls(
+            rows, list(texts), Answers.of([[*each] for each in texts_of]), Answers.of([[*each] for each in pictures_of])
+        )
+
+
+@dataclass(frozen=True)
+class RetrievalDetails:
+    """What became of each query; reports draw their hits and misses from it.
+
+    Attributes:
+        gallery: numbers in the rankings are indices into its `rows` and `texts`.
+        text_retrieval: queries are pictures, items are texts.
+        image_retrieval: queries are texts, items are pictures.
+    """
+
+    gallery: Gallery
+    text_retrieval: Ranking
+    image_retrieval: Ranking
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """The task.
+
+    Attributes:
+        ks: the k of R@k.
+        batch: pictures decoded and encoded at a time.
+        resamples, seed: of the bootstrap.
+    """
+
+    name: ClassVar[str] = "retrieval"
+    needs: ClassVar[tuple[str, ...]] = ("encode_image", "encode_text")
+
+    ks: tuple[int, ...] = (1, 5, 10)
+    batch: int = 256
+    resamples: int = statistics.RESAMPLES
+    seed: int = 0
+
+    def run(self, model: Any, source: Source) -> Result:
+        """Encode everything once, rank both ways, count.
+
+        Raises:
+            LacksAbility: if the model does not encode both pictures and text.
+            DataError: if the source has no rows.
+        """
+        require(model, self.needs, self.name)
+        require_rows(self.name, source)
+        gallery = Gallery.of(source)
+        pictures = embed_images(model, source, gallery.rows, self.batch)
+        texts = embed_texts(model, gallery.texts).to(pictures.device)
+        details = RetrievalDetails(
+            gallery=gallery,
+            text_retrieval=rank(pictures, texts, gallery.texts_of),
+            image_retrieval=rank(texts, pictures, gallery.pictures_of),
+        )
+        return collect(self, source, self.metrics(details), details)
+
+    def metrics(self, details: RetrievalDetails) -> Iterator[Metric]:
+        """All numbers, from the rankings."""
+        gallery = details.gallery
+        # A text that several pictures share is resampled with the first of them.
+        first_picture = gallery.pictures_of.items[gallery.pictures_of.starts[:-1]]
+        ways = [
+            _Way("text_retrieval", details.text_retrieval, gallery.texts_of, np.arange(len(gallery.rows))),
+            _Way("image_retrieval", details.image_retrieval, gallery.pictures_of, first_picture),
+        ]
+        options = {"resamples": self.resamples, "seed": self.seed}
+        for way in ways:
+            for k in self.ks:
+                interval = statistics.mean(way.ranking.hits(k), way.units, **options)
+                yield Metric(f"{way.name}/R@{k}", *interval, n=len(way.ranking), chance=way.chance(k))
+            interval = statistics.median(way.ranking.rank, way.units, **options)
+            chance = chance_of_median_rank(way.answers, way.ranking.gallery)
+            yield Metric(f"{way.name}/median_rank", *interval, n=len(way.ranking), chance=chance)
+        both = statistics.joint_mean([way.ranking.hits(1) for way in ways], [way.units for way in ways], **options)
+        n = sum(len(way.ranking) for way in ways)
+        yield Metric("mean/R@1", *both, n=n, chance=float(np.mean([way.chance(1) for way in ways])))
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One direction of retrieval."""
+
+    name: str
+    ranking: Ranking
+    answers: Answers
+    units: np.ndarray = field(repr=False)
+
+    def chance(self, k: int) -> float:
+        return chance_of_hit(self.answers, self.ranking.gallery, k)

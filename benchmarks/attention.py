@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import torch
 
-from multiway.nn.attention import Kernel, attend, choose_kernel
+from multiway.nn.attention import ALL_VISIBLE, Kernel, Visibility, attend, choose_kernel
 
 LENGTHS = {16: 256, 50: 64, 64: 64, 128: 32, 197: 16, 256: 16, 512: 4, 1024: 2}  # tokens -> batch
 
@@ -45,11 +45,11 @@ def measure(
     """Milliseconds for 2 heads of 64, queries, keys and values being views of one merged projection, as in a block."""
     merged = torch.randn(batch, length, 3 * 128, device=device, dtype=dtype, requires_grad=backward)
     gradient = torch.randn(batch, 2, length, 64, device=device, dtype=dtype)
-    visible = torch.ones(length, length, dtype=torch.bool, device=device).tril() if causal else None
+    visibility = Visibility.of(None, length, device, causal=True) if causal else ALL_VISIBLE
 
     def run() -> None:
         query, key, value = merged.view(batch, length, 3, 2, 64).permute(2, 0, 3, 1, 4).unbind(0)
-        mixed, _ = attend(query, key, value, visible=visible, kernel=kernel)
+        mixed, _ = attend(query, key, value, visibility, kernel=kernel)
         if backward:
             merged.grad = None
             mixed.backward(gradient)
@@ -69,7 +69,9 @@ def main() -> None:
     device = torch.device(arguments.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{arguments.threads} CPU thread(s)"
     print(f"{name}, torch {torch.__version__}, 2 heads of 64")
-    print(f"{'tokens':>6} {'batch':>5} {'dtype':>8} {'mask':>6} {'pass':>8} {'written':>9} {'fused':>9}  faster   chosen")
+    print(
+        f"{'tokens':>6} {'batch':>5} {'dtype':>8} {'mask':>6} {'pass':>8} {'written':>9} {'fused':>9}  faster   chosen"
+    )
     for length, batch in LENGTHS.items():
         if arguments.quick and length > 128:
             continue

@@ -1,8 +1,8 @@
 """multiway: one codebase for vision-language pre-training.
 
-    import multiway as mw
-    model = mw.load("runs/demo")
-    model.encode_text(["red fruit"]).embedding
+import multiway as mw
+model = mw.load("runs/demo")
+model.encode_text(["red fruit"]).embedding
 """
 
 from __future__ import annotations

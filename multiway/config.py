@@ -105,7 +105,9 @@ def _convert_sequence(kind: Any, origin: type, value: Any, where: str) -> Any:
     if origin is tuple and not (len(args) == 2 and args[1] is Ellipsis):
         if len(args) != len(value):
             raise ConfigError(f"{where} has {len(value)} entries; expected {len(args)}")
-        return tuple(_convert(arg, item, f"{where}[{i}]") for i, (arg, item) in enumerate(zip(args, value, strict=True)))
+        return tuple(
+            _convert(arg, item, f"{where}[{i}]") for i, (arg, item) in enumerate(zip(args, value, strict=True))
+        )
     return origin(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
 
 

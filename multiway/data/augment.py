@@ -40,7 +40,9 @@ def crop(images: Tensor, draws: Tensor, size: int, smallest: float = 0.8) -> Ten
     return _sample(images, size, side, side, free * (2 * draws[:, 1] - 1), free * (2 * draws[:, 2] - 1))
 
 
-def affine(images: Tensor, draws: Tensor, size: int, zoom: float = 0.2, angle: float = 10.0, aspect: float = 0.1) -> Tensor:
+def affine(
+    images: Tensor, draws: Tensor, size: int, zoom: float = 0.2, angle: float = 10.0, aspect: float = 0.1
+) -> Tensor:
     """A random crop that also turns and stretches the picture a little; what leaves the frame repeats its edge.
 
     Args:
@@ -63,7 +65,9 @@ def affine(images: Tensor, draws: Tensor, size: int, zoom: float = 0.2, angle: f
     return _sample(images, size, width, height, shift_x, shift_y, turn)
 
 
-def _sample(images: Tensor, size: int, width: Tensor, height: Tensor, x: Tensor, y: Tensor, turn: Tensor | None = None) -> Tensor:
+def _sample(
+    images: Tensor, size: int, width: Tensor, height: Tensor, x: Tensor, y: Tensor, turn: Tensor | None = None
+) -> Tensor:
     """Resample rectangles; `width`, `height` and centres `x`, `y` in units of half the picture, `turn` in radians."""
     cos, sin = (torch.ones_like(x), torch.zeros_like(x)) if turn is None else (turn.cos(), turn.sin())
     rows = [torch.stack([width * cos, -height * sin, x], -1), torch.stack([width * sin, height * cos, y], -1)]

@@ -80,7 +80,9 @@ class PixelCache:
 class _Steps(Dataset[Batch]):
     """Step number -> Batch; what DataLoader's workers run."""
 
-    def __init__(self, source: Source, order: Order, view: ViewSpec, tokenizer: Tokenizer | None, rank: int, world: int) -> None:
+    def __init__(
+        self, source: Source, order: Order, view: ViewSpec, tokenizer: Tokenizer | None, rank: int, world: int
+    ) -> None:
         self.source, self.order, self.view, self.tokenizer = source, order, view, tokenizer
         self.rank, self.world = rank, world
         self.cache = PixelCache(len(source), view.kept)
@@ -130,7 +132,9 @@ class _Steps(Dataset[Batch]):
                 skipped.append(str(error))
                 where = uniforms(self.order.seed, np.array([epoch]), np.array([row]), f"replace-{attempt}", 1)[0, 0]
                 row = int(where * self.order.rows)
-        raise DataError(f"{_ATTEMPTS} rows in a row could not be read, the last: {skipped[-1]}; run `multiway data check` on this data")
+        raise DataError(
+            f"{_ATTEMPTS} rows in a row could not be read, the last: {skipped[-1]}; run `multiway data check` on this data"
+        )
 
 
 def _first(batches: list[Batch]) -> Batch:

@@ -70,7 +70,9 @@ class Tokenizer:
             if token_id is not None
         }
         if "eos" not in self.special:
-            raise DataError(f"the tokeniser has none of {', '.join(_SPECIAL['eos'])}; an end token is needed to pool a text")
+            raise DataError(
+                f"the tokeniser has none of {', '.join(_SPECIAL['eos'])}; an end token is needed to pool a text"
+            )
         self.pad = self.special.get("pad", self.special["eos"])
         backend.enable_truncation(context)
         backend.no_padding()
@@ -87,13 +89,15 @@ class Tokenizer:
         backend.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=spec.vocabulary,
-            special_tokens=["[PAD]", "[BOS]", "[EOS]", "[MASK]"],
+            # The end token must not be number 2: transformers takes that number for a legacy CLIP and pools elsewhere.
+            special_tokens=["[PAD]", "[MASK]", "[BOS]", "[EOS]"],
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
         backend.train_from_iterator(sorted(captions), trainer)
         backend.post_processor = processors.TemplateProcessing(
-            single="[BOS] $A [EOS]", special_tokens=[("[BOS]", backend.token_to_id("[BOS]")), ("[EOS]", backend.token_to_id("[EOS]"))]
+            single="[BOS] $A [EOS]",
+            special_tokens=[("[BOS]", backend.token_to_id("[BOS]")), ("[EOS]", backend.token_to_id("[EOS]"))],
         )
         return cls(backend, spec.context)
 
@@ -135,7 +139,9 @@ class Tokenizer:
             ids[row, :count] = torch.tensor(encoding.ids)
             mask[row, :count] = True
             words = encoding.word_ids
-            starts[row, :count] = torch.tensor([w is not None and (i == 0 or w != words[i - 1]) for i, w in enumerate(words)])
+            starts[row, :count] = torch.tensor(
+                [w is not None and (i == 0 or w != words[i - 1]) for i, w in enumerate(words)]
+            )
         return Tokens(ids, mask, starts)
 
     def decode(self, ids: Sequence[int]) -> str:

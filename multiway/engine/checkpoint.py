@@ -108,7 +108,9 @@ def save(
     for own in on_all(world, lambda: {name: _record(tensor) for name, tensor in staged.items()}):
         clash = [name for name in own if table.get(name, own[name]) != own[name]]
         if clash:
-            raise CheckpointError(f"ranks differ in shape or dtype of {', '.join(clash)}; give each rank's its own name")
+            raise CheckpointError(
+                f"ranks differ in shape or dtype of {', '.join(clash)}; give each rank's its own name"
+            )
         table |= own
     needed = sum(_bytes(record) for record in table.values()) + len(json.dumps(state)) + _SLACK_BYTES
     try:

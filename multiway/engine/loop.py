@@ -174,7 +174,9 @@ def train(
                 _count_bad_rows(batch, index, outcome, settings, journals)
             step = Step(index, int(loader.epoch(index)), min(1.0, index / settings.end_of_schedule))
             for group in optimiser.param_groups:
-                group["lr"] = settings.lr * group["factor"] * schedule(index, settings.end_of_schedule, settings.optimiser)
+                group["lr"] = (
+                    settings.lr * group["factor"] * schedule(index, settings.end_of_schedule, settings.optimiser)
+                )
             _seed(settings.seed, index, world.rank)
             losses = _forward_backward(stepper, finish(batch.to(device)), settings, world, step, autocast)
             norm = _clip(method, settings.optimiser.clip)
@@ -226,7 +228,9 @@ def _seed(seed: int, index: int, rank: int) -> None:
     torch.manual_seed((seed * 1_000_003 + index) * 1_009 + rank)
 
 
-def _forward_backward(stepper: nn.Module, batch: Batch, settings: Settings, world: World, step: Step, autocast: bool) -> Losses:
+def _forward_backward(
+    stepper: nn.Module, batch: Batch, settings: Settings, world: World, step: Step, autocast: bool
+) -> Losses:
     """One step's forward and backward, in micro-batches where asked; gradients are left on the parameters."""
     parts = []
     micro = len(batch) // settings.accumulate
@@ -234,7 +238,9 @@ def _forward_backward(stepper: nn.Module, batch: Batch, settings: Settings, worl
     for part in range(settings.accumulate):
         rows = batch if settings.accumulate == 1 else batch.rows(part * micro, (part + 1) * micro)
         last = part == settings.accumulate - 1
-        with contextlib.nullcontext() if last or not isinstance(stepper, DistributedDataParallel) else stepper.no_sync():
+        with (
+            contextlib.nullcontext() if last or not isinstance(stepper, DistributedDataParallel) else stepper.no_sync()
+        ):
             with torch.autocast(device_type, torch.bfloat16, enabled=autocast):
                 losses: Losses = stepper(rows, world, step)
             (losses.total / settings.accumulate).backward()
@@ -266,10 +272,17 @@ def _clip(method: nn.Module, limit: float) -> Tensor:
     return torch.nn.utils.clip_grad_norm_(method.parameters(), limit if limit > 0 else float("inf"), foreach=True)
 
 
-def _record(losses: Losses, step: Step, done: int, settings: Settings, norm: Tensor, applied: bool, world: World) -> StepRecord:
+def _record(
+    losses: Losses, step: Step, done: int, settings: Settings, norm: Tensor, applied: bool, world: World
+) -> StepRecord:
     """The step in numbers, averaged over ranks."""
     terms = {
-        name: {"value": float(world.mean(term.value)), "chance": term.chance, "formula": term.formula, "weight": term.weight}
+        name: {
+            "value": float(world.mean(term.value)),
+            "chance": term.chance,
+            "formula": term.formula,
+            "weight": term.weight,
+        }
         for name, term in losses.terms.items()
     }
     return StepRecord(

@@ -62,7 +62,9 @@ def _multiplier(name: str, rules: Sequence[tuple[str, float]]) -> float:
     return 1.0
 
 
-def parameter_groups(method: nn.Module, spec: OptimiserSpec, rules: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+def parameter_groups(
+    method: nn.Module, spec: OptimiserSpec, rules: Sequence[tuple[str, float]]
+) -> list[dict[str, Any]]:
     """Parameters by (learning-rate multiplier, weight decay). A multiplier of 0 also stops the gradient.
 
     Args:

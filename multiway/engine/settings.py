@@ -54,7 +54,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.accumulate < 1:
-            raise ValueError(f"steps, batch and accumulate must be at least 1; given {self.steps}, {self.batch}, {self.accumulate}")
+            raise ValueError(
+                f"steps, batch and accumulate must be at least 1; given {self.steps}, {self.batch}, {self.accumulate}"
+            )
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} does not divide into {self.accumulate} micro-batches")
 
@@ -66,5 +68,17 @@ class Settings:
 
 # Fields that may differ between two starts of one run: they change how fast or how long, never what is computed.
 OPERATIONAL = frozenset(
-    {"steps", "device", "compile", "log_every", "evaluate_every", "checkpoint_every", "keep_last", "keep_best", "bad_rows", "threads", "workers"}
+    {
+        "steps",
+        "device",
+        "compile",
+        "log_every",
+        "evaluate_every",
+        "checkpoint_every",
+        "keep_last",
+        "keep_best",
+        "bad_rows",
+        "threads",
+        "workers",
+    }
 )

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from multiway.config import ConfigError, from_json
+from multiway.config import ConfigError
 from multiway.data.processor import Processor
 from multiway.hub.model import Model
 from multiway.methods import method_class
@@ -43,7 +43,7 @@ def write_model(path: Path, method: Method, processor: Processor) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(tensors, str(aside), metadata=header)
-        os.replace(aside, path)
+        aside.replace(path)
     except (OSError, SafetensorError) as error:
         aside.unlink(missing_ok=True)
         raise WeightsError(f"could not write {path}: {error}; free some space or choose another place") from error

@@ -35,7 +35,11 @@ def load(source: str | Path, device: str = "cpu", precision: str = "fp32") -> Mo
         path = Path(source)
         file = path / "model.safetensors" if path.is_dir() else path
         if not file.is_file():
-            remedy = "the run has not written its weights yet; let it finish or stop it with Ctrl-C" if path.is_dir() else "check the path"
+            remedy = (
+                "the run has not written its weights yet; let it finish or stop it with Ctrl-C"
+                if path.is_dir()
+                else "check the path"
+            )
             raise WeightsError(f"{file} does not exist; {remedy}")
         model = read_model(file)
     model.method.to(torch.device(device))

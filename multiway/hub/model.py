@@ -65,7 +65,9 @@ class Model:
         if isinstance(images, Tensor):
             return self._in_batches(len(images), lambda rows: encode(images[rows].to(self.device)))
         pictures = [image if isinstance(image, Image.Image) else decode(Path(image), str(image)) for image in images]
-        return self._in_batches(len(pictures), lambda rows: encode(self.processor.images(pictures[rows]).to(self.device)))
+        return self._in_batches(
+            len(pictures), lambda rows: encode(self.processor.images(pictures[rows]).to(self.device))
+        )
 
     def encode_text(self, texts: Sequence[str]) -> Encoded:
         """Embeddings of strings: `Encoded` with (B, D) unit vectors on the CPU.

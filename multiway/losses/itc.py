@@ -21,9 +21,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from multiway.losses.chance import Chance, uniform, uniform_over_rows
+from multiway.losses.chance import uniform, uniform_over_rows
 from multiway.losses.contrast import contrast, expected_candidate
-from multiway.losses.same import Same
+from multiway.losses.same import Same, gather_same
 from multiway.world import GradientMode, World
 
 __all__ = ["Candidates", "ItcResult", "itc"]
@@ -98,7 +98,7 @@ def itc(
     _check(image, text, scale, same, chunk, candidates, soft)
     rows, first = image.shape[0], world.rank * image.shape[0]
     if candidates is None:
-        ids = Same(_gather_ids(image_id, rows, "image_id", world), _gather_ids(text_id, rows, "text_id", world))
+        ids = gather_same(image_id, text_id, rows, world)
         images, texts = world.gather(image, gradient), world.gather(text, gradient)
     else:
         ids, images, texts = Same(candidates.image_id, candidates.text_id), candidates.image, candidates.text
@@ -114,12 +114,19 @@ def itc(
         scored = [(there.row_nll, there.row_best), (back.row_nll, back.row_best)]
 
     own = slice(first, first + rows)
+    to_images, to_texts = images, texts
+    if ids and ignored is None:
+        # One gather of positives for both directions: images and texts side by side.
+        precision = scored[0][0].dtype
+        both = ids.mean(torch.cat([images.to(precision), texts.to(precision)], 1))
+        to_images, to_texts = both.split(images.shape[1], 1)
     losses, accuracies = [], []
-    for (nll, best), query, others, teachers in zip(scored, (image, text), (texts, images), (images, texts), strict=True):
-        if soft or (ids and ignored is None):
-            # The log-likelihood is that of the own candidate; the target is a mean of candidates. Exactly equal, and
-            # this term exactly zero, where a row has one positive and no teacher.
-            target = (ids if ignored is None else Same()).mean(others.to(nll.dtype))[own]
+    sides = ((image, texts, to_texts, images), (text, images, to_images, texts))
+    for (nll, best), (query, others, positives, teachers) in zip(scored, sides, strict=True):
+        if soft or positives is not others:
+            # `nll` is that of the own candidate, but the target is a mean of candidates. Exactly equal, and this term
+            # exactly zero, where a row has one positive and no teacher.
+            target = positives[own]
             if soft:
                 expected = expected_candidate(teachers[own], others, scale, first, ignored, chunk)
                 target = (1.0 - soft) * target + soft * expected
@@ -128,16 +135,9 @@ def itc(
         number = torch.arange(first, first + rows, device=best.device)
         accuracies.append(ids.contains(number, best).to(nll.dtype).mean())
 
-    chance = uniform(texts.shape[0]) if ignored is None else uniform_over_rows(texts.shape[0] + 1 - ids.count()[own])
-    return ItcResult(0.5 * (losses[0] + losses[1]), *losses, *accuracies, *chance)
-
-
-def _gather_ids(ids: Tensor | None, rows: int, name: str, world: World) -> Tensor | None:
-    if ids is None:
-        return None
-    if ids.shape != (rows,):
-        raise ValueError(f"{name} has shape {tuple(ids.shape)}; expected one id for each of the {rows} rows of this rank")
-    return world.gather(ids, "none")
+    chance = uniform(texts.shape[0]) if ignored is None else uniform_over_rows(texts.shape[0] + 1 - ids.count[own])
+    loss = 0.5 * (losses[0] + losses[1])
+    return ItcResult(loss, losses[0], losses[1], accuracies[0], accuracies[1], chance.value, chance.formula)
 
 
 def _check(
@@ -149,7 +149,9 @@ def _check(
             "row i of each is a pair"
         )
     if scale.numel() != 1:
-        raise ValueError(f"scale has shape {tuple(scale.shape)}; expected one number, exp of the log temperature's negative")
+        raise ValueError(
+            f"scale has shape {tuple(scale.shape)}; expected one number, exp of the log temperature's negative"
+        )
     if same not in ("positive", "ignore"):
         raise ValueError(f"same is {same!r}; expected 'positive' or 'ignore'")
     if chunk is not None and chunk < 1:
@@ -163,4 +165,11 @@ def _check(
         raise ValueError(
             f"candidates are {tuple(candidates.image.shape)} and {tuple(candidates.text.shape)}; "
             f"expected two equal (K, {image.shape[1]}), this batch's pairs first"
+        )
+    elif any(
+        ids is not None and ids.shape != (len(candidates.image),) for ids in (candidates.image_id, candidates.text_id)
+    ):
+        raise ValueError(
+            f"candidates carry {[len(ids) for ids in (candidates.image_id, candidates.text_id) if ids is not None]} ids; expected one id for each "
+            f"of the {len(candidates.image)} candidates"
         )

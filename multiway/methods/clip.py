@@ -16,7 +16,7 @@ negatives; texts are padded to the longest of the batch instead of to the contex
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ from multiway.losses.itc import itc
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
 from multiway.nn.resnet import ModifiedResNet, ModifiedResNetConfig, ResNet, ResNetConfig
 from multiway.nn.text import TextConfig, TextTransformer
+from multiway.nn.transformer import clip_init
 from multiway.nn.vit import VisionConfig, VisionTransformer
 from multiway.world import World
 
@@ -49,15 +50,24 @@ class ClipConfig:
     """
 
     image: VisionConfig | ModifiedResNetConfig | ResNetConfig = VisionConfig(
-        size=32, patch=4, width=192, layers=6, heads=3, activation="gelu", pool="class", pre_norm=True
+        size=32,
+        patch=4,
+        width=192,
+        layers=6,
+        heads=3,
+        activation="gelu",
+        pool="class",
+        pre_norm=True,
+        patch_bias=False,
+        epsilon=1e-5,
     )
     text: TextConfig = TextConfig(
-        vocabulary=0, context=0, width=192, layers=4, heads=3, activation="gelu", causal=True, pool="eos", eos_id=2
+        vocabulary=0, context=0, width=192, layers=4, heads=3, activation="gelu", causal=True, pool="eos", eos_id=3
     )
     embedding: int = 192
     temperature: float = 0.07
     max_scale: float = 100.0
-    same: str = "positive"
+    same: Literal["positive", "ignore"] = "positive"
     chunk: int | None = None
 
     def resolve(self, data: DataInfo) -> ClipConfig:
@@ -87,19 +97,36 @@ class ClipConfig:
 def _text(width: int) -> TextConfig:
     """The paper's text tower: 12 layers, heads of 64, 49,408 ids, context 77; its width follows the image tower's."""
     return TextConfig(
-        vocabulary=49408, context=77, width=width, layers=12, heads=width // 64, activation="quick_gelu", causal=True, pool="eos", eos_id=49407
+        vocabulary=49408,
+        context=77,
+        width=width,
+        layers=12,
+        heads=width // 64,
+        activation="quick_gelu",
+        causal=True,
+        pool="eos",
+        eos_id=49407,
     )
 
 
 def _vit(size: int, patch: int, width: int, layers: int, text: int, embedding: int) -> ClipConfig:
     image = VisionConfig(
-        size=size, patch=patch, width=width, layers=layers, heads=width // 64, activation="quick_gelu", pool="class", pre_norm=True
+        size=size,
+        patch=patch,
+        width=width,
+        layers=layers,
+        heads=width // 64,
+        activation="quick_gelu",
+        pool="class",
+        pre_norm=True,
+        patch_bias=False,
+        epsilon=1e-5,
     )
     return ClipConfig(image=image, text=_text(text), embedding=embedding)
 
 
 def _resnet(size: int, layers: tuple[int, int, int, int], width: int, text: int, embedding: int) -> ClipConfig:
-    image = ModifiedResNetConfig(size=size, layers=layers, width=width, heads=width * 32 // 64, output=embedding)
+    image = ModifiedResNetConfig(size=size, depths=layers, base=width, heads=width * 32 // 64, output=embedding)
     return ClipConfig(image=image, text=_text(text), embedding=embedding)
 
 
@@ -118,6 +145,8 @@ PRESETS: dict[str, ClipConfig] = {
 
 def image_size(config: ClipConfig) -> int:
     """Side of the pictures that the image tower is made for, in pixels."""
+    if isinstance(config.image, ResNetConfig):  # convolutions take any size; these are the stems' own
+        return 224 if config.image.stem == "imagenet" else 32
     return config.image.size
 
 
@@ -148,6 +177,9 @@ class Clip(Method):
         self.text = TextTransformer(config.text)
         self.text_projection = nn.Linear(config.text.width, config.embedding, bias=False)
         nn.init.normal_(self.text_projection.weight, std=config.text.width**-0.5)
+        for tower in (self.image, self.text):
+            if isinstance(tower, VisionTransformer | TextTransformer):
+                clip_init(tower.transformer)
         # A scalar in log space: its gradient is then independent of the temperature's unit.
         self.log_scale = nn.Parameter(torch.tensor(1.0 / config.temperature).log())
 
@@ -190,8 +222,8 @@ class Clip(Method):
             terms={"itc": Term(result.loss, chance=result.chance, formula=result.formula)},
             report={
                 "temperature_scale": scale.detach(),
-                "image_to_text_accuracy": result.image_to_text,
-                "text_to_image_accuracy": result.text_to_image,
+                "image_to_text_accuracy": result.image_to_text_accuracy,
+                "text_to_image_accuracy": result.text_to_image_accuracy,
             },
             features={"image": reps["image"].detach(), "text": reps["text"].detach()},
         )

@@ -5,22 +5,22 @@ place where the code chooses by which kernel it is computed.
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Attention", "Kernel", "attend", "choose_kernel", "visibility"]
+__all__ = ["ALL_VISIBLE", "Attention", "Kernel", "Visibility", "attend", "choose_kernel"]
 
 Kernel = Literal["written", "fused"]
 
 
-def choose_kernel(query: Tensor, keys: int, *, backward: bool) -> Kernel:
+def choose_kernel(like: Tensor, keys: int, *, backward: bool) -> Kernel:
     """Which form of attention is faster for this call.
 
     Args:
-        query: (B, H, N, D); its device, dtype and length decide.
+        like: any tensor with the device and dtype of the queries.
         keys: number of keys M.
         backward: whether a gradient will flow.
 
@@ -28,91 +28,117 @@ def choose_kernel(query: Tensor, keys: int, *, backward: bool) -> Kernel:
         `written` (softmax of the score matrix, in separate operations) or `fused` (torch's
         `scaled_dot_product_attention`, which never stores the score matrix).
     """
-    if query.device.type != "cpu":
+    # Measured with benchmarks/attention.py, torch 2.13. A GPU's fused kernels win by memory traffic alone.
+    if like.device.type != "cpu":
         return "fused"
-    # On a CPU the fused forward wins at every length, but its backward recomputes the scores block by block without
-    # the matrix library's fast path. `benchmarks/attention.py` prints where the two meet on the machine at hand.
-    if backward and keys <= 256:
-        return "written"
-    return "fused"
+    # fp32: the fused forward wins at every length (1.2-1.8x); its backward only from 64 keys on (1.0x there, 1.9x at
+    # 1024).
+    if like.dtype not in (torch.bfloat16, torch.float16):
+        return "written" if backward and keys < 64 else "fused"
+    # bf16: the fused backward is 2-6x slower up to 1024 keys, with and without AMX. Forward alone, written-out wins up
+    # to 128 keys everywhere, beyond only on cores without AMX. Past 1024 keys the score matrix grows too large.
+    return "written" if keys <= (1024 if backward else 128) else "fused"
 
 
-def visibility(mask: Tensor | None, queries: int, keys: int, causal: bool, device: torch.device) -> Tensor | None:
-    """Which key each query may look at.
+class Visibility(NamedTuple):
+    """Which key each query may look at, worked out once for all layers.
 
-    Args:
-        mask: (B, M) bool, True at keys that are real; None when all are.
-        queries: number of queries N; they are the last N of the M positions when `causal`.
-        keys: M.
-        causal: a query sees no key that comes after it.
-        device: where to build what is missing.
-
-    Returns:
-        bool, broadcastable to (B, H, N, M); None when everything is visible.
-
-    Raises:
-        ValueError: if the mask does not fit the keys.
+    Attributes:
+        allowed: bool, broadcastable to (B, H, N, M); None when every key is visible to every query.
+        triangle: `allowed` is exactly the causal triangle of N = M positions, which fused kernels know by name.
     """
-    if mask is not None and (mask.dim() != 2 or mask.shape[-1] != keys):
-        raise ValueError(
-            f"attention mask of shape {tuple(mask.shape)} for {keys} keys; expected (B, {keys}), True at real tokens"
-        )
-    visible = None if mask is None else mask.bool()[:, None, None, :]
-    if causal:
-        earlier = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
-        visible = earlier if visible is None else visible & earlier
-    return visible
+
+    allowed: Tensor | None = None
+    triangle: bool = False
+
+    @classmethod
+    def of(cls, mask: Tensor | None, length: int, device: torch.device, *, causal: bool = False) -> Visibility:
+        """From a padding mask and the order of the tokens.
+
+        Args:
+            mask: (B, M) bool, True at keys that are real; None when all are.
+            length: M.
+            device: where to build what is missing.
+            causal: a query sees no key that comes after it (N = M).
+
+        Raises:
+            ValueError: if the mask does not fit the keys.
+        """
+        if mask is not None and (mask.dim() != 2 or mask.shape[1] != length):
+            raise ValueError(
+                f"attention mask of shape {tuple(mask.shape)} for {length} tokens; expected (B, {length}), True at "
+                "real tokens"
+            )
+        allowed = None if mask is None else mask.bool()[:, None, None, :]
+        if not causal:
+            return cls(allowed)
+        earlier = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+        return cls(earlier, triangle=True) if allowed is None else cls(allowed & earlier)
+
+    def at(self, positions: Tensor) -> Visibility:
+        """For one query per row, at `positions` (B,): `allowed` becomes (B, 1, 1, M)."""
+        if self.allowed is None or self.allowed.shape[-2:-1] == (1,):
+            return Visibility(self.allowed)
+        return Visibility(_rows(self.allowed, positions))
+
+
+ALL_VISIBLE = Visibility()
+
+
+def _rows(scores_like: Tensor, positions: Tensor) -> Tensor:
+    """Row `positions[b]` of something broadcastable to (B, H, N, M): (B, H or 1, 1, M)."""
+    full = scores_like[(None,) * (4 - scores_like.dim())].expand(positions.shape[0], -1, -1, -1)
+    return full[torch.arange(positions.shape[0], device=positions.device), :, positions][:, :, None]
 
 
 def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    visibility: Visibility = ALL_VISIBLE,
     *,
-    visible: Tensor | None = None,
     bias: Tensor | None = None,
     dropout: float = 0.0,
-    kernel: Kernel | None = None,
+    kernel: Kernel = "written",
 ) -> tuple[Tensor, Tensor | None]:
     """softmax(Q K^T / sqrt(D) + bias) V.
 
-    A query that sees no key gets zeros, in either form.
+    A query that sees no key gets zeros, in either form. In bf16 the written-out form keeps scores and weights in bf16,
+    as both are operands of bf16 products anyway; torch's softmax sums in fp32 within a row.
 
     Args:
         query: (B, H, N, D).
         key, value: (B, H, M, D).
-        visible: bool, broadcastable to (B, H, N, M), True where a query may look; None for everywhere.
+        visibility: what a query may look at.
         bias: added to the scores, broadcastable to (B, H, N, M) (relative positions).
         dropout: probability with which a weight is dropped.
-        kernel: `written`, `fused`, or None to choose by `choose_kernel`.
+        kernel: see `choose_kernel`.
 
     Returns:
-        (B, H, N, D), and the attention map (B, H, N, M) where the written form was used, else None.
+        (B, H, N, D), and, of the written-out form, the attention map (B, H, N, M) before dropout; else None.
     """
-    if kernel is None:
-        backward = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
-        kernel = choose_kernel(query, key.shape[-2], backward=backward)
+    allowed = visibility.allowed
     if kernel == "fused":
-        return F.scaled_dot_product_attention(query, key, value, _additive(visible, bias), dropout), None
+        triangle = visibility.triangle and bias is None
+        mask = allowed if bias is None else bias.to(query.dtype)
+        if bias is not None and allowed is not None:
+            mask = torch.where(allowed, bias.to(query.dtype), -torch.inf)
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, None if triangle else mask, dropout, is_causal=triangle
+        )
+        return mixed, None
 
     # Scaling the queries costs N x D products where scaling the scores costs N x M.
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if bias is not None:
-        scores = scores + bias
-    if visible is not None:
-        scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
-    weights = torch.softmax(scores, -1)
-    mixed = (F.dropout(weights, dropout) if dropout else weights) @ value
-    if visible is not None:
-        mixed = mixed * visible.any(-1, keepdim=True)
-    return mixed, weights
-
-
-def _additive(visible: Tensor | None, bias: Tensor | None) -> Tensor | None:
-    """The one mask argument of the fused form."""
-    if bias is None or visible is None:
-        return visible if bias is None else bias
-    return bias.masked_fill(~visible, -torch.inf)
+        scores = scores + bias.to(scores.dtype)
+    if allowed is not None:
+        # A finite number: a row of minus infinities would make softmax and its gradient NaN.
+        scores = torch.where(allowed, scores, torch.finfo(scores.dtype).min)
+    weights = torch.softmax(scores, -1, dtype=scores.dtype)
+    if allowed is not None and not visibility.triangle:
+        weights = weights * allowed.any(-1, keepdim=True)
+    return (F.dropout(weights, dropout) if dropout else weights) @ value, weights
 
 
 class Attention(nn.Module):
@@ -160,8 +186,9 @@ class Attention(nn.Module):
         self,
         tokens: Tensor,
         memory: Tensor | None = None,
+        visibility: Visibility = ALL_VISIBLE,
         *,
-        visible: Tensor | None = None,
+        at: Tensor | None = None,
         bias: Tensor | None = None,
         record: MutableMapping[str, Tensor] | None = None,
         path: str = "attention",
@@ -171,36 +198,54 @@ class Attention(nn.Module):
         Args:
             tokens: (B, N, W).
             memory: (B, M, memory_width), for attention over a memory only.
-            visible: see `visibility`.
+            visibility: what each of the N queries may look at.
+            at: (B,) one position per row whose result is wanted: N is then 1 for the queries, and only keys and values
+                are computed for the other tokens. Self-attention only.
             bias: added to the scores, broadcastable to (B, H, N, M).
             record: receives the attention map (B, H, N, M) under `path`; it is part of the graph, so that a gradient
                 with respect to it can be asked for. Forces the written-out form.
             path: where in `record`.
 
         Returns:
-            (B, N, W).
+            (B, N, output_width), or (B, 1, output_width) with `at`.
+
+        Raises:
+            ValueError: if an attention over a memory is given none.
         """
+        keys = tokens if memory is None else memory
+        backward = torch.is_grad_enabled() and (
+            tokens.requires_grad or keys.requires_grad or self.out.weight.requires_grad
+        )
         if self.crosses:
             if memory is None:
                 raise ValueError("this attention looks at a memory, and none was given; pass memory=(B, M, width)")
-            query = self._split(self.query(tokens), 1)[0]
-            key, value = self._split(self.key_value(memory), 2)
+            projected = [(self.query(tokens), 1), (self.key_value(memory), 2)]
+        elif at is None:
+            projected = [(self.qkv(tokens), 3)]
         else:
-            query, key, value = self._split(self.qkv(tokens), 3)
-        mixed, weights = attend(
-            query,
-            key,
-            value,
-            visible=visible,
-            bias=bias,
-            dropout=self.dropout if self.training else 0.0,
-            kernel=None if record is None else "written",
-        )
+            visibility = visibility.at(at)
+            bias = None if bias is None else _rows(bias, at)
+            (query_weight, other_weight), (query_bias, other_bias) = self._query_apart()
+            one = tokens[torch.arange(tokens.shape[0], device=tokens.device), at][:, None]
+            projected = [(F.linear(one, query_weight, query_bias), 1), (F.linear(tokens, other_weight, other_bias), 2)]
+
+        kernel = "written" if record is not None else choose_kernel(projected[0][0], keys.shape[1], backward=backward)
+        query, key, value = (part for each, parts in projected for part in self._split(each, parts, kernel))
+        dropout = self.dropout if self.training else 0.0
+        mixed, weights = attend(query, key, value, visibility, bias=bias, dropout=dropout, kernel=kernel)
         if record is not None and weights is not None:
             record[path] = weights
         return self.out(mixed.transpose(1, 2).flatten(2))
 
-    def _split(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
+    def _query_apart(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor | None, Tensor | None]]:
+        """The merged projection's weights and biases, cut into the queries' and the rest."""
+        width, bias = self.qkv.in_features, self.qkv.bias
+        weights = self.qkv.weight[:width], self.qkv.weight[width:]
+        return weights, (None, None) if bias is None else (bias[:width], bias[width:])
+
+    def _split(self, projected: Tensor, parts: int, kernel: Kernel) -> tuple[Tensor, ...]:
         """(B, N, parts x W) -> `parts` tensors (B, H, N, D)."""
         rows, length, _ = projected.shape
-        return projected.view(rows, length, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        split = projected.view(rows, length, parts, self.heads, -1).permute(2, 0, 3, 1, 4)
+        # Batched products need heads beside rows: one copy here replaces one per operand (8 % of attention in bf16).
+        return (split.contiguous() if kernel == "written" else split).unbind(0)

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from multiway.nn.attention import Attention
+from multiway.nn.attention import Attention, Visibility
 
-__all__ = ["AttentionPool", "Tower", "class_token", "eos_positions", "last_positions", "masked_mean", "take"]
+__all__ = ["AttentionPool", "Tower", "eos_positions", "last_positions", "masked_mean", "take"]
 
 
 class Tower(NamedTuple):
@@ -17,7 +17,7 @@ class Tower(NamedTuple):
 
     Attributes:
         pooled: (B, W) one vector per row.
-        tokens: (B, N, W) after the final norm.
+        tokens: (B, N, W) after the final norm; (B, 1, W), the pooled token alone, where all were not asked for.
     """
 
     pooled: Tensor
@@ -43,11 +43,6 @@ def masked_mean(tokens: Tensor, mask: Tensor | None = None) -> Tensor:
 def take(tokens: Tensor, positions: Tensor) -> Tensor:
     """tokens[b, positions[b]]: (B, N, W), (B,) -> (B, W)."""
     return tokens[torch.arange(tokens.shape[0], device=tokens.device), positions]
-
-
-def class_token(tokens: Tensor) -> Tensor:
-    """The first token: (B, N, W) -> (B, W)."""
-    return tokens[:, 0]
 
 
 def eos_positions(ids: Tensor, eos_id: int | None) -> Tensor:
@@ -91,5 +86,5 @@ class AttentionPool(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, N, memory_width), mask (B, N) -> (B, queries, W)."""
         queries = self.query_norm(self.queries).expand(tokens.shape[0], -1, -1)
-        visible = None if mask is None else mask[:, None, None, :]
-        return self.norm(self.attention(queries, self.memory_norm(tokens), visible=visible))
+        visibility = Visibility.of(mask, tokens.shape[1], tokens.device)
+        return self.norm(self.attention(queries, self.memory_norm(tokens), visibility))

@@ -180,10 +180,13 @@ class ResNet(nn.Module):
         """(B, 3, H, W) -> the last feature map (B, width, h, w)."""
         return self.stages(self.stem(images.contiguous(memory_format=torch.channels_last)))
 
-    def forward(self, images: Tensor) -> Tower:
-        """(B, 3, H, W) -> the feature map's mean (B, width), and the map as tokens (B, h x w, width)."""
-        tokens = _as_tokens(self.features(images))
-        return Tower(tokens.mean(1), tokens)
+    def forward(self, images: Tensor, *, tokens: bool = True) -> Tower:
+        """(B, 3, H, W) -> the feature map's mean (B, width), and the map as tokens (B, h x w, width).
+
+        The tokens cost nothing here, so `tokens`, which transformers obey, changes nothing.
+        """
+        places = _as_tokens(self.features(images))
+        return Tower(places.mean(1), places)
 
 
 class GridPool(nn.Module):
@@ -246,7 +249,7 @@ class ModifiedResNet(nn.Module):
         """(B, 3, H, W) -> the last feature map (B, token_width, H / 32, W / 32)."""
         return self.stages(self.stem(images.contiguous(memory_format=torch.channels_last)))
 
-    def forward(self, images: Tensor) -> Tower:
-        """(B, 3, H, W) -> pooled (B, width) and tokens (B, H W / 32^2, token_width)."""
+    def forward(self, images: Tensor, *, tokens: bool = True) -> Tower:
+        """(B, 3, H, W) -> pooled (B, width) and tokens (B, H W / 32^2, token_width), which cost nothing."""
         features = self.features(images)
         return Tower(self.pool(features), _as_tokens(features))

@@ -98,13 +98,13 @@ class TextTransformer(nn.Module):
     """Embedding, blocks, pool.
 
     Attributes:
-        width: W of `pooled` and `tokens`.
+        width, token_width: W of `pooled` and of `tokens`, the same here.
     """
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.config = config
-        self.width = config.width
+        self.width = self.token_width = config.width
         self.embed = TextEmbed(config)
         self.transformer = Transformer(TransformerConfig.of(config))
 
@@ -117,6 +117,7 @@ class TextTransformer(nn.Module):
         *,
         types: Tensor | None = None,
         causal: bool | None = None,
+        tokens: bool = True,
         record: MutableMapping[str, Tensor] | None = None,
     ) -> Tower:
         """Encode.
@@ -127,20 +128,29 @@ class TextTransformer(nn.Module):
             memory, memory_mask: (B, M, cross_width) and (B, M), for blocks that attend to a picture's tokens.
             types: (B, L) segment types.
             causal: overrides the config's.
+            tokens: whether all last tokens are wanted; if only the pooled one is, the last block computes no other
+                (the result is the same).
             record: receives hidden states and attention maps by path; see `Transformer.forward`.
 
         Returns:
             pooled (B, W) and tokens (B, L, W).
         """
-        tokens = self.transformer(self.embed(ids, types), mask, memory, memory_mask, causal=causal, record=record)
-        return Tower(self._pool(tokens, ids, mask), tokens)
+        at = self._position(ids, mask)
+        wanted = None if tokens else at
+        last = self.transformer(
+            self.embed(ids, types), mask, memory, memory_mask, at=wanted, causal=causal, record=record
+        )
+        if at is None:
+            return Tower(masked_mean(last, mask), last)
+        return Tower(take(last, at) if wanted is None else last[:, 0], last)
 
-    def _pool(self, tokens: Tensor, ids: Tensor, mask: Tensor | None) -> Tensor:
+    def _position(self, ids: Tensor, mask: Tensor | None) -> Tensor | None:
+        """(B,) the token that stands for the text; None where all do."""
         pool = self.config.pool
-        if pool == "class":
-            return tokens[:, 0]
         if pool == "mean":
-            return masked_mean(tokens, mask)
+            return None
         if pool == "eos":
-            return take(tokens, eos_positions(ids, self.config.eos_id))
-        return tokens[:, -1] if mask is None else take(tokens, last_positions(mask))
+            return eos_positions(ids, self.config.eos_id)
+        if pool == "last" and mask is not None:
+            return last_positions(mask)
+        return torch.full((ids.shape[0],), 0 if pool == "class" else ids.shape[1] - 1, device=ids.device)

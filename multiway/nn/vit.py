@@ -62,7 +62,7 @@ class VisionTransformer(nn.Module):
     """Patches, positions, blocks, pool.
 
     Attributes:
-        width: W of `pooled` and `tokens`.
+        width, token_width: W of `pooled` and of `tokens`, the same here.
         grid: (rows, columns) of patches at the configured size.
         prefix: number of tokens before the patches, 0 or 1.
 
@@ -77,7 +77,7 @@ class VisionTransformer(nn.Module):
         if config.pool == "class" and not config.has_class_token:
             raise ValueError("pool='class' needs a class token; set class_token=None or pool='mean'")
         self.config = config
-        self.width = width = config.width
+        self.width = self.token_width = width = config.width
         self.grid = (config.size // config.patch,) * 2
         self.prefix = int(config.has_class_token)
         patches = self.grid[0] * self.grid[1]
@@ -119,18 +119,29 @@ class VisionTransformer(nn.Module):
         return self.pre_norm(tokens)
 
     def forward(
-        self, images: Tensor, keep: Tensor | None = None, record: MutableMapping[str, Tensor] | None = None
+        self,
+        images: Tensor,
+        keep: Tensor | None = None,
+        *,
+        tokens: bool = True,
+        record: MutableMapping[str, Tensor] | None = None,
     ) -> Tower:
         """Encode.
 
         Args:
             images: (B, 3, H, W), normalised; any size that divides into patches.
             keep: see `embed`.
+            tokens: whether all last tokens are wanted; if only the pooled class token is, the last block costs a
+                fifth (the result is the same).
             record: receives hidden states and attention maps by path; see `Transformer.forward`.
 
         Returns:
             pooled (B, W) and tokens (B, prefix + N, W).
         """
-        tokens = self.transformer(self.embed(images, keep), record=record)
-        pooled = tokens[:, 0] if self.config.pool == "class" else tokens[:, self.prefix :].mean(1)
-        return Tower(pooled, tokens)
+        embedded = self.embed(images, keep)
+        by_class = self.config.pool == "class"
+        at = None
+        if by_class and not tokens:
+            at = torch.zeros(images.shape[0], dtype=torch.int64, device=images.device)
+        last = self.transformer(embedded, at=at, record=record)
+        return Tower(last[:, 0] if by_class else last[:, self.prefix :].mean(1), last)

@@ -1,8 +1,8 @@
 """CLIP's recipes: the bundled pictures on a laptop, and the paper's sizes.
 
-    multiway train clip --data emoji --out runs/a                      about 5 minutes on two CPU cores
-    multiway train clip --data captions.jsonl --images pictures/ --out runs/b
-    torchrun --nproc-per-node 8 -m multiway train clip --preset vit-b-32 --data 'shards/{0000..0999}.tar' --out runs/c
+multiway train clip --data emoji --out runs/a                      about 5 minutes on two CPU cores
+multiway train clip --data captions.jsonl --images pictures/ --out runs/b
+torchrun --nproc-per-node 8 -m multiway train clip --preset vit-b-32 --data 'shards/{0000..0999}.tar' --out runs/c
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class Recipe:
     image_column: str = ""
     caption_column: str = ""
     evaluate: tuple[str, ...] = ()
-    best: str = "retrieval/mean_R@1"
+    best: str = "mean/R@1"
     init: str = ""
     out: str = ""
     dry_run: bool = False

@@ -104,11 +104,12 @@ def joint_mean(
     everything = np.concatenate([values for values, _ in pairs])
     if everything.min() == everything.max() and everything[0] in (0.0, 1.0):
         return Interval(value, *wilson(value * len(number), len(number), level))
-    sums, sizes = [], []
+    sums: list[Floats] = []
+    sizes: list[Floats] = []
     for values, unit in pairs:
         place = np.searchsorted(number, unit)
         sums.append(np.bincount(place, weights=values, minlength=len(number)))
-        sizes.append(np.bincount(place, minlength=len(number)).astype(np.float64))
+        sizes.append(np.bincount(place, minlength=len(number)) * 1.0)
     # Units with equal sums and sizes are interchangeable: hits and misses of single captions make two kinds.
     kinds, counts = np.unique(np.stack(sums + sizes, axis=1), axis=0, return_counts=True)
     draws = []

@@ -1,0 +1,55 @@
+"""`multiway eval RUN --task retrieval --data emoji@composition`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from multiway.cli.output import print_json, print_result
+from multiway.config import ConfigError
+from multiway.data.open import open_source
+from multiway.hub.load import load
+from multiway.tasks import TASKS
+
+__all__ = ["Evaluate", "run"]
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a model on a task.
+
+    Attributes:
+        model: run folder, weights file, or `hf:` name or folder.
+        task: what to measure; `multiway list tasks` names them.
+        data: `name[:path][@split]`, a caption file, a folder or a pattern of shards.
+        images: folder that a caption file's paths are relative to.
+        device: where to run.
+        precision: fp32 or bf16.
+        json: print one JSON object instead of a table.
+    """
+
+    model: Annotated[str, tyro.conf.Positional]
+    task: str = "retrieval"
+    data: str = "emoji@composition"
+    images: str = ""
+    device: str = "cpu"
+    precision: str = "fp32"
+    json: bool = False
+
+
+def run(args: list[str]) -> int:
+    """Evaluate and print."""
+    asked = tyro.cli(Evaluate, args=args, prog="multiway eval")
+    if asked.task not in TASKS:
+        raise ConfigError(f"there is no task {asked.task!r}; there are: {', '.join(TASKS)}")
+    model = load(asked.model, asked.device, asked.precision)
+    source = open_source(asked.data, images=asked.images, default_split="test")
+    result = TASKS[asked.task].run(model, source)
+    if asked.json:
+        print_json(result.to_json())
+    else:
+        print_result(result, Console())
+    return 0

@@ -1,0 +1,68 @@
+"""`multiway list methods|recipes|data|tasks`."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from multiway.cli.output import print_json
+
+__all__ = ["run"]
+
+
+def _methods() -> list[tuple[str, str]]:
+    from multiway.methods import METHODS, method_class
+
+    rows = []
+    for name in METHODS:
+        module = sys.modules[method_class(name).__module__]
+        rows.append((name, (module.__doc__ or "").strip().splitlines()[0]))
+    return rows
+
+
+def _recipes() -> list[tuple[str, str]]:
+    from multiway.recipes import RECIPES, recipe_function
+
+    return [(name, (inspect.getdoc(recipe_function(name)) or "").splitlines()[0]) for name in RECIPES]
+
+
+def _data() -> list[tuple[str, str]]:
+    from multiway.data.open import BUNDLED, splits_of
+
+    return [(name, f"{text}; splits: {', '.join(splits_of(name))}") for name, text in BUNDLED.items()] + [
+        ("captions.jsonl|csv|tsv|parquet", "a caption file, with --images FOLDER"),
+        ("FOLDER/", "a folder of pictures with captions beside them"),
+        ("'shards/{000..009}.tar'", "WebDataset shards"),
+    ]
+
+
+def _tasks() -> list[tuple[str, str]]:
+    from multiway.tasks import TASKS
+
+    return [
+        (name, f"{(inspect.getdoc(type(task)) or '').splitlines()[0]} Needs: {', '.join(task.needs)}")
+        for name, task in TASKS.items()
+    ]
+
+
+_KINDS = {"methods": _methods, "recipes": _recipes, "data": _data, "tasks": _tasks}
+
+
+def run(args: list[str]) -> int:
+    """List one kind of thing."""
+    kind = args[0] if args else ""
+    if kind not in _KINDS:
+        print(f"usage: multiway list {'|'.join(_KINDS)} [--json]", file=sys.stderr)
+        return 0 if kind in ("-h", "--help") else 2
+    rows = _KINDS[kind]()
+    if "--json" in args:
+        print_json({kind: [{"name": name, "what": what} for name, what in rows]})
+        return 0
+    table = Table(kind, "")
+    for name, what in rows:
+        table.add_row(name, what)
+    Console().print(table)
+    return 0

@@ -1,0 +1,73 @@
+"""The `multiway` command: a small file per verb, imported when it is asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+# Threads that spin while they wait take the core from the one that works; must be set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+__all__ = ["VERBS", "main"]
+
+# verb -> (where its `run(args) -> exit code` is, one line of help)
+VERBS: dict[str, tuple[str, str]] = {
+    "train": ("multiway.cli.train", "train a method: multiway train clip --data emoji --out runs/a"),
+    "eval": (
+        "multiway.cli.evaluate",
+        "measure a model: multiway eval runs/a --task retrieval --data emoji@composition",
+    ),
+    "search": ("multiway.cli.search", 'find pictures by words: multiway search runs/demo "red fruit"'),
+    "doctor": ("multiway.cli.doctor", "say what ails a run: multiway doctor runs/a"),
+    "report": ("multiway.cli.report", "write report.html of a run: multiway report runs/a"),
+    "data": ("multiway.cli.data", "check, show or shard data: multiway data check captions.jsonl --images pictures/"),
+    "convert": ("multiway.cli.convert", "between multiway's and transformers' weights: multiway convert SRC DST"),
+    "list": ("multiway.cli.listing", "what there is: multiway list methods|recipes|data|tasks"),
+}
+
+
+def _help() -> str:
+    lines = ["usage: multiway VERB ...", ""]
+    lines += [f"  {verb:<8} {text}" for verb, (_, text) in VERBS.items()]
+    lines += ["", "`multiway VERB --help` says more."]
+    return "\n".join(lines)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run a verb; returns the exit code."""
+    args = sys.argv[1:] if args is None else args
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if args[0] in ("-V", "--version"):
+        from multiway import __version__
+
+        print(f"multiway {__version__}")
+        return 0
+    verb, rest = args[0], args[1:]
+    if verb not in VERBS:
+        print(f"multiway: there is no verb `{verb}`\n\n{_help()}", file=sys.stderr)
+        return 2
+    try:
+        return int(import_module(VERBS[verb][0]).run(rest))
+    except KeyboardInterrupt:
+        print("multiway: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `multiway ... | head`
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - so that the interpreter's own flush is quiet
+        return 0
+    except Exception as error:
+        if not _is_ours(error) or os.environ.get("MULTIWAY_TRACEBACK"):
+            raise
+        print(f"multiway: {error}", file=sys.stderr)
+        return 1
+
+
+def _is_ours(error: Exception) -> bool:
+    """True for errors whose message was written for the person at the keyboard; a traceback adds nothing to it."""
+    return type(error).__module__.startswith("multiway.")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

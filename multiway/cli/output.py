@@ -1,0 +1,33 @@
+"""How verbs print: tables for people, or exactly one JSON object."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from multiway.tasks.task import Result
+
+__all__ = ["print_json", "print_result"]
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output, and nothing else."""
+    json.dump(value, sys.stdout, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def print_result(result: Result, console: Console) -> None:
+    """A task's metrics with their intervals, sizes and chance values."""
+    table = Table(
+        "metric", "value", "95 % interval", "n", "chance", title=f"{result.task} on {result.data}@{result.split}"
+    )
+    for name, metric in result.metrics.items():
+        share = not name.endswith("rank")
+        show = (lambda v: f"{100 * v:.1f} %") if share else (lambda v: f"{v:.1f}")
+        chance = "" if metric.chance is None else show(metric.chance)
+        table.add_row(name, show(metric.value), f"{show(metric.low)} - {show(metric.high)}", str(metric.n), chance)
+    console.print(table)

@@ -1,0 +1,65 @@
+"""`multiway train RECIPE [--preset NAME] [--any-field ...]`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import tyro
+
+from multiway.recipes import RECIPES, recipe_function
+from multiway.recipes.dry_run import dry_run
+from multiway.recipes.recipe import Recipe
+from multiway.recipes.training import run_recipe
+from multiway.world import World
+
+__all__ = ["parse", "run"]
+
+
+def parse(args: list[str]) -> Recipe:
+    """A recipe from the command line: its name, its preset, then any of its fields.
+
+    Raises:
+        SystemExit: on bad usage, as argument parsers do.
+    """
+    if not args or args[0].startswith("-"):
+        print(f"usage: multiway train RECIPE [options]\nrecipes: {', '.join(sorted(RECIPES))}", file=sys.stderr)
+        raise SystemExit(0 if args and args[0] in ("-h", "--help") else 2)
+    name, rest = args[0], args[1:]
+    try:
+        function = recipe_function(name)
+        preset = _preset(rest)
+        default = function(preset) if preset else function()
+    except KeyError as error:
+        print(f"multiway train: {error.args[0]}", file=sys.stderr)
+        raise SystemExit(2) from error
+    return tyro.cli(
+        type(default),
+        default=default,
+        args=rest,
+        prog=f"multiway train {name}",
+        description=function.__doc__,
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.HelptextFromCommentsOff),
+    )
+
+
+def _preset(args: list[str]) -> str:
+    """The value of --preset, which must be known before the other defaults are."""
+    for place, arg in enumerate(args):
+        if arg == "--preset" and place + 1 < len(args):
+            return args[place + 1]
+        if arg.startswith("--preset="):
+            return arg.partition("=")[2]
+    return ""
+
+
+def run(args: list[str]) -> int:
+    """Train; exit code 0 when the run is finished or was asked to stop."""
+    recipe = parse(args)
+    if recipe.dry_run:
+        dry_run(recipe)
+        return 0
+    if not recipe.out:
+        recipe = replace(recipe, out=f"runs/{recipe.name}-{recipe.preset}")
+    run_recipe(recipe, World.from_environment())
+    return 0

@@ -1,0 +1,96 @@
+"""`--dry-run`: what would be trained, without training it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from multiway.batch import Batch, ViewSpec
+from multiway.methods import Method
+from multiway.methods.method import Step
+from multiway.recipes.recipe import Recipe
+from multiway.recipes.training import Prepared, prepare
+from multiway.world import World
+
+__all__ = ["dry_run", "parameter_table", "picture_of_batch"]
+
+
+def parameter_table(method: Method) -> list[tuple[str, str, int]]:
+    """(part, class, parameters) of a method's direct parts, its loose parameters first."""
+    loose = sum(parameter.numel() for parameter in method.parameters(recurse=False))
+    rows = [("(own)", type(method).__name__, loose)] if loose else []
+    for name, part in method.named_children():
+        rows.append((name, type(part).__name__, sum(parameter.numel() for parameter in part.parameters())))
+    return rows
+
+
+def picture_of_batch(batch: Batch, view: ViewSpec, columns: int = 16, rows: int = 4) -> Image.Image:
+    """The first pictures of a batch as the method sees them, augmented, in a grid; small ones enlarged."""
+    assert batch.images is not None
+    count = min(len(batch), columns * rows)
+    mean, std = torch.tensor(view.mean).view(3, 1, 1), torch.tensor(view.std).view(3, 1, 1)
+    pixels = ((batch.images[:count].cpu().float() * std + mean).clamp(0, 1) * 255).byte()
+    side = view.size
+    grid = np.full((-(-count // columns) * (side + 2), min(count, columns) * (side + 2), 3), 255, dtype=np.uint8)
+    for place in range(count):
+        top, left = (place // columns) * (side + 2), (place % columns) * (side + 2)
+        grid[top : top + side, left : left + side] = pixels[place].permute(1, 2, 0).numpy()
+    picture = Image.fromarray(grid)
+    enlarge = max(1, 64 // side)
+    return picture.resize((picture.width * enlarge, picture.height * enlarge), Image.Resampling.NEAREST)
+
+
+def dry_run(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
+    """Print the model, its parameter count, the first batch and the chance values; write the batch as a picture.
+
+    Returns:
+        What was printed: parameters, losses at initialisation with their chance values, the picture's path.
+    """
+    console = console or Console()
+    world = World()
+    ready: Prepared = prepare(recipe, world)
+    batch = ready.finish(ready.loader.batch(0))
+    with torch.no_grad():
+        losses = ready.method.train()(batch, world, Step())
+
+    table = Table("part", "class", "parameters", title=f"{recipe.name} {recipe.preset}")
+    for name, kind, count in parameter_table(ready.method):
+        table.add_row(name, kind, f"{count:,}")
+    total = sum(parameter.numel() for parameter in ready.method.parameters())
+    table.add_row("all", "", f"{total:,}", style="bold")
+    console.print(table)
+
+    terms = Table("loss", "at initialisation", "chance", "formula")
+    for name, term in losses.terms.items():
+        chance = "" if term.chance is None else f"{term.chance:.4f}"
+        terms.add_row(name, f"{float(term.value):.4f}", chance, term.formula)
+    console.print(terms)
+
+    settings = recipe.settings
+    epochs = settings.steps * settings.batch / len(ready.source)
+    console.print(
+        f"{len(ready.source):,} rows of {ready.source.name}@{ready.source.split}, vocabulary {ready.info.vocabulary}, "
+        f"{settings.steps} steps of {settings.batch} = {epochs:.1f} epochs",
+        highlight=False,
+    )
+    folder = Path(recipe.out) if recipe.out else Path("runs")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder.with_name(f"{folder.name}-batch.png") if recipe.out else folder / f"{recipe.name}-batch.png"
+    picture_of_batch(batch, recipe.view).save(path)
+    for place, caption in enumerate(batch.captions[:8]):
+        console.print(f"  {place}: {caption}", highlight=False)
+    console.print(f"first batch: {path}", highlight=False)
+    return {
+        "parameters": total,
+        "losses": {
+            name: {"value": float(t.value), "chance": t.chance, "formula": t.formula}
+            for name, t in losses.terms.items()
+        },
+        "batch": str(path),
+    }

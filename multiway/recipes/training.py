@@ -1,0 +1,166 @@
+"""From a recipe to a trained run folder: the one place where data, method, engine, tasks and weights meet."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from multiway.batch import Batch, DataInfo
+from multiway.config import ConfigError
+from multiway.data.augment import finish
+from multiway.data.loader import Loader
+from multiway.data.open import open_source
+from multiway.data.processor import Processor
+from multiway.data.source import Source
+from multiway.data.tokenizer import Tokenizer
+from multiway.engine.loop import Outcome, train
+from multiway.engine.progress import ProgressLine
+from multiway.engine.recorder import Recorder
+from multiway.engine.run import Run
+from multiway.hub.file import assign, write_model
+from multiway.hub.load import load
+from multiway.hub.model import Model
+from multiway.methods import Method
+from multiway.recipes.recipe import Recipe
+from multiway.tasks import TASKS
+from multiway.world import World
+
+__all__ = ["Prepared", "evaluate_model", "prepare", "run_recipe"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Prepared:
+    """Everything that a recipe names, opened and built, before a step is taken."""
+
+    recipe: Recipe
+    source: Source
+    processor: Processor
+    info: DataInfo
+    method: Method
+    loader: Loader
+
+    def finish(self, batch: Batch) -> Batch:
+        """What the device does to a batch first."""
+        return finish(batch, self.recipe.view)
+
+    def model(self, method: Method | None = None) -> Model:
+        """The method in training as something that can be evaluated."""
+        return Model(method or self.method, self.processor)
+
+
+def prepare(recipe: Recipe, world: World) -> Prepared:
+    """Open the data, learn or load the tokeniser, and build the method with its random initialisation.
+
+    Raises:
+        DataError: if the data cannot be used.
+        WeightsError: if `init` does not fit.
+    """
+    source = open_recipe_source(recipe, recipe.data, "train")
+    tokenizer = Tokenizer.open(recipe.tokenizer, captions_of(source))
+    info = DataInfo(
+        vocabulary=len(tokenizer),
+        context=tokenizer.context,
+        samples=len(source),
+        classes=len(source.classes),
+        special=tokenizer.special,
+    )
+    torch.manual_seed(recipe.settings.seed)
+    method = recipe.build(info)
+    if recipe.init:
+        assign(method, load(recipe.init).method.state_dict(), recipe.init)
+    settings = recipe.settings
+    loader = Loader(
+        source, recipe.view, tokenizer, settings.batch, settings.seed, world.rank, world.size, settings.workers
+    )
+    return Prepared(recipe, source, Processor(recipe.view, tokenizer), info, method, loader)
+
+
+def open_recipe_source(recipe: Recipe, spec: str, split: str) -> Source:
+    """A source with the recipe's columns and folder."""
+    return open_source(
+        spec,
+        images=recipe.images,
+        default_split=split,
+        image_column=recipe.image_column or None,
+        caption_column=recipe.caption_column or None,
+    )
+
+
+def captions_of(source: Source) -> list[str]:
+    """Every caption of a source, for training a tokeniser."""
+    return [caption for index in range(len(source)) for caption in source.row(index).captions]
+
+
+def evaluate_model(model: Model, recipe: Recipe) -> dict[str, Any]:
+    """All of a recipe's evaluations: {`task@data@split/metric`: metric as JSON}."""
+    metrics: dict[str, Any] = {}
+    for entry in recipe.evaluate:
+        task, _, spec = entry.partition("=")
+        if task not in TASKS:
+            raise ConfigError(f"evaluate names the task {task!r}; there are: {', '.join(TASKS)}")
+        source = open_recipe_source(recipe, recipe.data + spec if spec.startswith("@") else spec, "val")
+        result = TASKS[task].run(model, source)
+        for name, metric in result.to_json()["metrics"].items():
+            metrics[f"{source.name}@{source.split}/{name}"] = metric
+    return metrics
+
+
+def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> Outcome:
+    """Train a recipe in its run folder, from wherever that left off, and write `model.safetensors`.
+
+    Raises:
+        RunMismatch: if the folder holds a run of another configuration.
+    """
+    console = console or Console(stderr=True)
+    ready = prepare(recipe, world)
+    run = Run.open(Path(recipe.out), recipe.identity(), recipe.operational(), ready.source.fingerprint, world)
+    with run, Recorder(run, recipe.settings, world) as recorder:
+        if world.is_main:
+            parameters = sum(parameter.numel() for parameter in ready.method.parameters())
+            console.print(
+                f"[bold]{recipe.name}[/] {recipe.preset}: {parameters / 1e6:.2f} M parameters, {len(ready.source):,} rows of "
+                f"{ready.source.name}@{ready.source.split}, run folder {recipe.out}",
+                highlight=False,
+            )
+
+        def evaluate(method: Method, step: int) -> tuple[dict[str, Any], float | None]:
+            metrics = evaluate_model(ready.model(method), recipe)
+            chosen = [metric["value"] for name, metric in metrics.items() if name.endswith(recipe.best)]
+            return metrics, (sum(chosen) / len(chosen) if chosen else None)
+
+        with ProgressLine(recipe.settings.steps, console=console) as progress:
+            recorder.said = lambda text: console.print(text, highlight=False)
+            outcome = train(
+                ready.method,
+                ready.loader,
+                recipe.settings,
+                world,
+                recorder,
+                finish=ready.finish,
+                evaluate=evaluate if recipe.evaluate else None,
+                progress=progress,
+            )
+        if world.is_main:
+            write_model(run.model_file, ready.method, ready.processor)
+            console.print(_closing(outcome, recipe), highlight=False)
+    return outcome
+
+
+def _closing(outcome: Outcome, recipe: Recipe) -> str:
+    said = [f"{'finished' if outcome.finished else 'stopped'} at step {outcome.step}"]
+    if outcome.resumed_at:
+        said.append(f"resumed at step {outcome.resumed_at}")
+    if outcome.skipped_steps:
+        said.append(f"{outcome.skipped_steps} steps skipped because their gradient was not finite")
+    if outcome.bad_rows:
+        said.append(f"{outcome.bad_rows} unreadable rows replaced (see skipped.jsonl)")
+    if not outcome.finished:
+        said.append("the same command goes on from here")
+    return "; ".join(said) + f". Weights: {recipe.out}/model.safetensors"

@@ -10,7 +10,6 @@ import tyro
 
 from multiway.cli.output import print_json
 from multiway.engine.doctor import diagnose, render
-from multiway.engine.journal import read_metrics
 from multiway.engine.run import Run
 from multiway.methods import method_class
 from multiway.recipes import recipe_function
@@ -42,7 +41,7 @@ def run(args: list[str]) -> int:
         "steps": recipe["settings"]["steps"],
         "batch": recipe["settings"]["batch"],
     }
-    findings = diagnose(read_metrics(folder.metrics_file), read_metrics(folder.timings_file), watched, context)
+    findings = diagnose(folder.metrics(), folder.timings(), watched, context)
     if asked.json:
         print_json({"run": asked.run, "findings": [asdict(finding) for finding in findings]})
     else:

@@ -27,7 +27,18 @@ PIXEL_CEILING = 64_000_000
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 
 # What Pillow's decoders raise on damaged files; OSError covers truncation.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error, zlib.error)
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
 
 # How files begin that end up in picture folders by mistake, and what to do about each.
 _STRANGERS: tuple[tuple[bytes, str], ...] = (
@@ -85,7 +96,9 @@ def _decode(file: BinaryIO, where: str, ceiling: int) -> Image.Image:
     try:
         image.load()
     except (*_DAMAGE, Image.DecompressionBombError, MemoryError) as error:
-        raise BadRow(f"{where}: the picture is truncated or damaged ({error}); fetch it again or remove the row") from error
+        raise BadRow(
+            f"{where}: the picture is truncated or damaged ({error}); fetch it again or remove the row"
+        ) from error
     return _plain_mode(_upright(image), where)
 
 
@@ -152,7 +165,9 @@ def _plain_mode(image: Image.Image, where: str) -> Image.Image:
     if mode.startswith("I"):
         return _eight_bits(image, where)
     if mode == "F":
-        raise BadRow(f"{where}: the picture has 32-bit float pixels, whose range is anyone's guess; save it with 8 bits")
+        raise BadRow(
+            f"{where}: the picture has 32-bit float pixels, whose range is anyone's guess; save it with 8 bits"
+        )
     return image.convert("RGB")
 
 
@@ -161,5 +176,7 @@ def _eight_bits(image: Image.Image, where: str) -> Image.Image:
     values = np.asarray(image)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
-        raise BadRow(f"{where}: the picture has grey values from {low} to {high}; expected 0 to 65535, save it with 8 bits")
+        raise BadRow(
+            f"{where}: the picture has grey values from {low} to {high}; expected 0 to 65535, save it with 8 bits"
+        )
     return Image.fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))

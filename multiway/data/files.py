@@ -91,4 +91,6 @@ class PictureFiles:
         try:
             return self.paths[index].read_bytes()
         except OSError as error:
-            raise BadRow(f"{self.rows[index].where}: {self.paths[index]} cannot be read ({error.strerror}); check the file") from error
+            raise BadRow(
+                f"{self.rows[index].where}: {self.paths[index]} cannot be read ({error.strerror}); check the file"
+            ) from error

@@ -35,7 +35,11 @@ class Rejected:
 
 
 def clean_captions(
-    given: object, where: str, rejected: list[Rejected], longest: int = CAPTION_CEILING, remedy: str = "write one or remove the row"
+    given: object,
+    where: str,
+    rejected: list[Rejected],
+    longest: int = CAPTION_CEILING,
+    remedy: str = "write one or remove the row",
 ) -> tuple[str, ...]:
     """The usable captions of a row, stripped of white space around them.
 

@@ -58,7 +58,9 @@ class Table:
         self.path = path
         self.suffix = path.suffix.lower()
         if self.suffix not in TABLE_SUFFIXES:
-            raise DataError(f"{path.name}: cannot read a table of type {path.suffix or 'none'}; expected {', '.join(TABLE_SUFFIXES)}")
+            raise DataError(
+                f"{path.name}: cannot read a table of type {path.suffix or 'none'}; expected {', '.join(TABLE_SUFFIXES)}"
+            )
         if not path.is_file():
             raise DataError(f"{path}: there is no such file; correct the path")
         self.columns = self._columns()
@@ -129,7 +131,9 @@ class Table:
     @staticmethod
     def _object(value: Any, where: str) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise DataError(f'{where}: found {value!r:.40}; expected an object such as {{"image": "a.jpg", "caption": "a cat"}}')
+            raise DataError(
+                f'{where}: found {value!r:.40}; expected an object such as {{"image": "a.jpg", "caption": "a cat"}}'
+            )
         return value
 
     def _csv(self) -> Iterator[Record]:
@@ -184,11 +188,15 @@ class Table:
         try:
             parquet = importlib.import_module("pyarrow.parquet")
         except ImportError as error:
-            raise DataError(f"{self.path.name}: reading Parquet needs pyarrow; pip install 'multiway[parquet]'") from error
+            raise DataError(
+                f"{self.path.name}: reading Parquet needs pyarrow; pip install 'multiway[parquet]'"
+            ) from error
         try:
             return parquet.ParquetFile(self.path)
         except (OSError, ValueError) as error:
-            raise DataError(f"{self.path.name}: this is not a readable Parquet file ({error}); write it again") from error
+            raise DataError(
+                f"{self.path.name}: this is not a readable Parquet file ({error}); write it again"
+            ) from error
 
     def _parquet(self, columns: tuple[str, ...]) -> Iterator[Record]:
         file = self._parquet_file()

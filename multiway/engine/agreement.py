@@ -53,7 +53,10 @@ def on_main(world: World, work: Callable[[], T]) -> T:
 
 
 def _portable(failure: Exception | None) -> Exception | None:
-    """The error in a form that reaches other ranks: an exception with a class of its own making may not."""
-    if failure is None or type(failure).__init__ in (Exception.__init__, ValueError.__init__, OSError.__init__):
-        return failure
-    return RuntimeError(f"{type(failure).__name__}: {failure}")
+    """The error in a form that other ranks can rebuild: one with a constructor of its own may need more than its text."""
+    if failure is None:
+        return None
+    kinds = [kind for kind in type(failure).__mro__ if kind.__module__ != "builtins"]
+    if any("__init__" in vars(kind) or "<locals>" in kind.__qualname__ for kind in kinds):
+        return RuntimeError(f"{type(failure).__name__}: {failure}")
+    return failure

@@ -95,7 +95,7 @@ def itc(
     Raises:
         ValueError: for shapes, ids or options that do not fit.
     """
-    _check(image, text, scale, same, chunk, candidates, soft)
+    _check(image, text, scale, world, image_id, text_id, same, chunk, candidates, soft)
     rows, first = image.shape[0], world.rank * image.shape[0]
     if candidates is None:
         ids = gather_same(image_id, text_id, rows, world)
@@ -141,7 +141,16 @@ def itc(
 
 
 def _check(
-    image: Tensor, text: Tensor, scale: Tensor, same: str, chunk: int | None, candidates: Candidates | None, soft: float
+    image: Tensor,
+    text: Tensor,
+    scale: Tensor,
+    world: World,
+    image_id: Tensor | None,
+    text_id: Tensor | None,
+    same: str,
+    chunk: int | None,
+    candidates: Candidates | None,
+    soft: float,
 ) -> None:
     if image.ndim != 2 or image.shape != text.shape or image.shape[0] == 0:
         raise ValueError(
@@ -149,27 +158,32 @@ def _check(
             "row i of each is a pair"
         )
     if scale.numel() != 1:
-        raise ValueError(
-            f"scale has shape {tuple(scale.shape)}; expected one number, exp of the log temperature's negative"
-        )
+        raise ValueError(f"scale has shape {tuple(scale.shape)}; expected one number, one over the temperature")
     if same not in ("positive", "ignore"):
         raise ValueError(f"same is {same!r}; expected 'positive' or 'ignore'")
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk is {chunk}; expected at least 1 row, or None to choose by size")
     if not 0.0 <= soft <= 1.0:
         raise ValueError(f"soft is {soft}; expected a share from 0 to 1")
-    if candidates is None:
-        if soft:
-            raise ValueError("soft targets need `candidates`: the momentum model's features give them")
-    elif candidates.image.shape != candidates.text.shape or candidates.image.shape[1:] != image.shape[1:]:
+    if candidates is not None:
+        _check_candidates(candidates, world.rank * image.shape[0] + image.shape[0], image.shape[1])
+        if image_id is not None or text_id is not None:
+            raise ValueError(
+                "image_id and text_id are given beside candidates; expected them in `Candidates`, one per candidate"
+            )
+    elif soft:
+        raise ValueError("soft targets need `candidates`: the momentum model's features, which give them")
+
+
+def _check_candidates(candidates: Candidates, pairs: int, dimension: int) -> None:
+    image, text = candidates.image, candidates.text
+    if image.ndim != 2 or image.shape != text.shape or image.shape[1] != dimension or len(image) < pairs:
         raise ValueError(
-            f"candidates are {tuple(candidates.image.shape)} and {tuple(candidates.text.shape)}; "
-            f"expected two equal (K, {image.shape[1]}), this batch's pairs first"
+            f"candidates are {tuple(image.shape)} and {tuple(text.shape)}; expected two equal (K, {dimension}) with K at "
+            f"least {pairs}: all ranks' pairs of this batch first"
         )
-    elif any(
-        ids is not None and ids.shape != (len(candidates.image),) for ids in (candidates.image_id, candidates.text_id)
-    ):
-        raise ValueError(
-            f"candidates carry {[len(ids) for ids in (candidates.image_id, candidates.text_id) if ids is not None]} ids; expected one id for each "
-            f"of the {len(candidates.image)} candidates"
-        )
+    for name, ids in (("image_id", candidates.image_id), ("text_id", candidates.text_id)):
+        if ids is not None and ids.shape != (len(image),):
+            raise ValueError(
+                f"candidates' {name} is {tuple(ids.shape)}; expected one for each of {len(image)} candidates"
+            )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,6 @@ from multiway.tasks import TASKS
 from multiway.world import World
 
 __all__ = ["Prepared", "evaluate_model", "prepare", "run_recipe"]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -121,7 +118,7 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
     console = console or Console(stderr=True)
     ready = prepare(recipe, world)
     run = Run.open(Path(recipe.out), recipe.identity(), recipe.operational(), ready.source.fingerprint, world)
-    with run, Recorder(run, recipe.settings, world) as recorder:
+    with run:
         if world.is_main:
             parameters = sum(parameter.numel() for parameter in ready.method.parameters())
             console.print(
@@ -136,7 +133,7 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
             return metrics, (sum(chosen) / len(chosen) if chosen else None)
 
         with ProgressLine(recipe.settings.steps, console=console) as progress:
-            recorder.said = lambda text: console.print(text, highlight=False)
+            recorder = Recorder(run, recipe.settings, lambda text: console.print(text, highlight=False))
             outcome = train(
                 ready.method,
                 ready.loader,

@@ -108,8 +108,8 @@ def joint_mean(
     sizes: list[Floats] = []
     for values, unit in pairs:
         place = np.searchsorted(number, unit)
-        sums.append(np.bincount(place, weights=values, minlength=len(number)))
-        sizes.append(np.bincount(place, minlength=len(number)) * 1.0)
+        sums.append(_sum_by(place, values, len(number)))
+        sizes.append(_sum_by(place, np.ones(len(values)), len(number)))
     # Units with equal sums and sizes are interchangeable: hits and misses of single captions make two kinds.
     kinds, counts = np.unique(np.stack(sums + sizes, axis=1), axis=0, return_counts=True)
     draws = []
@@ -183,6 +183,11 @@ def _checked(values: ArrayLike, units: ArrayLike | None) -> tuple[Floats, Intege
     if unit.shape != given.shape:
         raise ValueError(f"values have shape {given.shape} and units {unit.shape}; expected one unit for each value")
     return given, unit
+
+
+def _sum_by(place: Integers, values: Floats, number: int) -> Floats:
+    """(number,) sum of the values at each place."""
+    return np.bincount(place, weights=values, minlength=number).astype(np.float64)
 
 
 def _resample(counts: Integers, resamples: int, seed: int, width: int = 0) -> Iterator[Integers]:

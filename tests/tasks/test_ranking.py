@@ -81,11 +81,14 @@ def test_chance_agrees_with_random_orders():
     answers = Answers.of([[0, 1, 2], [4], [5, 6], [9]])
     generator = np.random.default_rng(0)
     ranks = np.array(
-        [[min(np.nonzero(np.isin(generator.permutation(12), answers[q]))[0]) + 1 for q in range(4)] for _ in range(4000)]
+        [
+            [min(np.nonzero(np.isin(generator.permutation(11), answers[q]))[0]) + 1 for q in range(4)]
+            for _ in range(4000)
+        ]
     )
     for k in (1, 5, 10):
-        assert chance_of_hit(answers, 12, k) == pytest.approx((ranks <= k).mean(), abs=0.015)
-    assert chance_of_median_rank(answers, 12) == np.median(ranks)
+        assert chance_of_hit(answers, 11, k) == pytest.approx((ranks <= k).mean(), abs=0.015)
+    assert chance_of_median_rank(answers, 11) == np.median(ranks)
 
 
 def test_chance_of_the_plain_case():

@@ -60,7 +60,9 @@ def test_all_hits_is_not_certainty():
 
 def test_coverage_is_about_the_level():
     generator = np.random.default_rng(0)
-    covered = [low <= 0.3 <= high for _, low, high in (mean(generator.random(150) < 0.3, resamples=400) for _ in range(300))]
+    covered = [
+        low <= 0.3 <= high for _, low, high in (mean(generator.random(150) < 0.3, resamples=400) for _ in range(300))
+    ]
     assert 0.90 <= np.mean(covered) <= 0.99
 
 

@@ -60,7 +60,7 @@ def copy_bert_block(ours: Block, theirs: nn.Module) -> None:
     if ours.cross is not None:
         pairs.append((ours.cross, ours.cross_norm, theirs.crossattention))
     for attention, norm, their in pairs:
-        inner = getattr(their, "self")
+        inner = their.self
         copy_attention(attention, inner.query, inner.key, inner.value, their.output.dense)
         copy(norm, their.output.LayerNorm)
     copy(ours.mlp.up, theirs.intermediate.dense)

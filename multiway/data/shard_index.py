@@ -1,0 +1,217 @@
+"""The side-car index of a WebDataset tar: where each sample's picture lies, and its words.
+
+A tar has no table of contents. One pass over its headers writes one, `shard.tar` -> `shard.tar.index.json`, so that
+afterwards any sample has an address (file, offset, length) and shuffling or resuming is arithmetic. The index is
+bound to the tar's size and time of change, rebuilt when either differs, written aside and renamed. Where the folder
+is read-only it goes to the user's cache folder; where that fails too, it is built anew each time.
+
+Samples are grouped by key as the WebDataset convention has it: what stands before the first dot of the base name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tarfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from multiway.data.rejected import Rejected, encodable
+from multiway.data.shard_sample import Members, read_sample
+from multiway.data.source import BadRow, DataError
+
+__all__ = ["ShardIndex", "index_of"]
+
+_VERSION = 1
+# Key and extension; a member without an extension belongs to no sample.
+_MEMBER = re.compile(r"^((?:.*/)?[^./]+)\.([^/]*)$")
+
+
+@dataclass
+class ShardIndex:
+    """What one tar holds; the lists run in parallel, a sample each.
+
+    Attributes:
+        version, size, mtime_ns: what the index was made of.
+        keys: WebDataset keys.
+        offsets, lengths: where the encoded picture lies in the tar, in bytes.
+        captions: at least one each.
+        labels: class numbers, -1 where unknown.
+        image_ids: as the sample's JSON gives them; empty where it does not.
+        picture_ids: final 63-bit ids written by `write_shards`; -1 where there are none.
+        lost: samples left out, as [where, why].
+        partly: captions left out of samples that stay, likewise.
+    """
+
+    version: int
+    size: int
+    mtime_ns: int
+    keys: list[str] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    captions: list[list[str]] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    image_ids: list[str] = field(default_factory=list)
+    picture_ids: list[int] = field(default_factory=list)
+    lost: list[list[str]] = field(default_factory=list)
+    partly: list[list[str]] = field(default_factory=list)
+
+
+def index_of(tar: Path) -> ShardIndex:
+    """The index of a tar: read if there is a fresh one, else built and, where possible, kept.
+
+    Raises:
+        DataError: if the tar cannot be used at all: unreadable, compressed, corrupt, with unsafe names or links, or
+            with the same member twice.
+    """
+    try:
+        status = tar.stat()
+    except OSError as error:
+        raise DataError(f"{tar}: the shard cannot be read ({error.strerror}); correct the pattern") from error
+    places = (tar.with_name(f"{tar.name}.index.json"), _cache_place(tar))
+    for place in places:
+        known = _read(place)
+        if known and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns):
+            return known
+    index = _build(tar, ShardIndex(_VERSION, status.st_size, status.st_mtime_ns))
+    for place in places:
+        if _write(place, index):
+            break
+    return index
+
+
+def _cache_place(tar: Path) -> Path:
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "multiway" / "shards" / f"{hashlib.sha256(str(tar.resolve()).encode()).hexdigest()[:32]}.json"
+
+
+def _read(place: Path) -> ShardIndex | None:
+    """An index that is there and whole; anything else is as good as none, since it can be built again."""
+    try:
+        value = json.loads(place.read_text(encoding="utf-8"))
+        index = ShardIndex(**value)
+    except (OSError, ValueError, TypeError):
+        return None
+    columns = (
+        index.keys,
+        index.offsets,
+        index.lengths,
+        index.captions,
+        index.labels,
+        index.image_ids,
+        index.picture_ids,
+    )
+    whole = index.version == _VERSION and all(
+        isinstance(each, list) and len(each) == len(index.keys) for each in columns
+    )
+    return index if whole else None
+
+
+def _write(place: Path, index: ShardIndex) -> bool:
+    aside = place.with_name(f".{place.name}.{os.getpid()}")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps(asdict(index), ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+        aside.replace(place)
+    except OSError:
+        aside.unlink(missing_ok=True) if os.access(place.parent, os.W_OK) else None
+        return False
+    return True
+
+
+def _build(tar: Path, index: ShardIndex) -> ShardIndex:
+    with tar.open("rb") as file:
+        samples, cut = _members(tar, file, index.size)
+        for key, members in samples.items():
+            where = f"{tar.name}, sample {key}"
+            partly: list[Rejected] = []
+            try:
+                sample = read_sample(file, members, where, partly)
+            except BadRow as error:
+                index.lost.append([where, str(error)])
+                continue
+            index.partly += [[each.where, each.why] for each in partly]
+            index.keys.append(key)
+            index.offsets.append(sample.offset)
+            index.lengths.append(sample.length)
+            index.captions.append(list(sample.captions))
+            index.labels.append(sample.label)
+            index.image_ids.append(sample.image_id)
+            index.picture_ids.append(sample.picture_id)
+    if cut:
+        if not index.keys:
+            raise DataError(f"{tar}: {cut}, and nothing before that is usable; fetch or write the shard again")
+        kept = f"the {len(index.keys):,} samples before are kept"
+        index.lost.append([tar.name, f"{cut}; {kept}, fetch or write the shard again"])
+    return index
+
+
+def _members(tar: Path, file: BinaryIO, size: int) -> tuple[dict[str, Members], str]:
+    """All samples by key, in order of first appearance, and how the tar was cut off, if it was."""
+    samples: dict[str, Members] = {}
+    try:
+        archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - the file belongs to the caller
+    except tarfile.TarError as error:
+        raise DataError(f"{tar}: {_no_tar(file)} ({error})") from error
+    while True:
+        try:
+            member = archive.next()
+        except tarfile.TarError:
+            return samples, f"the shard breaks off after {size:,} bytes, within a member"
+        if member is None:
+            break
+        _refuse_unsafe(tar, member)
+        # Python keeps every header it has passed; a shard has tens of thousands.
+        archive.members = []  # type: ignore[attr-defined]
+        if member.isdir():
+            continue
+        if member.offset_data + member.size > size:
+            return samples, f"the shard breaks off after {size:,} bytes, within {member.name}"
+        key, extension = _key_and_extension(member.name)
+        if not key:
+            continue
+        if extension in samples.setdefault(key, {}):
+            raise DataError(
+                f"{tar}: member {member.name} is there twice; keys must differ within a shard, write it again"
+            )
+        samples[key][extension] = (member.offset_data, member.size)
+    # tarfile takes a header that it cannot read for the end of the archive. A true end is empty blocks or nothing.
+    file.seek(archive.offset)
+    block = file.read(tarfile.BLOCKSIZE)
+    if block.strip(b"\0"):
+        if len(block) < tarfile.BLOCKSIZE:
+            return samples, f"the shard breaks off after {size:,} bytes, within a header"
+        raise DataError(f"{tar}: the header at byte {archive.offset:,} is damaged; fetch or write the shard again")
+    return samples, ""
+
+
+def _no_tar(file: BinaryIO) -> str:
+    file.seek(0)
+    head = file.read(8)
+    if not head:
+        return "the shard is empty (0 bytes); fetch or write it again"
+    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
+        return "the shard is compressed, so that no sample has an address; unpack it to a plain .tar"
+    return "this is not a tar; fetch or write it again"
+
+
+def _refuse_unsafe(tar: Path, member: tarfile.TarInfo) -> None:
+    """Nothing is ever unpacked, yet a tar with such members was made by mistake or malice and is not trusted."""
+    if member.name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", member.name):
+        raise DataError(
+            f"{tar}: member {member.name!r} leads out of the archive; expected plain relative names, write it again"
+        )
+    if not (member.isreg() or member.isdir()) or member.issparse():
+        kind = "link" if member.issym() or member.islnk() else "special file"
+        raise DataError(f"{tar}: member {member.name!r} is a {kind}; expected plain files only, write it again without")
+
+
+def _key_and_extension(name: str) -> tuple[str, str]:
+    found = _MEMBER.match(name.removeprefix("./"))
+    # macOS adds `._name` beside each file, WebDataset's own tools `__info__`.
+    if not found or found[1].rpartition("/")[2].startswith("__") or not encodable(name):
+        return "", ""
+    return found[1], found[2].lower()

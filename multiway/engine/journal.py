@@ -1,0 +1,225 @@
+"""The course of a run as lines of JSON, and the same as TensorBoard events.
+
+    metrics.jsonl   values only, so that a replay of the same steps writes the same bytes
+    timings.jsonl   what cannot repeat: seconds and samples per second
+    skipped.jsonl   rows that could not be read
+
+Every line has a `step`, the number of finished optimiser steps. On resume all files are cut back to the checkpoint's
+step, and what follows is written again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from multiway.engine.agreement import ALONE
+from multiway.engine.plain import from_plain, to_plain
+from multiway.engine.retention import sync_folder
+from multiway.world import World
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+__all__ = ["METRICS", "SKIPPED", "TENSORBOARD", "TIMINGS", "Journal", "JournalError", "read_metrics"]
+
+log = logging.getLogger(__name__)
+
+METRICS, TIMINGS, SKIPPED, TENSORBOARD = "metrics.jsonl", "timings.jsonl", "skipped.jsonl", "tensorboard"
+
+
+class JournalError(RuntimeError):
+    """A journal file that cannot be written or read. Names file, line and remedy."""
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a journal file (any of the three), with "nan", "inf" and "-inf" as floats again.
+
+    A last line without its newline is what a killed process left of it, or one being written now; it is left out.
+
+    Raises:
+        JournalError: for a line in the middle that is not JSON, or lacks its step: the file was damaged.
+    """
+    return [from_plain(_parse(path, number, line)) for number, line in enumerate(_lines(path), start=1)]
+
+
+class Journal:
+    """Appends to the journal files of a run folder. Ranks other than 0 write nothing.
+
+    Args:
+        folder: of the run; it has to exist.
+        tensorboard: write events as well.
+    """
+
+    def __init__(self, folder: Path, world: World = ALONE, tensorboard: bool = True) -> None:
+        self.folder = folder
+        self._writes = world.is_main
+        self._events = tensorboard and world.is_main
+        self._purge_step: int | None = None
+        self._board: SummaryWriter | None = None
+        self._files = {}
+        if self._writes:
+            self._files = {name: _Lines(folder / name) for name in (METRICS, TIMINGS, SKIPPED)}
+
+    def log(self, step: int, values: Mapping[str, Any]) -> None:
+        """One line of metrics.jsonl: `{"step": step, **values}`. NaN and infinities become words.
+
+        Raises:
+            JournalError: if it cannot be written, or `step` lies before the last line's.
+            TypeError: for a value that JSON lacks.
+        """
+        if self._writes:
+            self._files[METRICS].append(step, values)
+            self._draw(step, "", values)
+
+    def time(self, step: int, timings: Mapping[str, float]) -> None:
+        """One line of timings.jsonl: `step_seconds`, `data_seconds`, `samples_per_second`."""
+        if self._writes:
+            self._files[TIMINGS].append(step, timings)
+            self._draw(step, "timings/", timings)
+
+    def skip(self, step: int, messages: Iterable[str]) -> None:
+        """One line of skipped.jsonl per row that could not be read."""
+        if self._writes:
+            for message in messages:
+                self._files[SKIPPED].append(step, {"why": message})
+
+    def cut_back(self, step: int) -> int:
+        """Drop every line after `step`, and hide the TensorBoard events after it. Atomic for each file.
+
+        Returns:
+            Number of lines dropped from metrics.jsonl.
+        """
+        if not self._writes:
+            return 0
+        self._close_board()
+        self._purge_step = step + 1
+        dropped = {name: lines.cut_back(step) for name, lines in self._files.items()}
+        return dropped[METRICS]
+
+    def sync(self) -> None:
+        """Bring all lines to the disk; called before a checkpoint, which must not be ahead of its journal."""
+        for lines in self._files.values():
+            lines.sync()
+        if self._board is not None:
+            self._board.flush()
+
+    def close(self) -> None:
+        """Bring everything to the disk and let go of the files."""
+        self.sync()
+        for lines in self._files.values():
+            lines.close()
+        self._close_board()
+        self._writes = False
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _draw(self, step: int, prefix: str, values: Mapping[str, Any]) -> None:
+        if not self._events:
+            return
+        try:
+            if self._board is None:
+                # Imported on first use: TensorBoard takes its time, and readers of a journal have no need of it.
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._board = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=self._purge_step)
+            for name, value in _scalars(to_plain(dict(values))):
+                self._board.add_scalar(prefix + name, value, step)
+        except OSError as error:
+            # The same numbers are in the .jsonl files; pictures of them are not worth stopping for.
+            log.warning("no more TensorBoard events from step %d on: %s", step, error)
+            self._events = False
+
+    def _close_board(self) -> None:
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+
+
+class _Lines:
+    """One append-only file of JSON lines whose steps never decrease."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._open()
+
+    def _open(self) -> None:
+        kept = _lines(self.path) if self.path.exists() else []
+        self._last = _parse(self.path, len(kept), kept[-1])["step"] if kept else -1
+        self._end = sum(map(len, kept))
+        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        os.ftruncate(self._descriptor, self._end)  # a torn last line would spoil the next one
+
+    def append(self, step: int, values: Mapping[str, Any]) -> None:
+        if step < self._last:
+            raise JournalError(
+                f"step {step} after step {self._last} in {self.path}; steps must not decrease: cut_back({step - 1}) first"
+            )
+        line = json.dumps({"step": step, **to_plain(dict(values), self.path.name)}, allow_nan=False).encode() + b"\n"
+        try:
+            written = 0
+            while written < len(line):
+                written += os.pwrite(self._descriptor, line[written:], self._end + written)
+        except OSError as error:
+            os.ftruncate(self._descriptor, self._end)  # half a line is worse than none
+            raise JournalError(
+                f"{self.path} cannot be written at step {step}: {error}. Free some space or check the disk, then resume."
+            ) from error
+        self._end += len(line)
+        self._last = step
+
+    def cut_back(self, step: int) -> int:
+        lines = _lines(self.path)
+        kept = [line for number, line in enumerate(lines, start=1) if _parse(self.path, number, line)["step"] <= step]
+        if len(kept) < len(lines):
+            self.close()
+            aside = self.path.with_name(f".{self.path.name}.cut")
+            with aside.open("wb") as stream:
+                stream.writelines(kept)
+                stream.flush()
+                os.fsync(stream.fileno())
+            aside.replace(self.path)
+            sync_folder(self.path.parent)
+            self._open()
+        return len(lines) - len(kept)
+
+    def sync(self) -> None:
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def _lines(path: Path) -> list[bytes]:
+    """Complete lines with their newlines; a torn last one is left out."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    return lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
+
+
+def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise JournalError(f"{path}, line {number} is not JSON: {error}. Remove that line, or restore the file.") from error
+    if not isinstance(value, dict) or type(value.get("step")) is not int:
+        raise JournalError(f"{path}, line {number} has no whole number `step`. Remove that line, or restore the file.")
+    return value
+
+
+def _scalars(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, float]]:
+    """Numbers of a line under TensorBoard's names: `terms/itc`, `terms/itc/chance`, `eval/text_retrieval/R@1`."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            # {"value": ..., ...} is one curve with side information, drawn under its own name.
+            yield from _scalars(value, f"{prefix}{name}/")
+        elif isinstance(number := from_plain(value), (int, float)):
+            yield (prefix.removesuffix("/") if name == "value" else prefix + name), number

@@ -1,0 +1,284 @@
+"""A run is a folder: what was asked for, where it came from, how it went, and where it stands.
+
+    config.json         the whole recipe; what makes this folder a run
+    provenance.json     versions, data fingerprint, and every start with its command line
+    metrics.jsonl  timings.jsonl  skipped.jsonl  tensorboard/        see `journal.py`
+    checkpoints/        see `checkpoint.py`
+    model.safetensors   the trained model, once exported
+    report.html         for people
+
+The same command on the same folder resumes. A setting that makes it another experiment is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor
+
+from multiway.config import Difference, differences, to_json
+from multiway.engine import checkpoint
+from multiway.engine.agreement import ALONE, on_main
+from multiway.engine.checkpoint import Loaded
+from multiway.engine.journal import METRICS, SKIPPED, TENSORBOARD, TIMINGS, Journal, read_metrics
+from multiway.engine.lock import LOCK, RunLock
+from multiway.engine.manifest import write_json
+from multiway.engine.provenance import start_record
+from multiway.engine.retention import finished, sync_folder, tidy
+from multiway.world import World
+
+__all__ = ["Run", "RunError", "RunMismatch"]
+
+CONFIG, PROVENANCE, CHECKPOINTS, MODEL, REPORT = (
+    "config.json",
+    "provenance.json",
+    "checkpoints",
+    "model.safetensors",
+    "report.html",
+)
+_OURS = {CONFIG, PROVENANCE, CHECKPOINTS, MODEL, REPORT, LOCK, METRICS, TIMINGS, SKIPPED, TENSORBOARD}
+
+
+class RunError(RuntimeError):
+    """A folder that is no run, or a damaged one."""
+
+
+class RunMismatch(RunError):
+    """The folder holds a run of another configuration or of other data."""
+
+
+@dataclass
+class Run:
+    """An open run folder; a context manager that lets go of it.
+
+    Attributes:
+        path: of the folder.
+        config: the recipe as JSON.
+        provenance: `{"data": fingerprint, "starts": [...]}`.
+        resumed: True if the folder held a run before.
+        world: the ranks that write; only rank 0 touches files.
+        journal: None if the run was opened for reading.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+    resumed: bool = False
+    world: World = ALONE
+    journal: Journal | None = None
+    _lock: RunLock | None = field(default=None, repr=False)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        config: Mapping[str, Any],
+        operational: Sequence[str] | set[str] | frozenset[str] = (),
+        fingerprint: str = "",
+        world: World = ALONE,
+        tensorboard: bool = True,
+    ) -> Run:
+        """Create a run in `path`, or resume the one that is there. Every rank calls it.
+
+        Args:
+            path: missing, empty, or a run folder of the same identity.
+            config: the whole recipe, as `config.to_json` gives it.
+            operational: dotted paths of settings, and of groups of settings, that may change between starts: they
+                decide how fast or how long, not what is computed. All others are the run's identity.
+            fingerprint: of the data.
+
+        Raises:
+            RunMismatch: naming each setting of the identity that differs, with both values.
+            RunError: if the path is something else than a run folder.
+            RunLocked: if another process is writing it.
+        """
+        path = Path(path)
+        asked = _normal(config)
+        lock: list[RunLock] = []
+
+        def begin() -> tuple[dict[str, Any], bool]:
+            lock.append(_claim(path))
+            return _reconcile(path, asked, frozenset(operational), fingerprint, world)
+
+        try:
+            provenance, resumed = on_main(world, begin)
+            journal = on_main_only(world, path, tensorboard)
+        except BaseException:
+            for each in lock:
+                each.release()
+            raise
+        return cls(path, asked, provenance, resumed, world, journal, lock[0] if lock else None)
+
+    @classmethod
+    def read(cls, path: Path | str) -> Run:
+        """A run for those who only look: no lock, and nothing is written.
+
+        Raises:
+            RunError: if `path` is not a run folder.
+        """
+        path = Path(path)
+        if not (path / CONFIG).is_file():
+            what = "has no config.json" if path.is_dir() else "is not a folder" if path.exists() else "does not exist"
+            raise RunError(f"{path} is not a run folder: it {what}; expected the --out of a `multiway train`")
+        return cls(path, _read_json(path / CONFIG), _read_json(path / PROVENANCE), resumed=True)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / CHECKPOINTS
+
+    @property
+    def model_file(self) -> Path:
+        """Where the exported model goes."""
+        return self.path / MODEL
+
+    @property
+    def report_file(self) -> Path:
+        """Where the report goes."""
+        return self.path / REPORT
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, ascending."""
+        return sorted(step for step, _ in finished(self.checkpoints))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl so far."""
+        return self._lines(METRICS)
+
+    def timings(self) -> list[dict[str, Any]]:
+        """The lines of timings.jsonl so far."""
+        return self._lines(TIMINGS)
+
+    def skipped(self) -> list[dict[str, Any]]:
+        """The lines of skipped.jsonl so far: rows that could not be read."""
+        return self._lines(SKIPPED)
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        path = self.path / name
+        return read_metrics(path) if path.exists() else []
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any], **retention: Any) -> Path:
+        """A checkpoint, with the journal brought to the disk before it. Every rank calls it; see `checkpoint.save`."""
+        journal = self._journal()
+        on_main(self.world, journal.sync)
+        return checkpoint.save(self.checkpoints, step, tensors, scalars, self.world, **retention)
+
+    def restore(self, targets: Mapping[str, Tensor] | None = None, optional: Sequence[str] = ()) -> Loaded | None:
+        """Load the newest whole checkpoint and cut the journal back to it; without one, back to nothing.
+
+        Every rank calls it; see `checkpoint.load_latest`.
+        """
+        journal = self._journal()
+        found = checkpoint.load_latest(self.checkpoints, targets, self.world, optional)
+        on_main(self.world, lambda: journal.cut_back(found.step if found else -1))
+        return found
+
+    def _journal(self) -> Journal:
+        if self.journal is None:
+            raise RunError(f"{self.path} was opened for reading (Run.read); use Run.open to write")
+        return self.journal
+
+    def close(self) -> None:
+        """Bring the journal to the disk and let others write the run."""
+        if self.journal is not None:
+            self.journal.close()
+            self.journal = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def on_main_only(world: World, path: Path, tensorboard: bool) -> Journal:
+    """A journal on every rank, silent on all but the first."""
+    kept: list[Journal] = []
+    on_main(world, lambda: kept.append(Journal(path, world, tensorboard)))
+    return kept[0] if kept else Journal(path, world, tensorboard)
+
+
+def _claim(path: Path) -> RunLock:
+    """Make the folder, refuse one that is somebody else's, and lock it."""
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path} is a file; expected a folder for the run: choose another --out")
+    if path.is_dir() and not (path / CONFIG).is_file():
+        foreign = sorted(each.name for each in path.iterdir() if each.name not in _OURS and not each.name.startswith("."))
+        if foreign:
+            more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
+            raise RunError(
+                f"{path} is not a run folder (it has no config.json) and not empty: it holds "
+                f"{', '.join(foreign[:5])}{more}. Choose another --out."
+            )
+    path.mkdir(parents=True, exist_ok=True)
+    return RunLock(path)
+
+
+def _reconcile(
+    path: Path, asked: dict[str, Any], operational: frozenset[str], fingerprint: str, world: World
+) -> tuple[dict[str, Any], bool]:
+    """Compare what is asked with what is there, and write down this start."""
+    resumed = (path / CONFIG).is_file()
+    changed: list[Difference] = []
+    provenance: dict[str, Any] = {"data": fingerprint, "starts": []}
+    if resumed:
+        changed = differences(_read_json(path / CONFIG), asked)
+        provenance = _read_json(path / PROVENANCE)
+        identity = [each for each in changed if not _belongs(each.path, operational)]
+        if provenance.get("data") != fingerprint:
+            identity.append(Difference("data fingerprint", provenance.get("data"), fingerprint))
+        if identity:
+            listed = "\n".join(f"  {each.path}: {each.before!r} in the folder, {each.after!r} asked for" for each in identity)
+            raise RunMismatch(
+                f"{path} holds another run; what differs is part of its identity:\n{listed}\n"
+                "Choose another --out for a new run, or give the old settings (and the old data) to resume this one."
+            )
+    provenance["starts"] = [*provenance.get("starts", []), start_record(world, [str(each) for each in changed])]
+    checkpoints = path / CHECKPOINTS
+    checkpoints.mkdir(exist_ok=True)
+    tidy(checkpoints)
+    # The configuration comes last: its presence is what makes the folder a run.
+    _replace_json(path / PROVENANCE, provenance)
+    if not resumed or changed:
+        _replace_json(path / CONFIG, asked)
+    return provenance, resumed
+
+
+def _belongs(path: str, groups: frozenset[str]) -> bool:
+    parts = path.split(".")
+    return any(".".join(parts[:length]) in groups for length in range(1, len(parts) + 1))
+
+
+def _normal(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as it will be read back, so that a tuple is no difference to a list."""
+    try:
+        return json.loads(json.dumps(to_json(dict(config)), allow_nan=False))  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise RunError(f"the configuration cannot be kept as JSON: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}. Restore it from a copy, or choose another --out.") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path} holds a {type(value).__name__}; expected an object. Restore it, or choose another --out.")
+    return value
+
+
+def _replace_json(path: Path, value: Any) -> None:
+    aside = path.with_name(f".{path.name}.new")
+    write_json(aside, value)
+    os.replace(aside, path)
+    sync_folder(path.parent)

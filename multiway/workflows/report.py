@@ -1,0 +1,219 @@
+"""`report.html` of a run: curves beside their chance values, scores with intervals, what a search finds, what to try next.
+
+One file without links to anywhere: pictures and plots are inside it, so it can be mailed. Everything in it is computed
+from the run folder and the data; nothing is typed in.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import Environment, PackageLoader, select_autoescape
+from PIL import Image
+
+from multiway.data.open import open_source, splits_of
+from multiway.data.source import Source
+from multiway.data.view import on_background
+from multiway.engine.doctor import Finding, diagnose
+from multiway.engine.run import Run
+from multiway.hub.load import load
+from multiway.hub.model import Model
+from multiway.methods import method_class
+from multiway.recipes import recipe_function
+from multiway.tasks import TASKS, Result
+from multiway.tasks.retrieval import RetrievalDetails
+from multiway.workflows.curves import health_curves, loss_curves
+
+__all__ = ["Query", "Shown", "queries", "write_report"]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One picture of a gallery: its data URI, caption, cosine, and whether it is a right answer."""
+
+    picture: str
+    caption: str
+    score: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class Query:
+    """One search: the words, the rank of the right picture, the five best pictures and, if missed, the right one."""
+
+    words: str
+    rank: float
+    of: int
+    found: list[Shown]
+    wanted: Shown | None = None
+
+
+@dataclass
+class Section:
+    """One split: its scores and some of its searches."""
+
+    title: str
+    result: Result
+    hits: list[Query] = field(default_factory=list)
+    misses: list[Query] = field(default_factory=list)
+
+
+def picture_uri(image: Image.Image, side: int = 72) -> str:
+    """A picture on white as a data URI, at most `side` pixels large."""
+    image = on_background(image, 255)
+    image.thumbnail((side, side))
+    return _uri(image)
+
+
+def _uri(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def queries(source: Source, details: RetrievalDetails, count: int = 6) -> tuple[list[Query], list[Query]]:
+    """Some searches that put the right picture first, and some that did not, chosen evenly over the split.
+
+    They are not the best or the worst ones: every n-th hit and every n-th miss.
+    """
+    ranking, gallery = details.image_retrieval, details.gallery
+    first = [query for query in range(len(ranking)) if ranking.rank[query] <= 1]
+    later = [query for query in range(len(ranking)) if ranking.rank[query] > 1]
+    pictures: dict[int, str] = {}
+
+    def shown(place: int, score: float, right: bool) -> Shown:
+        row = gallery.rows[place]
+        if row not in pictures:
+            pictures[row] = picture_uri(source.image(row))
+        return Shown(pictures[row], source.row(row).captions[0], score, right)
+
+    def query(number: int) -> Query:
+        answers = set(gallery.pictures_of[number].tolist())
+        found = [
+            shown(int(place), float(score), int(place) in answers)
+            for place, score in zip(ranking.top[number], ranking.scores[number], strict=True)
+        ]
+        wanted = None if any(each.right for each in found) else shown(min(answers), float("nan"), True)
+        return Query(gallery.texts[number], float(ranking.rank[number]), len(gallery.rows), found, wanted)
+
+    return [query(number) for number in _evenly(first, count)], [query(number) for number in _evenly(later, count)]
+
+
+def _evenly(items: list[int], count: int) -> list[int]:
+    """At most `count` of the items, evenly spread."""
+    if len(items) <= count:
+        return items
+    return [items[(2 * place + 1) * len(items) // (2 * count)] for place in range(count)]
+
+
+def test_splits(config: dict[str, Any]) -> list[str]:
+    """The splits to report: every one of the run's data that is not trained on and not the union of all."""
+    name = config["data"].partition("@")[0]
+    return [f"{name}@{split}" for split in splits_of(name, images=config["images"]) if split not in ("train", "all")]
+
+
+def write_report(folder: Path, model: Model | None = None) -> Path:
+    """Evaluate the run on every held-out split of its data and write `report.html`.
+
+    Args:
+        folder: of the run.
+        model: by default the run's own weights.
+
+    Returns:
+        The report's path.
+    """
+    run = Run.read(folder)
+    model = model or load(folder)
+    config = run.config
+    metrics, timings = run.metrics(), run.timings()
+    watched = method_class(recipe_function(config["recipe"])().method_name).watched
+    sections, tables = [], []
+    for spec in test_splits(config):
+        source = open_source(
+            spec,
+            images=config["images"],
+            image_column=config["image_column"] or None,
+            caption_column=config["caption_column"] or None,
+        )
+        if len(source) == 0:
+            continue
+        result = TASKS["retrieval"].run(model, source)
+        hits, misses = queries(source, result.details)
+        sections.append(Section(f"{source.name}@{source.split}", result, hits, misses))
+        if source.classes:
+            tables.append(TASKS["zero-shot"].run(model, source))
+    environment = Environment(
+        loader=PackageLoader("multiway.workflows"), autoescape=select_autoescape(), trim_blocks=True
+    )
+    environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
+    page = environment.get_template("report.html.j2").render(
+        run=run.path.name,
+        config=config,
+        provenance=run.provenance,
+        model=model.describe(),
+        machine=f"{platform.machine()}, {torch.get_num_threads()} threads",
+        summary=_summary(metrics, timings, config),
+        curves=loss_curves(metrics),
+        health=health_curves(metrics),
+        findings=diagnose(
+            metrics, timings, watched, {"lr": config["settings"]["lr"], "steps": config["settings"]["steps"]}
+        ),
+        severity=_severity,
+        sections=sections,
+        zeroshot=tables,
+        commands=_commands(folder, config),
+    )
+    run.report_file.write_text(page, encoding="utf-8")
+    return run.report_file
+
+
+def _severity(finding: Finding) -> str:
+    """CSS class of a finding."""
+    return html.escape(finding.severity)
+
+
+def _summary(metrics: list[dict[str, Any]], timings: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, Any]:
+    """Figures of the training itself, from its own records; times are of the logged steps."""
+    last = metrics[-1] if metrics else {"step": 0, "loss": float("nan"), "epoch": 0}
+    steady = timings[1:] or timings
+    per_step = sum(line["step_seconds"] for line in steady) / max(1, len(steady))
+    return {
+        "steps": last["step"],
+        "epochs": last["step"] * config["settings"]["batch"] / max(1, config.get("samples", 0))
+        if config.get("samples")
+        else last["epoch"],
+        "loss": last["loss"],
+        "pairs": last["step"] * config["settings"]["batch"],
+        "speed": config["settings"]["batch"] / per_step if steady else 0.0,
+        "minutes": last["step"] * per_step / 60,
+        "waiting": sum(line["data_seconds"] for line in steady)
+        / max(1e-9, sum(line["step_seconds"] for line in steady)),
+    }
+
+
+def _commands(folder: Path, config: dict[str, Any]) -> list[tuple[str, str]]:
+    """What to try next, with this run's own names in it."""
+    name = config["data"].partition("@")[0]
+    return [
+        (f'multiway search {folder} "red fruit"', "search these pictures by words"),
+        (
+            f"multiway eval {folder} --task retrieval --data {test_splits(config)[-1]}",
+            "measure it again, or on other data",
+        ),
+        (f"multiway eval {folder} --task zero-shot --data {test_splits(config)[-1]}", "classify without training"),
+        (f"multiway doctor {folder}", "what ails this run, if anything does"),
+        (f"multiway train {config['recipe']} --data {name} --settings.steps 3000 --out runs/longer", "train longer"),
+        ("multiway data check captions.jsonl --images pictures/", "look at your own pairs"),
+        (
+            f"multiway train {config['recipe']} --data captions.jsonl --images pictures/ --out runs/mine",
+            "train on them",
+        ),
+        (f"multiway convert {folder} clip-folder", "use it from transformers"),
+    ]

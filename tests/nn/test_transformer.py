@@ -1,0 +1,112 @@
+"""Options of the blocks: each changes what it says, and nothing else."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from peer_weights import randomise
+
+from multiway.nn.block import FeedForward, Residual
+from multiway.nn.transformer import Transformer, TransformerConfig, clip_init
+
+TINY = TransformerConfig(width=32, layers=3, heads=2, cross_width=16, cross_layers=(1,))
+
+
+def test_checkpointing_changes_no_gradient():
+    tokens, memory = torch.randn(2, 5, 32), torch.randn(2, 4, 16)
+    results = []
+    for recompute in (False, True):
+        model = randomise(Transformer(replace(TINY, checkpoint=recompute, dropout=0.1))).train()
+        torch.manual_seed(0)
+        out = model(tokens, memory=memory, at=torch.tensor([4, 1]))
+        out.sum().backward()
+        results.append([out, *(parameter.grad for parameter in model.parameters())])
+    for kept, recomputed in zip(*results, strict=True):
+        torch.testing.assert_close(kept, recomputed, atol=0, rtol=0)
+
+
+def test_record_has_every_state_and_map_and_changes_nothing():
+    model = randomise(Transformer(TINY))
+    tokens, memory, record = torch.randn(2, 5, 32), torch.randn(2, 4, 16), {}
+    out = model(tokens, memory=memory, record=record)
+    torch.testing.assert_close(out, model(tokens, memory=memory), atol=1e-5, rtol=1e-5)
+    states = {f"blocks.{layer}" for layer in range(3)}
+    assert set(record) == {"embedded", "tokens", "blocks.1.cross", *states, *(f"{state}.attention" for state in states)}
+    assert record["blocks.1.cross"].shape == (2, 2, 5, 4)
+    assert record["tokens"] is out
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_one_position_equals_that_position_of_all(norm):
+    model = randomise(Transformer(replace(TINY, norm=norm)))
+    tokens, memory, at = torch.randn(2, 5, 32), torch.randn(2, 4, 16), torch.tensor([4, 0])
+    mask = torch.tensor([[True] * 5, [True, True, True, False, False]])
+    every = model(tokens, mask, memory, causal=True)
+    one = model(tokens, mask, memory, causal=True, at=at)
+    torch.testing.assert_close(one[:, 0], every[torch.arange(2), at], atol=1e-5, rtol=1e-5)
+
+
+def test_only_the_named_layers_look_at_the_memory():
+    model = Transformer(TINY)
+    assert [block.cross is not None for block in model.blocks] == [False, True, False]
+    everywhere = Transformer(replace(TINY, cross_layers=None))
+    assert all(block.cross is not None for block in everywhere.blocks)
+
+
+def test_drop_path_drops_rows_and_keeps_the_mean():
+    torch.manual_seed(0)
+    residual = Residual(TINY, drop_path=0.25)
+    change = residual(torch.zeros(4000, 2, 32), torch.ones(4000, 2, 32))
+    rows = change.flatten(1)
+    assert ((rows == 0).all(1) | (rows == 1 / 0.75).all(1)).all()
+    assert abs(float(change.mean()) - 1) < 0.05
+    assert torch.equal(residual.eval()(change, change), 2 * change)
+
+
+def test_drop_path_rises_with_depth():
+    model = Transformer(replace(TINY, drop_path=0.2))
+    assert [block.mlp_residual.drop_path for block in model.blocks] == pytest.approx([0.0, 0.1, 0.2])
+
+
+def test_layer_scale_of_zero_is_the_identity():
+    model = Transformer(replace(TINY, layer_scale=0.0, final_norm=False))
+    tokens = torch.randn(2, 5, 32)
+    assert torch.equal(model(tokens), tokens)
+
+
+def test_activations():
+    x = torch.linspace(-4, 4, 101)
+    quick = FeedForward(1, 1, "quick_gelu").activation(x)
+    torch.testing.assert_close(quick, x * torch.sigmoid(1.702 * x), atol=1e-6, rtol=1e-5)
+    exact, tanh = (FeedForward(1, 1, name).activation(x) for name in ("gelu", "gelu_tanh"))
+    assert 0 < (exact - tanh).abs().max() < 1e-3 < (exact - quick).abs().max()
+    with pytest.raises(ValueError, match="activation 'swish' is unknown; choose one of gelu"):
+        FeedForward(1, 1, "swish")
+
+
+def test_initial_spread():
+    torch.manual_seed(0)
+    model = Transformer(TransformerConfig(width=256, layers=2, heads=2))
+    weight = model.blocks[0].attention.qkv.weight
+    assert weight.abs().max() <= 0.04
+    assert float(weight.detach().std()) == pytest.approx(0.02 * 0.88, rel=0.03)  # a normal cut at two deviations has 0.88 of it
+    clip_init(model)
+    block = model.blocks[0]
+    spreads = {
+        block.attention.qkv: 256**-0.5,
+        block.attention.out: 256**-0.5 * 4**-0.5,
+        block.mlp.up: 512**-0.5,
+        block.mlp.down: 256**-0.5 * 4**-0.5,
+    }
+    for part, expected in spreads.items():
+        assert float(part.weight.detach().std()) == pytest.approx(expected, rel=0.03)
+
+
+def test_bf16_autocast_stays_close_to_fp32():
+    model = Transformer(TransformerConfig(width=64, layers=4, heads=2))
+    tokens = torch.randn(2, 9, 64)
+    exact = model(tokens)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = model(tokens)
+    assert rounded.dtype == torch.float32  # the residual stream and its norms
+    assert (rounded - exact).abs().max() < 0.05

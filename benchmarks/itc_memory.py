@@ -102,7 +102,7 @@ def exact(batch: int, dimension: int, block: int = 256) -> dict[str, Tensor]:
         to_scale += float((change * cosine).sum())
     own = scale * (x * y).sum(1)
     loss = 0.5 * ((by_row - own).mean() + (by_column - own).mean())
-    return dict(zip(NAMES, (loss, torch.cat(to_x), to_y, torch.tensor(to_scale)), strict=True))
+    return dict(zip(NAMES, (loss, torch.cat(to_x), to_y, torch.tensor(to_scale, dtype=torch.float64)), strict=True))
 
 
 def compare(batch: int, dimension: int, chunk: int | None = None, repeats: int = 1, threads: int = 1) -> dict:

@@ -41,7 +41,7 @@ def main(args: list[str] | None = None) -> int:
         print(_help())
         return 0
     if args[0] in ("-V", "--version"):
-        from multiway import __version__
+        from multiway.version import __version__
 
         print(f"multiway {__version__}")
         return 0

@@ -27,9 +27,8 @@ def expand(pattern: str) -> list[Path]:
     found: list[str] = []
     for name in names:
         if Path(name).is_dir():
-            found += sorted(glob.glob(glob.escape(name) + "/*.tar")) or sorted(
-                glob.glob(glob.escape(name) + "/*/*.tar")
-            )
+            folder = Path(name)
+            found += map(str, sorted(folder.glob("*.tar")) or sorted(folder.glob("*/*.tar")))
         elif Path(name).is_file():
             found.append(name)
         elif glob.has_magic(name):

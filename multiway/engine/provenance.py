@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-import multiway
+from multiway.version import __version__
 from multiway.world import World
 
 __all__ = ["commit", "start_record"]
@@ -27,7 +27,7 @@ def start_record(world: World, changed: list[str]) -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(sys.argv),
-        "multiway": multiway.__version__,
+        "multiway": __version__,
         "commit": commit(Path(multiway.__file__).parent),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -47,7 +47,9 @@ def commit(package: Path) -> str | None:
     """
     try:
         _git(package, "ls-files", "--error-unmatch", "__init__.py")
-        return _git(package, "rev-parse", "HEAD") + ("+changes" if _git(package, "status", "--porcelain", "-uno", ".") else "")
+        return _git(package, "rev-parse", "HEAD") + (
+            "+changes" if _git(package, "status", "--porcelain", "-uno", ".") else ""
+        )
     except (OSError, subprocess.SubprocessError):
         return None
 

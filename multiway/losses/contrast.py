@@ -154,7 +154,7 @@ class _Contrast(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, by_row: Tensor, _row_best: Any, by_column: Tensor, _column_best: Any) -> tuple[Any, ...]:
         x, y, factor, row_lse, column_lse, *kept = ctx.saved_tensors
-        to_x = torch.empty_like(x)
+        to_x, to_scale = torch.empty_like(x), x.new_zeros(())
         to_y = torch.zeros_like(y) if ctx.needs_input_grad[1] else None
         with torch.autocast(x.device.type, enabled=False):
             logits = _Logits(x * factor, y, ctx.first, ctx.ignored, ctx.chunk)
@@ -172,9 +172,9 @@ class _Contrast(torch.autograd.Function):
                 own = by_row[start:stop] + by_column[start:stop] if ctx.both else by_row[start:stop]
                 logits.own(change, start).sub_(own)
                 torch.mm(change, y, out=to_x[start:stop])
+                to_scale += (to_x[start:stop] * x[start:stop]).sum()
                 if to_y is not None:
                     to_y.addmm_(change.t(), logits.query[start:stop])
-            to_scale = torch.dot(to_x.flatten(), x.flatten())
             to_x.mul_(factor)
         query_type, candidate_type, scale_type = ctx.dtypes
         return (

@@ -127,7 +127,7 @@ class _Pairs(torch.autograd.Function):
                     to_bias += change.sum()
                     torch.mm(change, y, out=to_x[start:stop])
                     to_y.addmm_(change.t(), scaled[start:stop])
-            to_scale = torch.dot(to_x.flatten(), x.flatten())
+            to_scale = (to_x * x).sum()
         gradients = (to_x.mul_(factor), to_y, to_scale, to_bias)
         ctx.save_for_backward(*(gradient.div_(rows) for gradient in gradients))
         ctx.like = [(tensor.shape, tensor.dtype) for tensor in tensors]

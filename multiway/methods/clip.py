@@ -200,9 +200,12 @@ class Clip(Method):
     def encode(self, batch: Batch, step: Step) -> Reps:
         """Both embeddings of every row."""
         assert batch.images is not None and batch.text is not None and batch.text_mask is not None
+        # Only the pooled token is used, so the last block need not compute the others.
+        image, _ = self.image(batch.images, tokens=False)
+        text, _ = self.text(batch.text, batch.text_mask, tokens=False)
         return {
-            "image": self.encode_image(batch.images).embedding,
-            "text": self.encode_text(batch.text, batch.text_mask).embedding,
+            "image": F.normalize(self.image_projection(image).float(), dim=-1),
+            "text": F.normalize(self.text_projection(text).float(), dim=-1),
         }
 
     def losses(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:

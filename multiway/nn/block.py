@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Literal
 
 import torch
@@ -142,7 +143,7 @@ class Block(nn.Module):
     def __init__(self, config: TransformerConfig, layer: int = 0) -> None:
         super().__init__()
         drop_path = config.drop_path * layer / max(config.layers - 1, 1)
-        norm = lambda: nn.LayerNorm(config.width, config.epsilon)  # noqa: E731
+        norm = partial(nn.LayerNorm, config.width, config.epsilon)
         self.pre = config.norm == "pre"
         self.attention_norm = norm()
         self.attention = Attention(config.width, config.heads, bias=config.qkv_bias, dropout=config.attention_dropout)

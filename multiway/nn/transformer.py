@@ -105,4 +105,5 @@ def clip_init(transformer: Transformer) -> None:
                 leaf = name.rpartition(".")[2]
                 std = (2 * width) ** -0.5 if leaf == "up" else into if leaf in ("qkv", "query", "key_value") else out
                 nn.init.normal_(part.weight, std=std)
-                nn.init.zeros_(part.bias) if part.bias is not None else None
+                if part.bias is not None:
+                    nn.init.zeros_(part.bias)

@@ -14,7 +14,13 @@ from multiway.data.tokenizer import Tokenizer, TokenizerSpec
 from multiway.hub.file import WeightsError
 from multiway.hub.load import load
 from multiway.hub.model import Model
-from multiway.hub.transformers_clip import clip_config, from_transformers, ours_to_theirs, theirs_to_ours, to_transformers
+from multiway.hub.transformers_clip import (
+    clip_config,
+    from_transformers,
+    ours_to_theirs,
+    theirs_to_ours,
+    to_transformers,
+)
 from multiway.methods.clip import Clip, ClipConfig
 
 CAPTIONS = ["a red apple", "a green pear on a plate", "seven blue cups", "the red fruit"]
@@ -26,7 +32,13 @@ def peer(eos: int = 61, activation: str = "quick_gelu") -> CLIPModel:
     shared = dict(num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, hidden_act=activation)
     config = CLIPConfig(
         text_config=dict(
-            hidden_size=24, vocab_size=64, max_position_embeddings=12, eos_token_id=eos, bos_token_id=0, pad_token_id=1, **shared
+            hidden_size=24,
+            vocab_size=64,
+            max_position_embeddings=12,
+            eos_token_id=eos,
+            bos_token_id=0,
+            pad_token_id=1,
+            **shared,
         ),
         vision_config=dict(hidden_size=32, image_size=32, patch_size=8, **shared),
         projection_dim=20,
@@ -110,7 +122,9 @@ def test_transformers_runs_what_was_trained_here(model: Model, tmp_path) -> None
     pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 52, 3), dtype=np.uint8)
     pictures = [Image.fromarray(each) for each in pixels]
     images = CLIPImageProcessor.from_pretrained(tmp_path / "clip")(pictures, return_tensors="pt")["pixel_values"]
-    image, text = their_embeddings(theirs, torch.cat([images, images[:1]]), tokens["input_ids"], tokens["attention_mask"])
+    image, text = their_embeddings(
+        theirs, torch.cat([images, images[:1]]), tokens["input_ids"], tokens["attention_mask"]
+    )
     assert (model.encode_text(CAPTIONS).embedding - text).abs().max() < 1e-5
     assert (model.encode_image(pictures).embedding - image[:3]).abs().max() < 1e-5
 

@@ -99,8 +99,10 @@ def test_an_antialiased_stride_skips_no_pixel(block):
 
     def reach(antialias):
         """How strongly each of a 2x2 cell's pixels drives the shortcut's output."""
-        shortcut = block(3, 4, stride=2, antialias=antialias).eval().shortcut
+        whole = block(3, 4, stride=2, antialias=antialias).eval()
+        shortcut = whole.shortcut
         pixels = torch.randn(1, 3, 8, 8, requires_grad=True)
+        assert whole(pixels).shape == (1, 4 * block.expansion, 4, 4)
         shortcut(pixels).sum().backward()
         return pixels.grad[0].abs().sum(0).view(4, 2, 4, 2).sum((0, 2))
 

@@ -89,7 +89,9 @@ def test_initial_spread():
     model = Transformer(TransformerConfig(width=256, layers=2, heads=2))
     weight = model.blocks[0].attention.qkv.weight
     assert weight.abs().max() <= 0.04
-    assert float(weight.detach().std()) == pytest.approx(0.02 * 0.88, rel=0.03)  # a normal cut at two deviations has 0.88 of it
+    assert float(weight.detach().std()) == pytest.approx(
+        0.02 * 0.88, rel=0.03
+    )  # a normal cut at two deviations has 0.88 of it
     clip_init(model)
     block = model.blocks[0]
     spreads = {

@@ -1,0 +1,54 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each makes the environment it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Threads that spin while waiting take the core from the one that works.
+export OMP_WAIT_POLICY = PASSIVE
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help demo test test-slow lint types contracts bench docs data env clean
+
+help:            ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+env: $(VENV)/.made  ## the environment, from constraints.txt
+
+$(VENV)/.made: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "multiway needs Python 3.11 or newer; set PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling editables
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+	touch $@
+
+demo: env        ## train CLIP on the bundled pictures, evaluate it, write runs/demo/report.html
+	$(BIN)/multiway train clip --data emoji --out runs/demo
+	$(BIN)/multiway report runs/demo
+	$(BIN)/multiway search runs/demo "red fruit"
+	@echo
+	@echo "Report: runs/demo/report.html"
+	@echo "Search: $(BIN)/multiway search runs/demo \"red fruit\""
+
+test: env        ## lint, types, import contracts and the fast tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: env   ## the tests that have to learn something
+	$(BIN)/python -m pytest -m slow
+
+bench: env       ## side by side with the peer, and the memory of the chunked loss
+	$(BIN)/python benchmarks/clip_step.py
+	$(BIN)/python benchmarks/itc_memory.py
+	$(BIN)/python benchmarks/attention.py
+
+docs: env        ## the documentation site, in site/
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+data: env        ## rebuild the bundled pictures (needs Debian's fonts-noto-color-emoji, unicode-data, unicode-cldr-core)
+	$(BIN)/python scripts/build_emoji.py
+
+clean:           ## what was made, but not the runs
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis

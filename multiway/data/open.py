@@ -1,0 +1,181 @@
+"""From what the command line says to a source: `name[:path][@split][*weight]`.
+
+emoji@composition        a bundled set, one of its splits
+captions.jsonl           a caption file (JSON Lines, JSON, CSV, TSV, Parquet)
+pictures/@val            a folder of pictures with captions beside them, or classes as sub-folders
+'shards/{000..099}.tar'  WebDataset shards
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from multiway.data.captions import read_captions
+from multiway.data.files import PictureFiles, split_name
+from multiway.data.folder import read_folder
+from multiway.data.join import Joined
+from multiway.data.shards import Shards, read_shards
+from multiway.data.source import DataError, Source, SourceSpec
+from multiway.data.table import TABLE_SUFFIXES
+
+__all__ = ["ALL", "BUNDLED", "open_source", "open_splits", "parse", "splits_of"]
+
+ALL = "all"
+"""The name under which every row of a data set is opened, whatever its split."""
+
+BUNDLED: dict[str, str] = {
+    "emoji": "3,600 emoji pictures with their names",
+    "digits": "1,797 handwritten digits of 8 x 8 pixels",
+}
+"""Data that come with multiway, and a line on each."""
+
+
+def _emoji(split: str) -> Source:
+    from multiway.data.emoji import Emoji
+
+    return Emoji.open(split)
+
+
+def _digits(split: str) -> Source:
+    from multiway.data.digits import Digits
+
+    return Digits.open(split)
+
+
+# How each bundled set is opened, and its splits.
+_OPENERS: dict[str, tuple[Callable[[str], Source], tuple[str, ...]]] = {
+    "emoji": (_emoji, ("train", "random", "composition", "concept")),
+    "digits": (_digits, ("train", "test")),
+}
+
+
+def parse(spec: str) -> SourceSpec:
+    """Take a specification apart.
+
+    The last `@` begins the split unless a `/` follows it; `:` parts name and path only after the name of a bundled set,
+    so that file names may hold both; `*` begins a weight only before a number at the very end, so that wild cards
+    work.
+
+    Raises:
+        DataError: if it is empty, or has a weight: several sources cannot be mixed yet.
+    """
+    text = spec.strip()
+    weight = re.search(r"\*(\d+(?:\.\d*)?|\.\d+)$", text)
+    if weight:
+        raise DataError(
+            f"{spec!r} gives the weight {weight[1]}, but sources cannot be mixed yet; name one source, without `*{weight[1]}`"
+        )
+    name, at, split = text.rpartition("@")
+    if not at or "/" in split or not name or Path(text).exists():
+        name, at, split = text, "", ""
+    if at and not split:
+        raise DataError(f"{spec!r} ends in `@` without a split; write for example {name}@train, or leave out the `@`")
+    first, colon, path = name.partition(":")
+    if not (colon and first in BUNDLED):
+        first, path = name, ""
+    if not first:
+        raise DataError(f"{spec!r} names no data; {_expected()}")
+    return SourceSpec(first, path, split)
+
+
+def _expected() -> str:
+    return (
+        f"expected a bundled set ({', '.join(BUNDLED)}), a caption file ({', '.join(TABLE_SUFFIXES)}), a folder of pictures, "
+        "or WebDataset shards (.tar, with {000..099} or *)"
+    )
+
+
+def _read(
+    spec: SourceSpec, images: str | Path, image_column: str | None, caption_column: str | None
+) -> dict[str, PictureFiles] | dict[str, Shards]:
+    """One's own data: all splits."""
+    name = str(Path(spec.name).expanduser())
+    path = Path(name)
+    if path.is_dir():
+        if any(path.glob("*.tar")) or any(path.glob("*/*.tar")):
+            return read_shards(name)
+        return read_folder(path, image_column, caption_column)
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        return read_captions(path, images, image_column, caption_column)
+    if path.suffix.lower() == ".tar" or glob.has_magic(name) or "{" in name:
+        return read_shards(name)
+    if path.exists():
+        raise DataError(f"{spec.name}: cannot tell what this file is; {_expected()}")
+    raise DataError(f"there is no data {spec.name!r}; {_expected()}")
+
+
+def splits_of(
+    spec: str, images: str | Path = "", image_column: str | None = None, caption_column: str | None = None
+) -> tuple[str, ...]:
+    """Names of the splits that have rows; `all` opens them together.
+
+    Raises:
+        DataError: if the data cannot be used.
+    """
+    parsed = parse(spec)
+    if parsed.name in _OPENERS:
+        return _OPENERS[parsed.name][1]
+    return tuple(_read(parsed, images, image_column, caption_column))
+
+
+def open_source(
+    spec: str,
+    images: str | Path = "",
+    default_split: str = "train",
+    image_column: str | None = None,
+    caption_column: str | None = None,
+) -> Source:
+    """Open one split.
+
+    Args:
+        spec: `name[:path][@split]`, see `parse`.
+        images: folder that a caption file's paths are relative to.
+        default_split: if `spec` names none.
+        image_column, caption_column: of a caption file, if unusual.
+
+    Raises:
+        DataError: if the data cannot be used, or have no such split; then listing those that exist.
+    """
+    parsed = parse(spec)
+    split = split_name(parsed.split or default_split)
+    if parsed.name in _OPENERS:
+        opener, known = _OPENERS[parsed.name]
+        if split in known:
+            return opener(split)
+        if split == ALL:
+            return Joined(parsed.name, ALL, [opener(each) for each in known])
+        raise _no_split(parsed.name, split, known)
+    found: dict[str, Source] = dict(_read(parsed, images, image_column, caption_column))
+    if split in found:
+        return found[split]
+    if split == ALL:
+        return Joined(parsed.name, ALL, list(found.values()))
+    raise _no_split(parsed.name, split, tuple(found))
+
+
+def open_splits(
+    spec: str, images: str | Path = "", image_column: str | None = None, caption_column: str | None = None
+) -> list[Source]:
+    """All splits, or the one that `spec` names.
+
+    Raises:
+        DataError: as `open_source` does.
+    """
+    parsed = parse(spec)
+    if parsed.split:
+        return [open_source(spec, images, "", image_column, caption_column)]
+    if parsed.name in _OPENERS:
+        opener, known = _OPENERS[parsed.name]
+        return [opener(split) for split in known]
+    return list(_read(parsed, images, image_column, caption_column).values())
+
+
+def _no_split(name: str, split: str, known: tuple[str, ...]) -> DataError:
+    remedy = "a small data set may have no rows held out; give it a `split` column, or sub-folders train and val"
+    return DataError(
+        f"{name} has no rows in split {split!r}; it has {', '.join(known)} and {ALL} (all rows)"
+        + (f"; {remedy}" if split in ("train", "val", "test") and name not in BUNDLED else "")
+    )

@@ -28,7 +28,7 @@ def start_record(world: World, changed: list[str]) -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(sys.argv),
         "multiway": __version__,
-        "commit": commit(Path(multiway.__file__).parent),
+        "commit": commit(Path(__file__).parent),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),

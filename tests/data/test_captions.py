@@ -111,7 +111,7 @@ def test_given_columns_win_and_wrong_ones_list_what_there_is(pictures):
     with pytest.raises(DataError, match=r"no column `french` for captions; the file has `image`, `caption`, `german`"):
         read_captions(path, pictures, caption_column="french")
     with pytest.raises(DataError, match=r"no column of picture paths among `a`, `b`; name it with --image-column"):
-        read_captions(jsonl(pictures, [{"a": 1, "b": 2}]), pictures)
+        read_captions(jsonl(pictures, [{"a": 1, "b": 2}], "other.jsonl"), pictures)
     with pytest.raises(DataError, match="cannot be both"):
         read_captions(path, pictures, image_column="caption", caption_column="caption")
     (pictures.parent / "flickr.csv").write_text("image|caption\n0.png|cat\n")
@@ -172,7 +172,7 @@ def test_too_many_bad_rows_refuse_the_file(pictures):
         (b'{"image": "0.png", "caption": "a"}\n{"image": \n', r"pairs.jsonl, line 2: this is not valid JSON"),
         (b'{"image": "0.png", "caption": "a"}\n[1]\n', r"line 2: found \[1\]; expected an object"),
         (b"[" * 100_000, r"line 1: this is not valid JSON"),
-        ('{"image": "0.png", "caption": "café"}'.encode("latin-1"), r"line 1: byte 0xe9 at column 34 is not UTF-8"),
+        ('{"image": "0.png", "caption": "café"}'.encode("latin-1"), r"line 1: byte 0xe9 at column 35 is not UTF-8"),
         ('{"image": "0.png", "caption": "a"}'.encode("utf-16"), r"is UTF-16.*iconv"),
         (b"", r"has no rows"),
         (b"\n\n", r"has no rows"),

@@ -150,6 +150,7 @@ def test_paths_name_file_and_cause(tmp_path):
         decode(tmp_path, WHERE)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_random_damage_never_escapes_as_another_error():
     whole = {kind: encoded(noise(), kind) for kind in ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")}
     draw = np.random.default_rng(1)

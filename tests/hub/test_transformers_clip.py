@@ -100,7 +100,7 @@ def test_nothing_is_left_over_or_missing_in_silence() -> None:
     with pytest.raises(WeightsError, match="does not"):
         theirs_to_ours({**state, "text_model.surprise": torch.zeros(1)}, config)
     del state["vision_model.post_layernorm.bias"]
-    with pytest.raises(WeightsError, match="post_layernorm.bias"):
+    with pytest.raises(WeightsError, match=r"post_layernorm\.bias"):
         theirs_to_ours(state, config)
 
 

@@ -76,9 +76,11 @@ def test_equals_the_twin(rows, chunk, ids, same, dtype, tolerance):
     inputs = [part.detach().to(dtype).requires_grad_() for part in (image, text, scale)]
     result = itc(*inputs, ALONE, image_id, text_id, same=same, chunk=chunk)
     gradients = torch.autograd.grad(result.loss, inputs)
-    assert float(result.image_to_text.detach()) == pytest.approx(float(there), rel=tolerance, abs=tolerance)
-    assert float(result.text_to_image.detach()) == pytest.approx(float(back), rel=tolerance, abs=tolerance)
-    assert float(result.loss.detach()) == pytest.approx(float(there + back) / 2, rel=tolerance, abs=tolerance)
+    assert float(result.image_to_text.detach()) == pytest.approx(float(there.detach()), rel=tolerance, abs=tolerance)
+    assert float(result.text_to_image.detach()) == pytest.approx(float(back.detach()), rel=tolerance, abs=tolerance)
+    assert float(result.loss.detach()) == pytest.approx(
+        float((there + back).detach()) / 2, rel=tolerance, abs=tolerance
+    )
     assert float(result.image_to_text_accuracy) == pytest.approx(hits_there)
     assert float(result.text_to_image_accuracy) == pytest.approx(hits_back)
     assert result.chance == pytest.approx(log_there)

@@ -131,26 +131,20 @@ def _check(asked: Check) -> int:
 
 
 def _print_report(report: CheckReport, console: Console) -> None:
-    table = Table(
-        "split",
-        "rows",
-        "pictures",
-        "captions",
-        "distinct",
-        "words",
-        "width",
-        "height",
-        "modes",
-        title=escape(report.data),
-    )
-    for name, split in report.splits.items():
-        counts = (split.rows, split.pictures, split.captions, split.distinct_captions)
-        lengths = f"{min(split.words)} to {max(split.words)}" if split.words else ""
-        sides = [f"{low} / {mid} / {high}" for low, mid, high in split.sizes.values()] or ["", ""]
-        modes = ", ".join(f"{mode} {count:,}" for mode, count in split.modes.items())
-        table.add_row(escape(name), *(f"{count:,}" for count in counts), lengths, *sides, modes)
+    table = Table("", *map(escape, report.splits), title=escape(report.data))
+    splits = report.splits.values()
+    table.add_row("rows", *(f"{split.rows:,}" for split in splits))
+    table.add_row("pictures", *(f"{split.pictures:,}" for split in splits))
+    table.add_row("captions", *(f"{split.captions:,}" for split in splits))
+    table.add_row("distinct captions", *(f"{split.distinct_captions:,}" for split in splits))
+    table.add_row("words of a caption", *(f"{min(s.words)} to {max(s.words)}" if s.words else "" for s in splits))
+    for side in ("width", "height"):
+        spans = (split.sizes.get(side) for split in splits)
+        table.add_row(f"{side}, pixels", *("{0} to {2}, median {1}".format(*span) if span else "" for span in spans))
+    table.add_row("modes", *(", ".join(f"{mode} {n:,}" for mode, n in split.modes.items()) for split in splits))
+    if any(split.labels for split in splits):
+        table.add_row("classes", *(f"{len(split.labels):,}" for split in splits))
     console.print(table)
-    console.print("width and height: least / median / greatest, in pixels", style="dim")
     listed: list[tuple[str, list[str]]] = [("left out on opening", [str(each) for each in report.rejected])]
     for name, split in report.splits.items():
         listed.append((f"{name}: cannot be read", [each.why for each in split.unreadable]))

@@ -13,7 +13,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,7 @@ __all__ = ["read_captions"]
 class _Entry:
     """One usable row, before keys and label numbers are settled."""
 
-    path: Path
-    shown: str
+    shown: str  # path within the images folder
     row: Row
     split: str
     label: str
@@ -88,7 +87,7 @@ def read_captions(
             lost.append(Rejected(record.where, str(error)))
     refuse_too_many(lost, len(entries) + len(lost), str(path), ceiling)
     _check_ids(entries, columns)
-    return _splits(str(path), entries, lost + partly)
+    return _splits(str(path), root, entries, lost + partly)
 
 
 def _entry(record: Record, columns: Columns, root: Path, partly: list[Rejected], longest: int) -> _Entry:
@@ -98,17 +97,18 @@ def _entry(record: Record, columns: Columns, root: Path, partly: list[Rejected],
             f"the line has {values.found} columns, the header {values.expected}; quote captions that hold the separator"
         )
     shown = _inside(values.get(columns.image), root)
-    file = root / shown
-    if not file.is_file():
+    if not os.path.isfile(f"{root}/{shown}"):  # noqa: PTH113 - a Path per row would double the time
         raise BadRow(f"there is no picture {shown} in {root}; correct the path, or the images folder with --images")
-    captions = clean_captions(values.get(columns.caption), record.where, partly, longest)
+    captions = clean_captions(
+        values.get(columns.caption), record.where, partly, longest, f"fill column `{columns.caption}` or remove the row"
+    )
     given = _text(values, columns.image_id, "image_id")
     image_id = stable_id(given or shown)
     split = split_name(_text(values, columns.split, "split")) if columns.split else held_out_split(image_id)
     if not split:
         raise BadRow(f"column `{columns.split}` is empty; name the row's split, or remove the column")
     row = Row("", image_id, captions, where=record.where)
-    return _Entry(file, shown, row, split, _text(values, columns.label, "label"), _text(values, columns.key, "key"))
+    return _Entry(shown, row, split, _text(values, columns.label, "label"), _text(values, columns.key, "key"))
 
 
 def _inside(given: Any, root: Path) -> str:
@@ -126,13 +126,13 @@ def _inside(given: Any, root: Path) -> str:
     if "\0" in given or not encodable(given):
         raise BadRow(f"the picture's path {given!r:.60} holds characters that no file name can have; correct it")
     relative = os.path.normpath(given)
-    if Path(relative).is_absolute():
+    if os.path.isabs(relative):  # noqa: PTH117 - as above
         relative = os.path.relpath(relative, root.absolute())
-    if Path(relative).parts[:1] == ("..",):
+    if relative == ".." or relative.startswith(".." + os.sep):
         raise BadRow(
             f"the picture's path {given} leads out of the images folder {root}; move the file in, or widen --images"
         )
-    return Path(relative).as_posix()
+    return relative.replace(os.sep, "/")
 
 
 def _text(values: dict[str, Any], column: str | None, what: str) -> str:
@@ -177,20 +177,21 @@ def _check_ids(entries: Sequence[_Entry], columns: Columns) -> None:
             )
 
 
-def _splits(name: str, entries: Sequence[_Entry], rejected: list[Rejected]) -> dict[str, PictureFiles]:
+def _splits(name: str, root: Path, entries: Sequence[_Entry], rejected: list[Rejected]) -> dict[str, PictureFiles]:
     classes, number = _classes(entries)
     seen: Counter[str] = Counter()
-    by_split: dict[str, tuple[list[Row], list[Path]]] = {}
+    by_split: dict[str, tuple[list[Row], list[str]]] = {}
     taken = {entry.key for entry in entries}
     for entry in entries:
         key = entry.key or _free_key(entry.shown, seen, taken)
-        rows, paths = by_split.setdefault(entry.split, ([], []))
-        rows.append(replace(entry.row, key=key, label=number.get(entry.label, -1)))
-        paths.append(entry.path)
+        rows, files = by_split.setdefault(entry.split, ([], []))
+        row = entry.row
+        rows.append(Row(key, row.image_id, row.captions, number.get(entry.label, -1), row.where))
+        files.append(entry.shown)
     templates = ("a photo of a {}.", "{}")
     return {
-        split: PictureFiles(name, split, rows, paths, classes, templates, rejected)
-        for split, (rows, paths) in sorted(by_split.items())
+        split: PictureFiles(name, split, rows, root, files, classes, templates, rejected)
+        for split, (rows, files) in sorted(by_split.items())
     }
 
 

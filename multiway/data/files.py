@@ -48,7 +48,8 @@ class PictureFiles:
     Attributes:
         name: the caption file or folder.
         split: which rows these are.
-        rows, paths: words of each row and the file of its picture.
+        rows: words of each.
+        root, files: folder, and the picture of each row as a path within it.
         classes: names of the labels.
         templates: prompt templates.
         rejected: rows of the whole data set (all its splits) that were left out on opening.
@@ -58,7 +59,8 @@ class PictureFiles:
     name: str
     split: str
     rows: Sequence[Row]
-    paths: Sequence[Path]
+    root: Path
+    files: Sequence[str]
     classes: tuple[str, ...] = ()
     templates: tuple[str, ...] = ("{}",)
     rejected: list[Rejected] = field(default_factory=list)
@@ -80,7 +82,7 @@ class PictureFiles:
         Raises:
             BadRow: if it cannot be decoded.
         """
-        return decode(self.paths[index], self.rows[index].where)
+        return decode(self.root / self.files[index], self.rows[index].where)
 
     def encoded(self, index: int) -> bytes:
         """The picture's file as it is, for copying.
@@ -89,8 +91,8 @@ class PictureFiles:
             BadRow: if it cannot be read.
         """
         try:
-            return self.paths[index].read_bytes()
+            return (self.root / self.files[index]).read_bytes()
         except OSError as error:
             raise BadRow(
-                f"{self.rows[index].where}: {self.paths[index]} cannot be read ({error.strerror}); check the file"
+                f"{self.rows[index].where}: {self.files[index]} cannot be read ({error.strerror}); check the file in {self.root}"
             ) from error

@@ -109,7 +109,7 @@ def _pictures(folder: Path) -> Iterator[Path]:
 def _sidecars(pictures: list[Path], root: Path, longest: int, ceiling: float) -> PictureFiles:
     lost: list[Rejected] = []
     partly: list[Rejected] = []
-    rows, paths = [], []
+    rows: list[Row] = []
     for picture in pictures:
         key = picture.relative_to(root).as_posix()
         try:
@@ -118,9 +118,10 @@ def _sidecars(pictures: list[Path], root: Path, longest: int, ceiling: float) ->
             lost.append(Rejected(key, str(error)))
             continue
         rows.append(Row(key, stable_id(key), captions, where=key))
-        paths.append(picture)
     refuse_too_many(lost, len(pictures), str(root), ceiling)
-    return PictureFiles(str(root), "", rows, paths, (), ("a photo of a {}.", "{}"), lost + partly)
+    return PictureFiles(
+        str(root), "", rows, root, [row.key for row in rows], (), ("a photo of a {}.", "{}"), lost + partly
+    )
 
 
 def _sidecar_lines(picture: Path) -> list[str]:
@@ -145,7 +146,7 @@ def _classes(pictures: list[Path], part: Path, root: Path) -> PictureFiles:
         name = picture.relative_to(part).parts[0]
         key = picture.relative_to(root).as_posix()
         rows.append(Row(key, stable_id(key), (_words(name),), number[name], key))
-    return PictureFiles(str(root), "", rows, pictures, tuple(_words(name) for name in names))
+    return PictureFiles(str(root), "", rows, root, [row.key for row in rows], tuple(_words(name) for name in names))
 
 
 def _words(folder_name: str) -> str:
@@ -165,21 +166,22 @@ def _prefixed(source: PictureFiles, part: Path, root: Path) -> PictureFiles:
         )
         for row in source.rows
     ]
-    return replace(source, rows=rows, fingerprint="")
+    files = [f"{inside}/{file}" for file in source.files]
+    return replace(source, rows=rows, root=root, files=files, fingerprint="")
 
 
 def _regrouped(name: str, sources: list[PictureFiles], split: str) -> dict[str, PictureFiles]:
     """All rows under `split`; by default under the split each has, or else is held out to."""
-    groups: dict[str, tuple[list[Row], list[Path]]] = {}
+    groups: dict[str, tuple[list[Row], list[str]]] = {}
     for source in sources:
-        for row, path in zip(source.rows, source.paths, strict=True):
-            rows, paths = groups.setdefault(split or source.split or held_out_split(row.image_id), ([], []))
+        for row, file in zip(source.rows, source.files, strict=True):
+            rows, files = groups.setdefault(split or source.split or held_out_split(row.image_id), ([], []))
             rows.append(row)
-            paths.append(path)
+            files.append(file)
     first = sources[0]
     return {
-        each: PictureFiles(name, each, rows, paths, first.classes, first.templates, first.rejected)
-        for each, (rows, paths) in sorted(groups.items())
+        each: PictureFiles(name, each, rows, first.root, files, first.classes, first.templates, first.rejected)
+        for each, (rows, files) in sorted(groups.items())
     }
 
 

@@ -12,29 +12,27 @@ its own. The folder has to lie on storage that every rank sees.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import shutil
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
-from safetensors import safe_open
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.tensor import DTensor
 
 from multiway.engine.agreement import ALONE, on_all, on_main
-from multiway.engine.manifest import FileRecord, Manifest, TensorRecord, fault, file_record, no_room, write_json
+from multiway.engine.manifest import Manifest, TensorRecord, fault, file_record, no_room, write_json
 from multiway.engine.plain import from_plain, to_plain
-from multiway.engine.retention import finished, put_in_place, retain, sync_folder, tidy, writing
+from multiway.engine.retention import finished, name_of, put_in_place, retain, sync_folder, tidy, writing
+from multiway.engine.shards import bytes_of, incomplete, read_shards, record_of, stage, verified, write_shards
 from multiway.world import World
 
 __all__ = ["CheckpointError", "Loaded", "load_into", "load_latest", "read", "save"]
@@ -42,8 +40,6 @@ __all__ = ["CheckpointError", "Loaded", "load_into", "load_latest", "read", "sav
 log = logging.getLogger(__name__)
 
 STATE = "state.json"
-# A file is assembled in memory before it is written, so its size bounds the extra memory of saving.
-_FILE_BYTES = 1 << 30
 _SLACK_BYTES = 1 << 16  # headers, manifest and folder entries, for the estimate of what a checkpoint takes
 
 
@@ -98,36 +94,31 @@ def save(
 
     Raises:
         CheckpointError: on every rank, if it cannot be written (a full disk, say). Nothing half-written remains.
+        TypeError: for a scalar that JSON lacks, or a tensor that is not dense.
     """
     if keep_last < 1:
         raise ValueError(f"keep_last is {keep_last}; expected at least 1, or no run could be resumed")
-    staged = _without_sharing(tensors)
+    staged: dict[str, Tensor] = {}
+
+    def describe() -> dict[str, TensorRecord]:
+        staged.update(stage(tensors))
+        return {name: record_of(tensor) for name, tensor in staged.items()}
+
     folder = writing(root, step)
     state = to_plain(dict(scalars), "scalars")
     table: dict[str, TensorRecord] = {}
-    for own in on_all(world, lambda: {name: _record(tensor) for name, tensor in staged.items()}):
+    for own in on_all(world, describe):
         clash = [name for name in own if table.get(name, own[name]) != own[name]]
         if clash:
             raise CheckpointError(
                 f"ranks differ in shape or dtype of {', '.join(clash)}; give each rank's its own name"
             )
         table |= own
-    needed = sum(_bytes(record) for record in table.values()) + len(json.dumps(state)) + _SLACK_BYTES
+    needed = sum(bytes_of(record) for record in table.values()) + len(json.dumps(state)) + _SLACK_BYTES
     try:
         on_main(world, lambda: _make_room(root, folder, needed))
-        with _quiet():
-            dcp.save(
-                dict(staged),
-                storage_writer=dcp.HuggingFaceStorageWriter(
-                    str(folder), fqn_to_index_mapping=_files(table), save_distributed=True
-                ),
-                planner=dcp.DefaultSavePlanner(
-                    flatten_state_dict=False, flatten_sharded_tensors=False, dedup_save_to_lowest_rank=True
-                ),
-                process_group=world.group,
-                no_dist=world.size == 1,
-            )
-        records = on_all(world, lambda: _verified(folder, staged, world.rank))
+        write_shards(folder, staged, table, world)
+        records = on_all(world, lambda: verified(folder, staged, world.rank))
         rank_files = {name: record for own in records for name, record in own.items()}
         known = None if score is None or not isfinite(score) else float(score)
         on_main(world, lambda: _complete(folder, state, Manifest(step, known, rank_files, table)))
@@ -137,11 +128,18 @@ def save(
         _clear(root, world)
         if not isinstance(cause, Exception):
             raise cause from error  # Ctrl-C comes wrapped as a failure to save
-        raise CheckpointError(_explain(cause, root / folder.name, needed)) from cause
+        raise CheckpointError(_explain(cause, root / name_of(step), needed)) from cause
     except BaseException:
         _clear(root, world)
         raise
-    on_main(world, lambda: retain(root, step, keep_last, keep_best, higher_is_better))
+
+    def retire() -> None:
+        try:
+            retain(root, step, keep_last, keep_best, higher_is_better)
+        except OSError as error:  # the new one stands; an old one too many is no reason to stop training
+            log.warning("old checkpoints in %s could not be removed: %s", root, error)
+
+    on_main(world, retire)
     return path
 
 
@@ -228,14 +226,7 @@ def _load(
                 f"checkpoint {path} does not fit what it is loaded into:\n  " + "\n  ".join(found) + "\n"
                 "Build the model and optimiser with the configuration that wrote it."
             )
-    with _quiet():
-        dcp.load(
-            {name: tensor for name, tensor in targets.items() if name in manifest.tensors},
-            storage_reader=dcp.HuggingFaceStorageReader(str(path)),
-            planner=dcp.DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False),
-            process_group=world.group,
-            no_dist=world.size == 1,
-        )
+    read_shards(path, {name: tensor for name, tensor in targets.items() if name in manifest.tensors}, world)
     scalars = on_main(world, lambda: from_plain(json.loads((path / STATE).read_bytes())))
     return dict(targets), scalars
 
@@ -245,8 +236,8 @@ def _disagreement(targets: Mapping[str, Tensor], manifest: Manifest, optional: S
     lines = [f"missing in the checkpoint: {', '.join(missing)}"] if missing else []
     for name, target in targets.items():
         stored = manifest.tensors.get(name)
-        if stored is not None and stored != _record(target):
-            wanted = _record(target)
+        if stored is not None and stored != record_of(target):
+            wanted = record_of(target)
             lines.append(f"{name} is {stored.dtype} {stored.shape} there; expected {wanted.dtype} {wanted.shape}")
     return lines
 
@@ -275,47 +266,11 @@ def _examine(path: Path, world: World) -> tuple[Manifest | None, str]:
     return (None, faults[0]) if faults else (manifest, "")
 
 
-def _without_sharing(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Detached, contiguous, and no two in the same memory, which safetensors cannot express."""
-    staged: dict[str, Tensor] = {}
-    seen: set[tuple[torch.device, int]] = set()
-    for name, tensor in tensors.items():
-        own = _local(tensor).detach()
-        if own.layout != torch.strided or own.is_meta:
-            raise CheckpointError(f"{name} is a {own.layout} tensor on {own.device}; only dense tensors can be saved")
-        memory = (own.device, own.untyped_storage().data_ptr())
-        if memory in seen and own.numel():
-            own = own.clone(memory_format=torch.contiguous_format)
-        own = own.contiguous()
-        seen.add(memory)
-        if isinstance(tensor, DTensor):
-            staged[name] = DTensor.from_local(
-                own, tensor.device_mesh, tensor.placements, run_check=False, shape=tensor.shape, stride=tensor.stride()
-            )
-        else:
-            staged[name] = own
-    return staged
-
-
-def _verified(folder: Path, staged: Mapping[str, Tensor], rank: int) -> dict[str, FileRecord]:
-    """Read this rank's files back from the disk, compare them with memory bit for bit, and hash them."""
-    records: dict[str, FileRecord] = {}
-    for path in sorted(folder.glob(f"shard-{rank + 1:05d}-*.safetensors")):
-        records[path.name] = file_record(path)
-        with safe_open(path, framework="pt") as stored:
-            for name in stored.keys():  # noqa: SIM118 (not a dict)
-                if not _same_bits(stored.get_tensor(name), _local(staged[name])):
-                    raise OSError(f"{path.name} reads back other values of {name} than were written; check the disk")
-    return records
-
-
 def _complete(folder: Path, state: Any, manifest: Manifest) -> None:
     """Scalars and manifest, the latter last, once every tensor is found to be there in full."""
-    stored = dcp.HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
-    for name, record in manifest.tensors.items():
-        elements = sum(chunk.sizes.numel() for chunk in stored[name].chunks) if name in stored else -1
-        if elements != torch.Size(record.shape).numel():
-            raise OSError(f"parts of {name} are missing in {folder}; does every rank see the same folder?")
+    lacking = incomplete(folder, manifest.tensors)
+    if lacking:
+        raise OSError(f"parts of {', '.join(lacking)} are missing in {folder}; does every rank see the same folder?")
     write_json(folder / STATE, state)
     manifest.files[STATE] = file_record(folder / STATE)
     if json.loads((folder / STATE).read_bytes()) != state:
@@ -331,7 +286,7 @@ def _make_room(root: Path, folder: Path, needed: int) -> None:
     tidy(root)
     free = shutil.disk_usage(root).free
     if free < needed:
-        raise OSError(28, os.strerror(28))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     folder.mkdir()
 
 
@@ -356,43 +311,3 @@ def _explain(cause: Exception, path: Path, needed: int) -> str:
             "Free some space, keep fewer checkpoints, or use another disk; then resume."
         )
     return f"checkpoint {path} could not be written: {type(cause).__name__}: {cause}. {intact}"
-
-
-def _files(table: Mapping[str, TensorRecord]) -> dict[str, int]:
-    """Which file, from 1, a tensor goes to."""
-    number, filled = 1, 0
-    placed: dict[str, int] = {}
-    for name, record in sorted(table.items()):
-        if filled and filled + _bytes(record) > _FILE_BYTES:
-            number, filled = number + 1, 0
-        placed[name] = number
-        filled += _bytes(record)
-    return placed
-
-
-def _record(tensor: Tensor) -> TensorRecord:
-    return TensorRecord(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-
-
-def _bytes(record: TensorRecord) -> int:
-    return torch.Size(record.shape).numel() * getattr(torch, record.dtype).itemsize
-
-
-def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def _same_bits(one: Tensor, other: Tensor) -> bool:
-    """Equal to the bit, so that NaN equals NaN and 0.0 differs from -0.0."""
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    if one.numel() == 0:
-        return True
-    return torch.equal(one.reshape(-1).view(torch.uint8), other.cpu().reshape(-1).view(torch.uint8))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield

@@ -105,4 +105,8 @@ def gradient_health(parameters: Iterable[Tensor]) -> dict[str, float]:
     nonfinite = torch.stack([(~torch.isfinite(each)).sum().to(device) for each in gradients]).sum()
     # One copy from the device for all three.
     numbers = torch.stack([norm.double(), used.double(), nonfinite.double()]).tolist()
-    return {"gradient/norm": numbers[0], "gradient/zero_share": 1.0 - numbers[1] / total, "gradient/nonfinite": numbers[2]}
+    return {
+        "gradient/norm": numbers[0],
+        "gradient/zero_share": 1.0 - numbers[1] / total,
+        "gradient/nonfinite": numbers[2],
+    }

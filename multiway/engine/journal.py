@@ -43,13 +43,15 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     A last line without its newline is what a killed process left of it, or one being written now; it is left out.
 
     Raises:
-        JournalError: for a line in the middle that is not JSON, or lacks its step: the file was damaged.
+        JournalError: for a line in the middle that is not JSON, or lacks its step: the file was damaged; or no file.
     """
+    if not path.is_file():
+        raise JournalError(f"{path} does not exist; expected {METRICS}, {TIMINGS} or {SKIPPED} of a run folder")
     return [from_plain(_parse(path, number, line)) for number, line in enumerate(_lines(path), start=1)]
 
 
 class Journal:
-    """Appends to the journal files of a run folder. Ranks other than 0 write nothing.
+    """Appends to the journal files of a run folder. Ranks other than 0 only report rows that they could not read.
 
     Args:
         folder: of the run; it has to exist.
@@ -62,9 +64,8 @@ class Journal:
         self._events = tensorboard and world.is_main
         self._purge_step: int | None = None
         self._board: SummaryWriter | None = None
-        self._files = {}
-        if self._writes:
-            self._files = {name: _Lines(folder / name) for name in (METRICS, TIMINGS, SKIPPED)}
+        self._rank = world.rank
+        self._files = {name: _Lines(folder / name) for name in (METRICS, TIMINGS)} if self._writes else {}
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl: `{"step": step, **values}`. NaN and infinities become words.
@@ -84,10 +85,16 @@ class Journal:
             self._draw(step, "timings/", timings)
 
     def skip(self, step: int, messages: Iterable[str]) -> None:
-        """One line of skipped.jsonl per row that could not be read."""
-        if self._writes:
-            for message in messages:
-                self._files[SKIPPED].append(step, {"why": message})
+        """One line of skipped.jsonl per row that this rank could not read; every rank has rows of its own."""
+        lines = [{"step": step, "rank": self._rank, "why": message} for message in messages]
+        if lines:
+            path = self.folder / SKIPPED
+            try:
+                # Appended in one piece, so that the lines of several ranks cannot mix.
+                with path.open("ab", buffering=0) as stream:
+                    stream.write(b"".join(map(_encode, lines)))
+            except OSError as error:
+                raise _cannot_write(path, step, error) from error
 
     def cut_back(self, step: int) -> int:
         """Drop every line after `step`, and hide the TensorBoard events after it. Atomic for each file.
@@ -99,8 +106,9 @@ class Journal:
             return 0
         self._close_board()
         self._purge_step = step + 1
-        dropped = {name: lines.cut_back(step) for name, lines in self._files.items()}
-        return dropped[METRICS]
+        _cut(self.folder / SKIPPED, step)
+        self._files[TIMINGS].cut_back(step)
+        return self._files[METRICS].cut_back(step)
 
     def sync(self) -> None:
         """Bring all lines to the disk; called before a checkpoint, which must not be ahead of its journal."""
@@ -111,16 +119,21 @@ class Journal:
 
     def close(self) -> None:
         """Bring everything to the disk and let go of the files."""
-        self.sync()
-        for lines in self._files.values():
-            lines.close()
-        self._close_board()
-        self._writes = False
+        try:
+            self.sync()
+        finally:
+            for lines in self._files.values():
+                lines.close()
+            self._files = {}
+            self._writes = False
+            self._close_board()
 
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _draw(self, step: int, prefix: str, values: Mapping[str, Any]) -> None:
@@ -164,39 +177,56 @@ class _Lines:
             raise JournalError(
                 f"step {step} after step {self._last} in {self.path}; steps must not decrease: cut_back({step - 1}) first"
             )
-        line = json.dumps({"step": step, **to_plain(dict(values), self.path.name)}, allow_nan=False).encode() + b"\n"
+        line = _encode({"step": step, **to_plain(dict(values), self.path.name)})
         try:
             written = 0
             while written < len(line):
                 written += os.pwrite(self._descriptor, line[written:], self._end + written)
         except OSError as error:
             os.ftruncate(self._descriptor, self._end)  # half a line is worse than none
-            raise JournalError(
-                f"{self.path} cannot be written at step {step}: {error}. Free some space or check the disk, then resume."
-            ) from error
+            raise _cannot_write(self.path, step, error) from error
         self._end += len(line)
         self._last = step
 
     def cut_back(self, step: int) -> int:
-        lines = _lines(self.path)
-        kept = [line for number, line in enumerate(lines, start=1) if _parse(self.path, number, line)["step"] <= step]
-        if len(kept) < len(lines):
-            self.close()
-            aside = self.path.with_name(f".{self.path.name}.cut")
-            with aside.open("wb") as stream:
-                stream.writelines(kept)
-                stream.flush()
-                os.fsync(stream.fileno())
-            aside.replace(self.path)
-            sync_folder(self.path.parent)
+        self.close()
+        try:
+            return _cut(self.path, step)
+        finally:
             self._open()
-        return len(lines) - len(kept)
 
     def sync(self) -> None:
         os.fsync(self._descriptor)
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def _cut(path: Path, step: int) -> int:
+    """Replace a file by its lines up to `step`, a torn last one dropped as well; the number of whole lines dropped."""
+    if not path.exists():
+        return 0
+    lines = _lines(path)
+    kept = [line for number, line in enumerate(lines, start=1) if _parse(path, number, line)["step"] <= step]
+    if sum(map(len, kept)) < path.stat().st_size:
+        aside = path.with_name(f".{path.name}.cut")
+        with aside.open("wb") as stream:
+            stream.writelines(kept)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(path)
+        sync_folder(path.parent)
+    return len(lines) - len(kept)
+
+
+def _encode(line: dict[str, Any]) -> bytes:
+    return json.dumps(line, allow_nan=False).encode() + b"\n"
+
+
+def _cannot_write(path: Path, step: int, error: OSError) -> JournalError:
+    return JournalError(
+        f"{path} cannot be written at step {step}: {error}. Free some space or check the disk, then resume."
+    )
 
 
 def _lines(path: Path) -> list[bytes]:
@@ -209,7 +239,9 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except ValueError as error:
-        raise JournalError(f"{path}, line {number} is not JSON: {error}. Remove that line, or restore the file.") from error
+        raise JournalError(
+            f"{path}, line {number} is not JSON: {error}. Remove that line, or restore the file."
+        ) from error
     if not isinstance(value, dict) or type(value.get("step")) is not int:
         raise JournalError(f"{path}, line {number} has no whole number `step`. Remove that line, or restore the file.")
     return value

@@ -10,8 +10,10 @@ import json
 import logging
 import os
 import socket
+import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 try:
     import fcntl
@@ -23,6 +25,7 @@ __all__ = ["LOCK", "RunLock", "RunLocked"]
 log = logging.getLogger(__name__)
 
 LOCK = "run.lock"
+_PATIENCE = 2.0  # seconds
 _held: set[int] = set()
 
 
@@ -52,28 +55,58 @@ class RunLock:
 
     def _take(self, folder: Path) -> None:
         try:
-            if fcntl is None:
-                raise OSError("this system has no flock")
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._flock()
         except BlockingIOError:
             raise RunLocked(
                 f"{folder} is being written by {self._holder()}; wait for it, stop it, or choose another --out"
             ) from None
         except OSError as error:  # some network file systems
             log.warning("%s cannot be locked (%s): make sure that no other process writes this run", folder, error)
-        left = os.pread(self._descriptor, 4096, 0)
-        if left:
+        if self._written():
             log.warning("taking over %s from %s, which has ended without closing it", folder, self._holder())
-        who = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
+        who = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, json.dumps(who).encode(), 0)
 
-    def _holder(self) -> str:
+    def _flock(self) -> None:
+        if fcntl is None:
+            raise OSError("this system has no flock")
+        patience = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                # Killed a moment ago, with a worker just forked that has not yet let go of what it inherited?
+                if not self._holder_is_dead() or time.monotonic() > patience:
+                    raise
+            time.sleep(0.05)
+
+    def _written(self) -> dict[str, Any]:
         try:
             who = json.loads(os.pread(self._descriptor, 4096, 0))
-            return f"process {who['pid']} on {who['host']} since {who['since']}"
-        except (ValueError, KeyError, TypeError):
-            return "another process"
+        except ValueError:
+            return {}
+        return who if isinstance(who, dict) and isinstance(who.get("pid"), int) else {}
+
+    def _holder(self) -> str:
+        who = self._written()
+        return f"process {who['pid']} on {who.get('host')} since {who.get('since')}" if who else "another process"
+
+    def _holder_is_dead(self) -> bool:
+        who = self._written()
+        if not who or who.get("host") != socket.gethostname():
+            return False
+        try:
+            os.kill(who["pid"], 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
 
     def release(self) -> None:
         """Let go; again does nothing. The file stays: deleting it would let two others lock two different files."""

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from multiway.batch import Batch
 from multiway.engine.device import choose_device, choose_precision
-from multiway.engine.health import health
+from multiway.engine.health import gradient_health, health
 from multiway.engine.optim import build_optimiser, schedule
 from multiway.engine.settings import Settings
 from multiway.methods.method import Losses, Method, Step, Term
@@ -186,7 +186,6 @@ def train(
                 method.after_step(step, losses.updates)
             else:
                 outcome.skipped_steps += 1
-            optimiser.zero_grad(set_to_none=True)
 
             outcome.step = done = index + 1
             stopping = not world.all_agree(not stop.wanted)
@@ -195,6 +194,8 @@ def train(
             record = None
             if index == 0 or last or evaluating or done % settings.log_every == 0 or not applied:
                 record = _record(losses, step, done, settings, norm, applied, world)
+                record.health |= gradient_health(method.parameters())
+            optimiser.zero_grad(set_to_none=True)
             score = None
             if evaluating and evaluate is not None and record is not None:
                 score = _evaluate(evaluate, method, done, record, world)
@@ -300,8 +301,8 @@ def _record(
 
 def _brief(losses: Losses, step: Step, done: int, norm: Tensor, applied: bool) -> StepRecord:
     """What the progress bar shows on steps that are not logged: this rank's numbers."""
-    terms = {name: {"value": float(term.value), "chance": term.chance} for name, term in losses.terms.items()}
-    return StepRecord(done, step.epoch, float(losses.total), terms, {}, {}, 0.0, float(norm), applied)
+    terms = {name: {"value": float(term.value.detach()), "chance": term.chance} for name, term in losses.terms.items()}
+    return StepRecord(done, step.epoch, float(losses.total.detach()), terms, {}, {}, 0.0, float(norm), applied)
 
 
 def _evaluate(evaluate: Evaluate, method: Method, done: int, record: StepRecord, world: World) -> float | None:

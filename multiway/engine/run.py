@@ -12,8 +12,6 @@ The same command on the same folder resumes. A setting that makes it another exp
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,35 +20,28 @@ from typing import Any
 
 from torch import Tensor
 
-from multiway.config import Difference, differences, to_json
 from multiway.engine import checkpoint
 from multiway.engine.agreement import ALONE, on_main
 from multiway.engine.checkpoint import Loaded
-from multiway.engine.journal import METRICS, SKIPPED, TENSORBOARD, TIMINGS, Journal, read_metrics
-from multiway.engine.lock import LOCK, RunLock
-from multiway.engine.manifest import write_json
-from multiway.engine.provenance import start_record
-from multiway.engine.retention import finished, sync_folder, tidy
+from multiway.engine.identity import (
+    CHECKPOINTS,
+    CONFIG,
+    PROVENANCE,
+    RunError,
+    RunMismatch,
+    as_kept,
+    claim,
+    read_object,
+    reconcile,
+)
+from multiway.engine.journal import METRICS, SKIPPED, TIMINGS, Journal, read_metrics
+from multiway.engine.lock import RunLock
+from multiway.engine.retention import finished
 from multiway.world import World
 
 __all__ = ["Run", "RunError", "RunMismatch"]
 
-CONFIG, PROVENANCE, CHECKPOINTS, MODEL, REPORT = (
-    "config.json",
-    "provenance.json",
-    "checkpoints",
-    "model.safetensors",
-    "report.html",
-)
-_OURS = {CONFIG, PROVENANCE, CHECKPOINTS, MODEL, REPORT, LOCK, METRICS, TIMINGS, SKIPPED, TENSORBOARD}
-
-
-class RunError(RuntimeError):
-    """A folder that is no run, or a damaged one."""
-
-
-class RunMismatch(RunError):
-    """The folder holds a run of another configuration or of other data."""
+MODEL, REPORT = "model.safetensors", "report.html"
 
 
 @dataclass
@@ -99,16 +90,16 @@ class Run:
             RunLocked: if another process is writing it.
         """
         path = Path(path)
-        asked = _normal(config)
+        asked = as_kept(config)
         lock: list[RunLock] = []
 
         def begin() -> tuple[dict[str, Any], bool]:
-            lock.append(_claim(path))
-            return _reconcile(path, asked, frozenset(operational), fingerprint, world)
+            lock.append(claim(path))
+            return reconcile(path, asked, frozenset(operational), fingerprint, world)
 
         try:
             provenance, resumed = on_main(world, begin)
-            journal = on_main_only(world, path, tensorboard)
+            journal = _journal(world, path, tensorboard)
         except BaseException:
             for each in lock:
                 each.release()
@@ -126,7 +117,7 @@ class Run:
         if not (path / CONFIG).is_file():
             what = "has no config.json" if path.is_dir() else "is not a folder" if path.exists() else "does not exist"
             raise RunError(f"{path} is not a run folder: it {what}; expected the --out of a `multiway train`")
-        return cls(path, _read_json(path / CONFIG), _read_json(path / PROVENANCE), resumed=True)
+        return cls(path, read_object(path / CONFIG), read_object(path / PROVENANCE), resumed=True)
 
     @property
     def checkpoints(self) -> Path:
@@ -166,7 +157,7 @@ class Run:
 
     def save(self, step: int, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any], **retention: Any) -> Path:
         """A checkpoint, with the journal brought to the disk before it. Every rank calls it; see `checkpoint.save`."""
-        journal = self._journal()
+        journal = self._writable()
         on_main(self.world, journal.sync)
         return checkpoint.save(self.checkpoints, step, tensors, scalars, self.world, **retention)
 
@@ -175,110 +166,38 @@ class Run:
 
         Every rank calls it; see `checkpoint.load_latest`.
         """
-        journal = self._journal()
+        journal = self._writable()
         found = checkpoint.load_latest(self.checkpoints, targets, self.world, optional)
         on_main(self.world, lambda: journal.cut_back(found.step if found else -1))
         return found
 
-    def _journal(self) -> Journal:
+    def _writable(self) -> Journal:
         if self.journal is None:
             raise RunError(f"{self.path} was opened for reading (Run.read); use Run.open to write")
         return self.journal
 
     def close(self) -> None:
         """Bring the journal to the disk and let others write the run."""
-        if self.journal is not None:
-            self.journal.close()
+        try:
+            if self.journal is not None:
+                self.journal.close()
+        finally:
             self.journal = None
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
 
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
-def on_main_only(world: World, path: Path, tensorboard: bool) -> Journal:
+def _journal(world: World, path: Path, tensorboard: bool) -> Journal:
     """A journal on every rank, silent on all but the first."""
     kept: list[Journal] = []
     on_main(world, lambda: kept.append(Journal(path, world, tensorboard)))
     return kept[0] if kept else Journal(path, world, tensorboard)
-
-
-def _claim(path: Path) -> RunLock:
-    """Make the folder, refuse one that is somebody else's, and lock it."""
-    if path.exists() and not path.is_dir():
-        raise RunError(f"{path} is a file; expected a folder for the run: choose another --out")
-    if path.is_dir() and not (path / CONFIG).is_file():
-        foreign = sorted(each.name for each in path.iterdir() if each.name not in _OURS and not each.name.startswith("."))
-        if foreign:
-            more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
-            raise RunError(
-                f"{path} is not a run folder (it has no config.json) and not empty: it holds "
-                f"{', '.join(foreign[:5])}{more}. Choose another --out."
-            )
-    path.mkdir(parents=True, exist_ok=True)
-    return RunLock(path)
-
-
-def _reconcile(
-    path: Path, asked: dict[str, Any], operational: frozenset[str], fingerprint: str, world: World
-) -> tuple[dict[str, Any], bool]:
-    """Compare what is asked with what is there, and write down this start."""
-    resumed = (path / CONFIG).is_file()
-    changed: list[Difference] = []
-    provenance: dict[str, Any] = {"data": fingerprint, "starts": []}
-    if resumed:
-        changed = differences(_read_json(path / CONFIG), asked)
-        provenance = _read_json(path / PROVENANCE)
-        identity = [each for each in changed if not _belongs(each.path, operational)]
-        if provenance.get("data") != fingerprint:
-            identity.append(Difference("data fingerprint", provenance.get("data"), fingerprint))
-        if identity:
-            listed = "\n".join(f"  {each.path}: {each.before!r} in the folder, {each.after!r} asked for" for each in identity)
-            raise RunMismatch(
-                f"{path} holds another run; what differs is part of its identity:\n{listed}\n"
-                "Choose another --out for a new run, or give the old settings (and the old data) to resume this one."
-            )
-    provenance["starts"] = [*provenance.get("starts", []), start_record(world, [str(each) for each in changed])]
-    checkpoints = path / CHECKPOINTS
-    checkpoints.mkdir(exist_ok=True)
-    tidy(checkpoints)
-    # The configuration comes last: its presence is what makes the folder a run.
-    _replace_json(path / PROVENANCE, provenance)
-    if not resumed or changed:
-        _replace_json(path / CONFIG, asked)
-    return provenance, resumed
-
-
-def _belongs(path: str, groups: frozenset[str]) -> bool:
-    parts = path.split(".")
-    return any(".".join(parts[:length]) in groups for length in range(1, len(parts) + 1))
-
-
-def _normal(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration as it will be read back, so that a tuple is no difference to a list."""
-    try:
-        return json.loads(json.dumps(to_json(dict(config)), allow_nan=False))  # type: ignore[no-any-return]
-    except ValueError as error:
-        raise RunError(f"the configuration cannot be kept as JSON: {error}") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}. Restore it from a copy, or choose another --out.") from error
-    if not isinstance(value, dict):
-        raise RunError(f"{path} holds a {type(value).__name__}; expected an object. Restore it, or choose another --out.")
-    return value
-
-
-def _replace_json(path: Path, value: Any) -> None:
-    aside = path.with_name(f".{path.name}.new")
-    write_json(aside, value)
-    os.replace(aside, path)
-    sync_folder(path.parent)

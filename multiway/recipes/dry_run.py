@@ -89,7 +89,7 @@ def dry_run(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
     return {
         "parameters": total,
         "losses": {
-            name: {"value": float(t.value), "chance": t.chance, "formula": t.formula}
+            name: {"value": float(t.value.detach()), "chance": t.chance, "formula": t.formula}
             for name, t in losses.terms.items()
         },
         "batch": str(path),

@@ -92,7 +92,7 @@ class RetrievalDetails:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """The task.
+    """Finds the texts of a picture and the pictures of a text, counting every caption.
 
     Attributes:
         ks: the k of R@k.

@@ -131,7 +131,7 @@ class ZeroShotDetails:
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """The task.
+    """Classifies pictures by class names in words, without training on the classes.
 
     Attributes:
         prompts: `names` uses the bare class names, `template` the source's first template, `ensemble` all of them. A

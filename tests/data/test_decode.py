@@ -33,7 +33,12 @@ def png(width: int, height: int, data: bytes = b"") -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data or zlib.compress(b"\0")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", data or zlib.compress(b"\0"))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
@@ -166,4 +171,9 @@ def test_random_damage_never_escapes_as_another_error():
 
 
 def test_suffix_by_content():
-    assert [picture_suffix(encoded(noise(), kind)) for kind in ("JPEG", "PNG", "WEBP", "GIF")] == ["jpg", "png", "webp", ""]
+    assert [picture_suffix(encoded(noise(), kind)) for kind in ("JPEG", "PNG", "WEBP", "GIF")] == [
+        "jpg",
+        "png",
+        "webp",
+        "",
+    ]

@@ -21,7 +21,9 @@ def rows_of(splits) -> dict:
 
 def test_sidecars(tmp_path):
     for number in range(12):
-        picture(tmp_path / "deep" / f"{number}.jpg").with_suffix(".txt").write_text(f"\ufeffone {number}\n\n two \n", encoding="utf-8")
+        picture(tmp_path / "deep" / f"{number}.jpg").with_suffix(".txt").write_text(
+            f"\ufeffone {number}\n\n two \n", encoding="utf-8"
+        )
     picture(tmp_path / "lonely.JPG")
     picture(tmp_path / ".hidden.png")
     picture(tmp_path / "__MACOSX" / "a.png")
@@ -48,7 +50,9 @@ def test_bad_sidecars(tmp_path):
 @pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])
 def test_metadata(tmp_path, name):
     picture(tmp_path / "a.png", 9)
-    (tmp_path / name).write_text('{"file_name": "a.png", "text": "nine"}' if name.endswith("jsonl") else "file_name,text\na.png,nine\n")
+    (tmp_path / name).write_text(
+        '{"file_name": "a.png", "text": "nine"}' if name.endswith("jsonl") else "file_name,text\na.png,nine\n"
+    )
     [source] = read_folder(tmp_path).values()
     assert source.row(0).captions == ("nine",) and source.image(0).getpixel((0, 0)) == (9, 0, 0)
 
@@ -91,7 +95,11 @@ def test_class_numbers_agree_between_splits(tmp_path):
 
 def test_held_out_rows_stay_when_pictures_join(tmp_path):
     def split_by_key():
-        return {row.key: split for split, source in read_folder(tmp_path).items() for row in map(source.row, range(len(source)))}
+        return {
+            row.key: split
+            for split, source in read_folder(tmp_path).items()
+            for row in map(source.row, range(len(source)))
+        }
 
     for number in range(60):
         picture(tmp_path / "a" / f"{number}.png")

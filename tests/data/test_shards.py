@@ -42,7 +42,11 @@ def tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
 
 
 def samples(count: int, start: int = 0) -> list[tuple[str, bytes]]:
-    return [m for n in range(start, start + count) for m in ((f"{n:04d}.png", png(n)), (f"{n:04d}.txt", f"number {n}".encode()))]
+    return [
+        m
+        for n in range(start, start + count)
+        for m in ((f"{n:04d}.png", png(n)), (f"{n:04d}.txt", f"number {n}".encode()))
+    ]
 
 
 def rows_of(splits) -> list[tuple[Source, int, Row]]:
@@ -62,7 +66,13 @@ class Drawn:
 
     def row(self, index: int) -> Row:
         number = self.numbers[index]
-        return Row(f"k/{number}", stable_id(str(number // 2)), (f"number {number}", "again", "ümlaut"), number % 2, f"row {number}")
+        return Row(
+            f"k/{number}",
+            stable_id(str(number // 2)),
+            (f"number {number}", "again", "ümlaut"),
+            number % 2,
+            f"row {number}",
+        )
 
     def image(self, index: int) -> Image.Image:
         if self.numbers[index] in self.bad:
@@ -74,7 +84,9 @@ def test_every_sample_has_an_address_in_any_order(tmp_path):
     for number in range(3):
         tar(tmp_path / f"s-{number:03d}.tar", samples(30))  # keys start anew in each shard, as they often do
     rows = rows_of(read_shards(f"{tmp_path}/s-{{000..002}}.tar"))
-    assert len(rows) == 90 and len({row.key for *_, row in rows}) == 90 and len({row.image_id for *_, row in rows}) == 90
+    assert (
+        len(rows) == 90 and len({row.key for *_, row in rows}) == 90 and len({row.image_id for *_, row in rows}) == 90
+    )
     for place in np.random.default_rng(0).permutation(90):
         source, index, row = rows[place]
         number = int(row.key.rpartition("/")[2])
@@ -84,7 +96,9 @@ def test_every_sample_has_an_address_in_any_order(tmp_path):
 
 
 def test_index_equals_a_sequential_read_by_tarfile(tmp_path):
-    path = tar(tmp_path / "a.tar", [("./deep/x.y.png", b"not a sample picture"), *samples(20), ("README", b"no extension")])
+    path = tar(
+        tmp_path / "a.tar", [("./deep/x.y.png", b"not a sample picture"), *samples(20), ("README", b"no extension")]
+    )
     index = index_of(path)
     with tarfile.open(path) as archive:
         members = {m.name: archive.extractfile(m).read() for m in archive if m.isfile()}
@@ -92,7 +106,9 @@ def test_index_equals_a_sequential_read_by_tarfile(tmp_path):
     assert index.keys == [f"{n:04d}" for n in range(20)]
     for key, offset, length in zip(index.keys, index.offsets, index.lengths, strict=True):
         assert data[offset : offset + length] == members[f"{key}.png"]
-    assert index.lost == [["a.tar, sample deep/x", "the sample has y.png but no picture (jpg, jpeg, png, webp); remove it or add one"]]
+    assert index.lost == [
+        ["a.tar, sample deep/x", "the sample has y.png but no picture (jpg, jpeg, png, webp); remove it or add one"]
+    ]
 
 
 def test_members_of_a_sample_need_not_be_neighbours(tmp_path):
@@ -113,7 +129,12 @@ def test_words_come_from_json_text_and_class_files(tmp_path):
         tmp_path / "a.tar",
         [
             *[("a.png", png()), ("a.txt", b"plain"), ("a.json", b'{"captions": ["one", "two"], "label": 2}')],
-            *[("b.png", png()), ("b.txt", b" two\nlines "), ("b.json", b'{"caption": "other", "image_id": 7}'), ("b.cls", b"1\n")],
+            *[
+                ("b.png", png()),
+                ("b.txt", b" two\nlines "),
+                ("b.json", b'{"caption": "other", "image_id": 7}'),
+                ("b.cls", b"1\n"),
+            ],
             *[("c.png", png()), ("c.json", b'{"caption": "from json", "image_id": 7}')],
         ],
     )
@@ -148,7 +169,7 @@ def test_one_bad_sample_is_left_out_and_named(tmp_path, members, why):
 
 
 def test_too_many_bad_samples_refuse_the_shards(tmp_path):
-    tar(tmp_path / "a.tar", samples(5) + [("x.png", b"p")])
+    tar(tmp_path / "a.tar", [*samples(5), ("x.png", b"p")])
     with pytest.raises(DataError, match=r"1 of 6 rows cannot be used(.|\n)*sample x"):
         read_shards(str(tmp_path / "a.tar"))
 
@@ -184,8 +205,9 @@ def test_a_shard_cut_anywhere_keeps_what_is_whole(tmp_path):
     """Cut at every block: a sample is served exactly if its picture and caption lie before the cut."""
     whole = tar(tmp_path / "whole.tar", samples(15)).read_bytes()
     index = index_of(tmp_path / "whole.tar")
-    ends = [offset + length + 512 + len(f"number {n}") for n, (offset, length) in enumerate(zip(index.offsets, index.lengths))]
-    ends = [-(-offset // 512) * 512 + 512 + 8 for offset in (o + length for o, length in zip(index.offsets, index.lengths))]
+    # Picture, padded to a block; header of the caption; caption.
+    spans = zip(index.offsets, index.lengths, strict=True)
+    ends = [-(-(offset + length) // 512) * 512 + 512 + len(f"number {n}") for n, (offset, length) in enumerate(spans)]
     path = tmp_path / "cut.tar"
     for cut in range(512 * 44, 512 * 62, 256):
         path.write_bytes(whole[:cut])
@@ -269,7 +291,13 @@ def test_patterns(tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "split"),
-    [("x/train-000.tar", "train"), ("cc3m-validation-07.tar", "val"), ("test/000.tar", "test"), ("a/000.tar", ""), ("trainer.tar", "")],
+    [
+        ("x/train-000.tar", "train"),
+        ("cc3m-validation-07.tar", "val"),
+        ("test/000.tar", "test"),
+        ("a/000.tar", ""),
+        ("trainer.tar", ""),
+    ],
 )
 def test_split_by_name(path, split):
     assert split_of(Path(path)) == split
@@ -288,7 +316,9 @@ def test_splits_by_folder_may_repeat_names_but_not_mix_with_none(tmp_path):
 
 
 def test_what_is_written_is_read_back(tmp_path):
-    written = write_shards([Drawn("train", range(25)), Drawn("extra", range(25, 30))], tmp_path / "out", rows_per_shard=10)
+    written = write_shards(
+        [Drawn("train", range(25)), Drawn("extra", range(25, 30))], tmp_path / "out", rows_per_shard=10
+    )
     assert [path.name for path in written.tars] == [f"train-00000{n}.tar" for n in range(3)] + ["extra-000000.tar"]
     assert written.rows == 30 and not written.skipped
     train = read_shards(f"{tmp_path}/out/train-*.tar")["train"]
@@ -307,7 +337,10 @@ def test_written_bytes_repeat_and_nothing_else_is_left(tmp_path):
     first = write_shards(Drawn("train", range(7)), tmp_path / "a", 3)
     second = write_shards(Drawn("train", range(7)), tmp_path / "b", 3)
     assert [a.read_bytes() for a in first.tars] == [b.read_bytes() for b in second.tars]
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["dataset.json", *[f"train-00000{n}.tar" for n in range(3)]]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        "dataset.json",
+        *[f"train-00000{n}.tar" for n in range(3)],
+    ]
 
 
 def test_files_are_copied_unchanged(tmp_path):
@@ -315,7 +348,9 @@ def test_files_are_copied_unchanged(tmp_path):
     for number, kind in enumerate(("jpg", "png", "webp", "gif")):
         Image.new("RGB", (16, 16), (number * 50, 80, 90)).save(tmp_path / "p" / f"{number}.{kind}")
     names = sorted(path.name for path in (tmp_path / "p").iterdir())
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"image": n, "caption": n, "split": "train"}) + "\n" for n in names))
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"image": n, "caption": n, "split": "train"}) + "\n" for n in names)
+    )
     write_shards(read_captions(tmp_path / "a.jsonl", tmp_path / "p")["train"], tmp_path / "out")
     source = read_shards(str(tmp_path / "out"))["train"]
     data = {source.row(i).captions[0]: source.encoded(i) for i in range(4)}
@@ -324,9 +359,19 @@ def test_files_are_copied_unchanged(tmp_path):
     assert data["3.gif"].startswith(b"\x89PNG")
 
 
+def test_a_truncated_file_is_not_copied(tmp_path):
+    Image.effect_noise((64, 64), 90).save(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:900])
+    (tmp_path / "a.csv").write_text("image,caption,split\na.jpg,whole,train\nb.jpg,cut,train\n")
+    written = write_shards(read_captions(tmp_path / "a.csv")["train"], tmp_path / "out")
+    assert written.rows == 1 and [each.where for each in written.skipped] == ["a.csv, line 3"]
+
+
 def test_writer_skips_bad_rows_and_refuses_to_overwrite(tmp_path):
     written = write_shards(Drawn("train", range(8), bad=(0, 5)), tmp_path / "out", 3)
-    assert [each.where for each in written.skipped] == ["row 0", "row 5"] and written.rows == 6 and len(written.tars) == 2
+    assert (
+        [each.where for each in written.skipped] == ["row 0", "row 5"] and written.rows == 6 and len(written.tars) == 2
+    )
     with pytest.raises(DataError, match="already holds 2 shards of train"):
         write_shards(Drawn("train", range(8)), tmp_path / "out")
     with pytest.raises(DataError, match="no rows to write"):
@@ -344,7 +389,7 @@ def test_full_disk_leaves_no_shard_behind(tmp_path, monkeypatch):
         add(self, info, file)
 
     monkeypatch.setattr(tarfile.TarFile, "addfile", full)
-    with pytest.raises(DataError, match="No space left on device.*make room"):
+    with pytest.raises(DataError, match=r"No space left on device.*make room"):
         write_shards(Drawn("train", range(8)), tmp_path / "out", 2)
     assert not list((tmp_path / "out").iterdir())
 

@@ -84,7 +84,11 @@ def test_nothing_to_watch():
 
 def test_gradients():
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-    assert gradient_health(model.parameters()) == {"gradient/norm": 0.0, "gradient/zero_share": 1.0, "gradient/nonfinite": 0.0}
+    assert gradient_health(model.parameters()) == {
+        "gradient/norm": 0.0,
+        "gradient/zero_share": 1.0,
+        "gradient/nonfinite": 0.0,
+    }
     model(torch.randn(16, 4)).square().sum().backward()
     found = gradient_health(model.parameters())
     expected = torch.cat([p.grad.flatten() for p in model.parameters()])

@@ -59,11 +59,13 @@ def test_ties_count_as_every_order():
     assert result.rank[0] == pytest.approx(np.mean(firsts) + 1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_constant_model_scores_chance_whatever_the_kernel_rounds(dtype):
-    point = unit(1, 67, 3).to(dtype).float()
+@pytest.mark.parametrize("rounding", [0.0, 1e-7])
+def test_a_constant_model_scores_chance_whatever_the_kernel_rounds(rounding):
+    point = unit(1, 67, 3)
+    # Kernels differ in how they add up at a matrix's edge; the noise stands for those that do.
+    gallery = point * (1 + rounding * torch.randn(257, 1, generator=torch.Generator().manual_seed(0)))
     answers = Answers.of(random_answers(301, 257, 2))
-    result = rank(point.repeat(301, 1), point.repeat(257, 1), answers)
+    result = rank(point.repeat(301, 1), gallery, answers)
     for k in (1, 5, 10):
         assert result.hits(k).mean() == pytest.approx(chance_of_hit(answers, 257, k))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from task_fakes import Lookup, Shelf, constant_model, hash_of, random_model, random_vector
+from tasks.task_fakes import Lookup, Shelf, constant_model, hash_of, random_model, random_vector
 
 from multiway.tasks.embed import BadEmbedding, embed_images, embed_texts
 from multiway.tasks.retrieval import Gallery, Retrieval

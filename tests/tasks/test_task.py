@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from task_fakes import Shelf, random_model
+from tasks.task_fakes import Shelf, random_model
 
 from multiway.abilities import LacksAbility
 from multiway.data.source import DataError, Source

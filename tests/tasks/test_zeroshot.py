@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from task_fakes import Lookup, Shelf, constant_model, hash_of, random_model, random_vector
+from tasks.task_fakes import Lookup, Shelf, constant_model, hash_of, random_model, random_vector
 
 from multiway.data.source import DataError
 from multiway.tasks.zeroshot import ZeroShot, ZeroShotClassifier

@@ -1,0 +1,147 @@
+"""A user's run, through the command line: killed at any moment it ends the same; two ranks compute what one does."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from multiway.engine.checkpoint import read
+from multiway.engine.run import Run
+
+STEPS = 40
+TINY = [
+    "--steps", str(STEPS), "--batch", "16", "--lr", "0.002", "--device", "cpu", "--precision", "fp32", "--threads", "1",
+    "--log-every", "1", "--checkpoint-every", "4", "--view.size", "16", "--method.image.size", "16",
+    "--method.image.width", "32", "--method.image.layers", "2", "--method.image.heads", "2",
+    "--method.text.width", "32", "--method.text.layers", "2", "--method.text.heads", "2", "--method.embedding", "24",
+    # Dropout and augmentation, so that a resumed run must draw the same random numbers.
+    "--method.image.dropout", "0.1", "--view.augment", "affine",
+]  # fmt: skip
+
+
+def command(folder: Path, out: str, *more: str) -> list[str]:
+    data = ["--data", str(folder / "captions.jsonl"), "--images", str(folder / "pictures"), "--out", str(folder / out)]
+    return ["train", "clip", *data, *TINY, *more]
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2]), "GLOO_SOCKET_IFNAME": "lo"}
+
+
+def multiway(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "multiway", *args], env=ENVIRONMENT, capture_output=True, text=True, timeout=240
+    )
+
+
+def lines(run: Path) -> int:
+    file = run / "metrics.jsonl"
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def kill_after(args: list[str], run: Path, wanted: int) -> None:
+    """Start the run, wait until it has logged `wanted` steps, then SIGKILL at a moment that nobody chose."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "multiway", *args], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while lines(run) < wanted and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    time.sleep(random.random() * 0.03)
+    process.send_signal(signal.SIGKILL)
+    _, said = process.communicate()
+    assert process.returncode == -signal.SIGKILL, f"it was over before it could be killed:\n{said}"
+
+
+def test_killed_and_started_again_the_end_is_identical(caption_folder: Path) -> None:
+    straight = multiway(*command(caption_folder, "straight"))
+    assert straight.returncode == 0, straight.stderr
+    args = command(caption_folder, "killed")
+    for wanted in (9, 23):
+        kill_after(args, caption_folder / "killed", wanted)
+    final = multiway(*args)
+    assert final.returncode == 0 and "resuming at step" in final.stderr, final.stderr
+
+    one, other = caption_folder / "straight", caption_folder / "killed"
+    # Every logged value, to the byte.
+    assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+    assert [line["step"] for line in Run.read(one).metrics()] == list(range(1, STEPS + 1))
+    # Every tensor: weights, and both moments and counts of the optimiser.
+    weights, again = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    assert set(weights) == set(again) and all(torch.equal(weights[name], again[name]) for name in weights)
+    (tensors, scalars), (twins, others) = (read(run / "checkpoints" / f"step-{STEPS:08}") for run in (one, other))
+    assert scalars == others and set(tensors) == set(twins) and any("exp_avg_sq" in name for name in tensors)
+    assert all(torch.equal(tensors[name], twins[name]) for name in tensors)
+    # And it did learn something, or equality would mean little.
+    losses = [line["loss"] for line in Run.read(one).metrics()]
+    assert losses[-1] < 0.8 * losses[0]
+
+    # The same command once more changes nothing.
+    before = (other / "metrics.jsonl").read_bytes()
+    assert multiway(*args).returncode == 0 and (other / "metrics.jsonl").read_bytes() == before
+
+    # A damaged newest checkpoint: the one before it is used, it is said, and the end is the same.
+    shard = next((other / "checkpoints" / f"step-{STEPS:08}").glob("*.safetensors"))
+    damaged = bytearray(shard.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    shard.write_bytes(damaged)
+    repaired = multiway(*args)
+    assert repaired.returncode == 0 and "damaged" in repaired.stderr, repaired.stderr
+    assert (other / "metrics.jsonl").read_bytes() == before
+    again = load_file(other / "model.safetensors")
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+    # Another configuration is refused, naming the fields; nothing is touched.
+    refused = multiway(*command(caption_folder, "killed", "--lr", "0.5", "--method.embedding", "16"))
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    assert "settings.lr" in refused.stderr and "method.embedding" in refused.stderr and "0.5" in refused.stderr
+    assert (other / "metrics.jsonl").read_bytes() == before
+
+    # More steps are welcome: the schedule keeps its horizon, so it must be named.
+    longer = multiway(*command(caption_folder, "killed", "--steps", str(STEPS + 4), "--horizon", str(STEPS)))
+    assert longer.returncode == 0, longer.stderr
+    assert [line["step"] for line in Run.read(other).metrics()] == list(range(1, STEPS + 5))
+
+
+def test_two_ranks_compute_what_one_does(caption_folder: Path) -> None:
+    """Same global batch, DDP over gloo: the losses and the trained weights agree."""
+    shorter = ["--steps", "8", "--method.image.dropout", "0.0", "--checkpoint-every", "8"]
+    alone = multiway(*command(caption_folder, "one", *shorter))
+    assert alone.returncode == 0, alone.stderr
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "multiway"]
+    together = subprocess.run(
+        [*launch, *command(caption_folder, "two", *shorter)], env=ENVIRONMENT, capture_output=True, text=True, timeout=240
+    )
+    assert together.returncode == 0, together.stderr[-3000:]
+    one, two = (Run.read(caption_folder / name).metrics() for name in ("one", "two"))
+    assert [line["step"] for line in two] == list(range(1, 9))
+    for first, second in zip(one, two, strict=True):
+        assert second["loss"] == pytest.approx(first["loss"], rel=1e-4)
+        assert second["grad_norm"] == pytest.approx(first["grad_norm"], rel=1e-3)
+        assert second["terms"]["itc"]["chance"] == first["terms"]["itc"]["chance"]  # ln 16: all ranks' columns count
+    weights, twins = (load_file(caption_folder / name / "model.safetensors") for name in ("one", "two"))
+    for name in weights:
+        assert torch.allclose(weights[name], twins[name], atol=2e-4), name
+    # A run of one rank goes on with two: the number of ranks is not part of a run's identity.
+    more = command(caption_folder, "one", *shorter, "--steps", "10", "--horizon", "8")
+    switched = subprocess.run([*launch, *more], env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
+    assert switched.returncode == 0 and "resuming at step 8" in switched.stderr, switched.stderr[-3000:]
+
+
+def test_provenance_names_versions_and_data(caption_folder: Path) -> None:
+    done = multiway(*command(caption_folder, "run", "--steps", "2"))
+    assert done.returncode == 0, done.stderr
+    provenance = json.loads((caption_folder / "run" / "provenance.json").read_text())
+    assert provenance["starts"][0]["torch"] == torch.__version__ and provenance["data"]
+    # Other data under the same name is another run.
+    with (caption_folder / "captions.jsonl").open("a") as file:
+        file.write(json.dumps({"image": "000.png", "caption": "something new"}) + "\n")
+    refused = multiway(*command(caption_folder, "run", "--steps", "2"))
+    assert refused.returncode == 1 and "data" in refused.stderr and "Traceback" not in refused.stderr

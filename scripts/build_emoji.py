@@ -216,7 +216,9 @@ def collect() -> tuple[list[Sample], Counter[str]]:
         sample = Sample(points, emoji, name, group, subgroup, picture.resize(STORED, Image.Resampling.LANCZOS))
         sample.names = [name]
         sample.keywords = tables["en"][1].get(plain, [])
-        sample.languages = {language: tables[language][0][plain] for language in LANGUAGES if plain in tables[language][0]}
+        sample.languages = {
+            language: tables[language][0][plain] for language in LANGUAGES if plain in tables[language][0]
+        }
         sample.concept = concept(points, group)
         samples[digest] = sample
     return list(samples.values()), counts
@@ -234,7 +236,9 @@ def write(samples: list[Sample], out: Path) -> None:
     with tarfile.open(out, "w", format=tarfile.USTAR_FORMAT) as tar:
         for sample in sorted(samples, key=lambda s: s.key):
             picture = io.BytesIO()
-            palette = sample.picture.quantize(COLOURS, method=Image.Quantize.FASTOCTREE)  # the one that keeps transparency
+            palette = sample.picture.quantize(
+                COLOURS, method=Image.Quantize.FASTOCTREE
+            )  # the one that keeps transparency
             palette.save(picture, format="PNG", optimize=True)
             about: dict[str, Any] = {
                 "emoji": sample.text, "names": sample.names, "keywords": sample.keywords, "group": sample.group,
@@ -264,7 +268,9 @@ def main() -> None:
         print(f"{count:5} {what}")
     for name, count in Counter(sample.split for sample in samples).most_common():
         print(f"{count:5} {name}")
-    print(f"{out}: {len(samples)} pictures, {len({s.concept for s in samples})} concepts, {out.stat().st_size / 1e6:.2f} MB")
+    print(
+        f"{out}: {len(samples)} pictures, {len({s.concept for s in samples})} concepts, {out.stat().st_size / 1e6:.2f} MB"
+    )
 
 
 if __name__ == "__main__":

@@ -39,7 +39,9 @@ class Toy(Method):
         value = (reps["out"] - batch.images[:, :2]).square().mean()
         if step.index == self.poison:
             value = value * float("nan")
-        return Losses({"mse": Term(value, 2.0, 1.0, "variance")}, {"half": value.detach() / 2}, {"rows": reps["out"].detach()})
+        return Losses(
+            {"mse": Term(value, 2.0, 1.0, "variance")}, {"half": value.detach() / 2}, {"rows": reps["out"].detach()}
+        )
 
     def after_step(self, step: Step, updates) -> None:
         self.seen += len(updates["rows"])
@@ -85,11 +87,19 @@ class Memory:
 
     def checkpoint(self, step, method, optimiser, score) -> None:
         weights = {name: tensor.clone() for name, tensor in method.state_dict().items()}
-        moments = torch.utils._pytree.tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, optimiser.state_dict())
+        moments = torch.utils._pytree.tree_map(
+            lambda x: x.clone() if isinstance(x, torch.Tensor) else x, optimiser.state_dict()
+        )
         self.saved[step] = (step, weights, moments, score)
 
 
-def run(method: Toy | None = None, settings: Settings = SETTINGS, memory: Memory | None = None, loader: Rows | None = None, **more):
+def run(
+    method: Toy | None = None,
+    settings: Settings = SETTINGS,
+    memory: Memory | None = None,
+    loader: Rows | None = None,
+    **more,
+):
     method, memory = method or Toy(), memory or Memory()
     outcome = train(method, loader or Rows(), settings, World(), memory, finish=lambda batch: batch, **more)
     return method, memory, outcome
@@ -163,7 +173,9 @@ def test_clipping_bounds_the_gradient() -> None:
     method = Toy()
     method.map.weight.register_post_accumulate_grad_hook(lambda p: captured.append(p))
     norms = []
-    method.after_step = lambda step, updates: norms.append(float(torch.cat([p.grad.flatten() for p in method.parameters()]).norm()))
+    method.after_step = lambda step, updates: norms.append(
+        float(torch.cat([p.grad.flatten() for p in method.parameters()]).norm())
+    )
     _, memory, _ = run(method, tight)
     assert max(norms) <= 1.001e-3 and memory.records[0]["grad_norm"] > 1e-2  # what is logged is the norm before
 
@@ -181,7 +193,10 @@ def test_evaluation_leaves_the_method_as_it_was_and_is_saved() -> None:
     plain, _, _ = run(Toy(dropout=0.3))
     assert modes == [(6, False), (12, False)] and method.training
     assert torch.equal(method.map.weight, plain.map.weight)
-    assert memory.saved[6][3] == 0.5 and [r["eval"] for r in memory.records if "eval" in r][0]["toy@val/score"]["value"] == 0.5
+    assert (
+        memory.saved[6][3] == 0.5
+        and [r["eval"] for r in memory.records if "eval" in r][0]["toy@val/score"]["value"] == 0.5
+    )
 
 
 def test_bad_rows_are_recorded_and_too_many_stop_the_run() -> None:

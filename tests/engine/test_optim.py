@@ -56,7 +56,9 @@ def test_a_frozen_part_does_not_move_and_the_others_follow_their_factor() -> Non
     for group in optimiser.param_groups:
         group["lr"] = 0.01 * group["factor"]
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    (net.body(torch.ones(2, 3)) @ net.head.weight.T + net.head.bias).sum().add(net.positions.sum() + net.scale).backward()
+    (net.body(torch.ones(2, 3)) @ net.head.weight.T + net.head.bias).sum().add(
+        net.positions.sum() + net.scale
+    ).backward()
     optimiser.step()
     moved = {name: float((p - before[name]).abs().max()) for name, p in net.named_parameters()}
     assert moved["body.0.weight"] == 0.0

@@ -32,7 +32,12 @@ def command(folder: Path, out: str, *more: str) -> list[str]:
     return ["train", "clip", *data, *TINY, *more]
 
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2]), "GLOO_SOCKET_IFNAME": "lo"}
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(Path(__file__).parents[2]),
+    "GLOO_SOCKET_IFNAME": "lo",
+}
 
 
 def multiway(*args: str) -> subprocess.CompletedProcess[str]:
@@ -117,7 +122,11 @@ def test_two_ranks_compute_what_one_does(caption_folder: Path) -> None:
     assert alone.returncode == 0, alone.stderr
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "multiway"]
     together = subprocess.run(
-        [*launch, *command(caption_folder, "two", *shorter)], env=ENVIRONMENT, capture_output=True, text=True, timeout=240
+        [*launch, *command(caption_folder, "two", *shorter)],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert together.returncode == 0, together.stderr[-3000:]
     one, two = (Run.read(caption_folder / name).metrics() for name in ("one", "two"))

@@ -1,0 +1,123 @@
+"""The bundled pictures: what each split holds out, and that the tar is what the script builds."""
+
+import subprocess
+import sys
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import features
+
+from multiway.data.emoji import ASSETS, GROUPS, SPLITS, Emoji
+from multiway.data.source import DataError, Source
+
+TONES = ("light", "medium-light", "medium", "medium-dark", "dark")
+
+
+@pytest.fixture(scope="module")
+def splits() -> dict[str, Emoji]:
+    return {split: Emoji.open(split) for split in SPLITS}
+
+
+def concepts(source: Emoji) -> Counter[str]:
+    return Counter(source.about(index)["concept"] for index in range(len(source)))
+
+
+def test_sizes(splits: dict[str, Emoji]) -> None:
+    assert {split: len(source) for split, source in splits.items()} == {
+        "train": 2644, "random": 400, "composition": 300, "concept": 297,
+    }  # fmt: skip
+    assert len(Emoji.open("all")) == 3641 and all(isinstance(source, Source) for source in splits.values())
+
+
+def test_no_picture_and_no_name_is_in_two_splits(splits: dict[str, Emoji]) -> None:
+    pictures, names = Counter(), Counter()
+    for source in splits.values():
+        pictures.update({source.encoded(i) for i in range(len(source))})
+        names.update({name for i in range(len(source)) for name in source.about(i)["names"]})
+        assert len({source.row(i).image_id for i in range(len(source))}) == len(source)
+    assert max(pictures.values()) == 1 and max(names.values()) == 1
+
+
+def test_concept_holds_out_whole_concepts(splits: dict[str, Emoji]) -> None:
+    held = concepts(splits["concept"])
+    for other in ("train", "random", "composition"):
+        assert not held.keys() & concepts(splits[other]).keys()
+    assert max(held.values()) <= 12
+    # No flags: which country it is cannot be known from a flag that was never seen.
+    groups = Counter(splits["concept"].about(i)["group"] for i in range(297))
+    assert "Flags" not in groups and len(groups) == 8
+    assert sum(count == 1 for count in held.values()) > 150  # most are single pictures
+
+
+def test_composition_holds_out_variants_of_known_concepts(splits: dict[str, Emoji]) -> None:
+    known = concepts(splits["train"])
+    everywhere = concepts(Emoji.open("all"))
+    for concept in concepts(splits["composition"]):
+        assert known[concept] >= 1 and everywhere[concept] >= 4
+    # Every skin tone that is asked for was seen in training too.
+    words = " ".join(caption for i in range(len(splits["train"])) for caption in splits["train"].row(i).captions)
+    assert all(f"{tone} skin tone" in words for tone in TONES)
+
+
+def test_test_sets_are_asked_for_the_name_alone(splits: dict[str, Emoji]) -> None:
+    for split in SPLITS[1:]:
+        source = splits[split]
+        rows = [source.row(i) for i in range(len(source))]
+        assert all(len(row.captions) == 1 for row in rows) and len({row.captions for row in rows}) == len(rows)
+    apple = [r for r in map(Emoji.open("all").row, range(3641)) if r.captions == ("red apple",)]
+    assert len(apple) == 1 and Emoji.classes[apple[0].label] == GROUPS["Food & Drink"]
+
+
+def test_training_captions_are_the_name_twice_and_the_keywords(splits: dict[str, Emoji]) -> None:
+    train = splits["train"]
+    for index in range(0, len(train), 97):
+        captions, about = train.row(index).captions, train.about(index)
+        assert captions[: len(about["names"])] == tuple(about["names"])
+        words = {word for caption in captions for word in caption.split(", ")}
+        assert set(about["keywords"]) - {about["names"][0]} <= words | {", ".join(about["keywords"])}
+
+
+def test_pictures_can_be_seen(splits: dict[str, Emoji]) -> None:
+    source = Emoji.open("all")
+    for index in range(0, len(source), 13):
+        picture = np.asarray(source.image(index))
+        assert picture.shape == (68, 72, 4)
+        visible = picture[..., 3] > 128
+        assert visible.mean() > 0.05, source.row(index).key
+        # Drawn on white, something differs from white.
+        assert picture[visible][:, :3].min() < 200 or picture[..., 3].std() > 0, source.row(index).key
+
+
+def test_other_languages(splits: dict[str, Emoji]) -> None:
+    german = Emoji.open("concept", "de")
+    # CLDR names no keycaps in other languages, and pictures without a name are left out.
+    assert 280 < len(german) < 297 and german.row(3).captions != splits["concept"].row(3).captions
+    assert Emoji.open("concept", "ja").fingerprint != german.fingerprint
+    with pytest.raises(DataError, match=r"'tlh'.*de, es"):
+        Emoji.open("train", "tlh")
+    with pytest.raises(DataError, match=r"'test'.*composition"):
+        Emoji.open("test")
+
+
+def test_the_tar_is_standard_small_and_licensed() -> None:
+    path = ASSETS / "emoji.tar"
+    assert path.stat().st_size <= 12_000_000
+    with tarfile.open(path) as tar:
+        names = tar.getnames()
+    assert names == sorted(names, key=lambda name: (name.partition(".")[0], name)) and len(names) == 2 * 3641
+    assert all("/" not in name and name.count(".") == 1 for name in names)
+    notice = (ASSETS / "LICENSES.txt").read_text()
+    assert "SIL OPEN FONT LICENSE Version 1.1" in notice and "Copyright © 1991-2022 Unicode, Inc." in notice
+
+
+def test_the_script_builds_the_same_bytes(tmp_path: Path) -> None:
+    font = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
+    if not font.exists() or not Path("/usr/share/unicode/cldr").exists() or not features.check("raqm"):
+        pytest.skip("needs Debian's fonts-noto-color-emoji, unicode-data, unicode-cldr-core and a Pillow with Raqm")
+    script = Path(__file__).parents[2] / "scripts" / "build_emoji.py"
+    subprocess.run([sys.executable, str(script), str(tmp_path / "emoji.tar")], check=True, capture_output=True)
+    assert (tmp_path / "emoji.tar").read_bytes() == (ASSETS / "emoji.tar").read_bytes()
+    assert (tmp_path / "emoji-languages.json.gz").read_bytes() == (ASSETS / "emoji-languages.json.gz").read_bytes()

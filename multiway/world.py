@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -23,12 +23,12 @@ class _GatherGlobal(torch.autograd.Function):
     """All-gather whose backward sums the gradient of every rank's use of a row back to the rank that owns it."""
 
     @staticmethod
-    def forward(ctx, own: Tensor, group: dist.ProcessGroup | None) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, own: Tensor, group: dist.ProcessGroup | None) -> Tensor:  # type: ignore[override]
         ctx.group = group
         return _all_gather(own, group)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         # gloo has no reduce-scatter for every dtype; all-reduce and slice is the same sum.
         gradient = gradient.contiguous()
         dist.all_reduce(gradient, group=ctx.group)

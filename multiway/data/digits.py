@@ -38,8 +38,8 @@ class Digits:
     """
 
     name = "digits"
-    classes = _WORDS
-    templates = _CAPTIONS
+    classes: tuple[str, ...] = _WORDS
+    templates: tuple[str, ...] = _CAPTIONS
 
     def __init__(self, split: str, rows: list[int]) -> None:
         self.split = split
@@ -49,7 +49,7 @@ class Digits:
 
     @classmethod
     def open(cls, split: str = "train") -> Digits:
-        """`train` (1,438 or so), `test`, or `all`.
+        """`train` (1,433), `test` (364), or `all`.
 
         Raises:
             DataError: for another split, or without scikit-learn.

@@ -82,8 +82,8 @@ class Emoji:
     """One split of the emoji; satisfies `Source`."""
 
     name = "emoji"
-    classes = tuple(GROUPS.values())
-    templates = TEMPLATES
+    classes: tuple[str, ...] = tuple(GROUPS.values())
+    templates: tuple[str, ...] = TEMPLATES
 
     def __init__(self, split: str, samples: tuple[_Sample, ...], language: str) -> None:
         self.split = split

@@ -277,7 +277,7 @@ def _record(
     losses: Losses, step: Step, done: int, settings: Settings, norm: Tensor, applied: bool, world: World
 ) -> StepRecord:
     """The step in numbers, averaged over ranks."""
-    terms = {
+    terms: dict[str, dict[str, Any]] = {
         name: {
             "value": float(world.mean(term.value)),
             "chance": term.chance,

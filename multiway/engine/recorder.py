@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -22,15 +22,17 @@ class Recorder:
         run: open for writing.
         settings: how many checkpoints to keep.
         say: where sentences for people go (a resume, a checkpoint that was passed over).
+        rejected: rows that were left out when the data were opened; listed once, before step 1.
     """
 
-    def __init__(self, run: Run, settings: Settings, say: Callable[[str], None]) -> None:
-        self.run, self.settings, self.say = run, settings, say
+    def __init__(self, run: Run, settings: Settings, say: Callable[[str], None], rejected: Sequence[str] = ()) -> None:
+        self.run, self.settings, self.say, self.rejected = run, settings, say, tuple(rejected)
 
     def resume(self, method: Method, optimiser: torch.optim.Optimizer) -> int:
         """Load the newest good checkpoint, cut the journal back to it, and give its step; 0 on a fresh run."""
         loaded = self.run.restore(tensors_of(method, optimiser))
         if loaded is None:
+            self.skip(0, self.rejected)
             return 0
         if self.run.world.is_main:
             for path, why in loaded.rejected:

@@ -61,7 +61,7 @@ class Model:
             `Encoded` with (B, D) unit vectors on the CPU.
         """
         require(self.method, ("encode_image",), "encode_image")
-        encode = self.method.encode_image  # type: ignore[operator]
+        encode: Callable[[Tensor], Encoded] = self.method.encode_image  # type: ignore[assignment]
         if isinstance(images, Tensor):
             return self._in_batches(len(images), lambda rows: encode(images[rows].to(self.device)))
         pictures = [image if isinstance(image, Image.Image) else decode(Path(image), str(image)) for image in images]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,8 @@ Reps = Mapping[str, Tensor]  # features of each row by name; every tensor has th
 Pairs = Mapping[str, Tensor]  # indices of rows, chosen without gradient
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True)
+class Step:
     """Where training is; every schedule of a method (alpha, momentum, masking ratio) is a function of this."""
 
     index: int = 0

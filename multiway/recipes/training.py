@@ -118,6 +118,7 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
     console = console or Console(stderr=True)
     ready = prepare(recipe, world)
     run = Run.open(Path(recipe.out), recipe.identity(), recipe.operational(), ready.source.fingerprint, world)
+    rejected = [str(each) for each in getattr(ready.source, "rejected", ())]
     with run:
         if world.is_main:
             parameters = sum(parameter.numel() for parameter in ready.method.parameters())
@@ -126,6 +127,11 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
                 f"{ready.source.name}@{ready.source.split}, run folder {recipe.out}",
                 highlight=False,
             )
+            if rejected:
+                console.print(
+                    f"{len(rejected)} rows were left out, the first: {rejected[0]} (all in skipped.jsonl)",
+                    highlight=False,
+                )
 
         def evaluate(method: Method, step: int) -> tuple[dict[str, Any], float | None]:
             metrics = evaluate_model(ready.model(method), recipe)
@@ -133,7 +139,7 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
             return metrics, (sum(chosen) / len(chosen) if chosen else None)
 
         with ProgressLine(recipe.settings.steps, console=console) as progress:
-            recorder = Recorder(run, recipe.settings, lambda text: console.print(text, highlight=False))
+            recorder = Recorder(run, recipe.settings, lambda text: console.print(text, highlight=False), rejected)
             outcome = train(
                 ready.method,
                 ready.loader,

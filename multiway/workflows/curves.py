@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt
 __all__ = ["health_curves", "loss_curves"]
 
 _COLOURS = ("#2563eb", "#db2777", "#059669", "#d97706", "#7c3aed")
-_STYLE = {
+_STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -42,7 +42,9 @@ def toy_batch(rows: int = 16) -> Batch:
 
 def vit_parameters(size: int, patch: int, width: int, layers: int) -> int:
     """Patches without bias, class token, positions, two norms (before and after), and the blocks."""
-    return 3 * patch**2 * width + width + ((size // patch) ** 2 + 1) * width + 4 * width + layers * block_parameters(width)
+    return (
+        3 * patch**2 * width + width + ((size // patch) ** 2 + 1) * width + 4 * width + layers * block_parameters(width)
+    )
 
 
 def block_parameters(width: int) -> int:
@@ -77,7 +79,13 @@ def test_parameters_of_the_papers_vits(name: str, published: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "published"),
-    [("rn50", 102_007_137), ("rn101", 119_688_033), ("rn50x4", 178_300_601), ("rn50x16", 290_979_217), ("rn50x64", 623_258_305)],
+    [
+        ("rn50", 102_007_137),
+        ("rn101", 119_688_033),
+        ("rn50x4", 178_300_601),
+        ("rn50x16", 290_979_217),
+        ("rn50x64", 623_258_305),
+    ],
 )
 def test_parameters_of_the_papers_resnets(name: str, published: int) -> None:
     with torch.device("meta"):
@@ -119,7 +127,9 @@ def test_every_tower_gives_unit_vectors_of_one_space(image: object) -> None:
     method = build(replace(SMALL, image=image)).eval()
     images = torch.randn(3, 3, 32, 32)  # the ViT interpolates its positions
     encoded = method.encode_image(images)
-    assert encoded.embedding.shape == (3, 24) and torch.allclose(encoded.embedding.norm(dim=1), torch.ones(3), atol=1e-5)
+    assert encoded.embedding.shape == (3, 24) and torch.allclose(
+        encoded.embedding.norm(dim=1), torch.ones(3), atol=1e-5
+    )
     text = method.encode_text(torch.tensor([[2, 9, 3], [2, 3, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]]).bool())
     assert text.embedding.shape == (2, 24) and text.tokens.shape == (2, 3, 32)
 

@@ -139,7 +139,7 @@ class Emoji:
         return self._rows[index]
 
     def image(self, index: int) -> Image.Image:
-        """The picture, 72 x 68, RGBA."""
+        """The picture, 64 x 64, RGBA."""
         sample = self._samples[index]
         try:
             return Image.open(io.BytesIO(sample.picture)).convert("RGBA")
@@ -147,7 +147,7 @@ class Emoji:
             raise BadRow(f"emoji.tar, {sample.key}: {error}; reinstall multiway") from error
 
     def encoded(self, index: int) -> bytes:
-        """The picture's PNG as it is stored."""
+        """The picture's WebP as it is stored."""
         return self._samples[index].picture
 
     def about(self, index: int) -> dict[str, Any]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
-__all__ = ["choose_device", "choose_precision", "has_fast_bf16"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+__all__ = ["Precision", "choose_device", "choose_precision", "has_fast_bf16"]
 
 
 def choose_device(name: str, rank: int = 0) -> torch.device:
@@ -31,7 +35,7 @@ def has_fast_bf16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def choose_precision(name: str, device: torch.device) -> str:
+def choose_precision(name: Precision, device: torch.device) -> Precision:
     """`auto` is bf16 where it is fast, else fp32."""
     if name != "auto":
         return name

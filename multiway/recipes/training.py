@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from multiway.data.open import open_source
 from multiway.data.processor import Processor
 from multiway.data.source import Source
 from multiway.data.tokenizer import Tokenizer
+from multiway.engine.device import choose_device, choose_precision
 from multiway.engine.loop import Outcome, train
 from multiway.engine.progress import ProgressLine
 from multiway.engine.recorder import Recorder
@@ -116,6 +117,7 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
         RunMismatch: if the folder holds a run of another configuration.
     """
     console = console or Console(stderr=True)
+    recipe = _settled(recipe, world)
     ready = prepare(recipe, world)
     run = Run.open(Path(recipe.out), recipe.identity(), recipe.operational(), ready.source.fingerprint, world)
     rejected = [str(each) for each in getattr(ready.source, "rejected", ())]
@@ -154,6 +156,12 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
             write_model(run.model_file, ready.method, ready.processor)
             console.print(_closing(outcome, recipe), highlight=False)
     return outcome
+
+
+def _settled(recipe: Recipe, world: World) -> Recipe:
+    """The recipe with `auto` precision decided, so that a run resumed on another machine cannot change it in silence."""
+    precision = choose_precision(recipe.settings.precision, choose_device(recipe.settings.device, world.rank))
+    return replace(recipe, settings=replace(recipe.settings, precision=precision))
 
 
 def _closing(outcome: Outcome, recipe: Recipe) -> str:

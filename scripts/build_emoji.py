@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from emoji_concepts import Sample, concept, split
+from emoji_concepts import Sample, concept, kin, split
 from PIL import Image, ImageDraw, ImageFont, features
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
@@ -118,7 +118,8 @@ def collect() -> tuple[list[Sample], Counter[str]]:
         sample.languages = {
             language: tables[language][0][plain] for language in LANGUAGES if plain in tables[language][0]
         }
-        sample.concept = concept(points, group, name, subgroup)
+        sample.concept = concept(points, group)
+        sample.kin = kin(sample)
         samples[digest] = sample
     return list(samples.values()), counts
 
@@ -145,7 +146,7 @@ def write(samples: list[Sample], out: Path) -> None:
             reduced(sample.picture).save(picture, format="WEBP", lossless=True, quality=80, method=4, exact=True)
             about: dict[str, Any] = {
                 "emoji": sample.text, "names": sample.names, "keywords": sample.keywords, "group": sample.group,
-                "subgroup": sample.subgroup, "concept": sample.concept, "split": sample.split,
+                "subgroup": sample.subgroup, "concept": sample.concept, "kin": sample.kin, "split": sample.split,
             }  # fmt: skip
             text = json.dumps(about, ensure_ascii=False, separators=(",", ":")).encode()
             tar.addfile(*member(f"{sample.key}.json", text))

@@ -27,6 +27,7 @@ class Sample:
     keywords: list[str] = field(default_factory=list)
     languages: dict[str, str] = field(default_factory=dict)
     concept: str = ""
+    kin: str = ""
     split: str = "train"
 
     @property
@@ -118,24 +119,27 @@ _SAME = {
 }  # fmt: skip
 
 
-def concept(points: list[int], group: str, name: str, subgroup: str) -> str:
-    """What the picture is of, whoever does it: tone, gender, hair and the hour of a clock are left out."""
+def kin(sample: Sample) -> str:
+    """The concept with its look-alikes: things that differ in colour, direction or state alone, judged by their names."""
+    plain = sample.name.partition(":")[0]
+    if sample.subgroup == "heart" and plain != "love letter":
+        return "heart"
+    for pattern, family in _FAMILIES.items():
+        if re.fullmatch(pattern, plain):
+            return family or re.sub("^oncoming | face$", "", plain)
+    return sample.concept
+
+
+def concept(points: list[int], group: str) -> str:
+    """What the picture is of, by Unicode's own modifiers: tone, gender, hair and the hour of a clock are left out."""
     if group == "Flags":
         return "flag " + "-".join(f"{point:x}" for point in points if point != 0xFE0F)
     if 0x20E3 in points:
         return "keycap"
     if len(points) == 1 and 0x1F550 <= points[0] <= 0x1F567:
         return "clock face"
-    plain = name.partition(":")[0]
-    if subgroup == "heart" and plain != "love letter":
-        return "heart"
-    for pattern, family in _FAMILIES.items():
-        if re.fullmatch(pattern, plain):
-            return family or re.sub("^oncoming | face$", "", plain)
     if 0x1FAF1 in points and 0x1FAF2 in points:
         return "handshake"
-    if name.endswith("feeding baby") or " feeding baby:" in name:
-        return "feeding baby"
     rest = [point for point in points if point not in _TONES | _HAIR | _SIGNS]
     if not rest:
         rest = [points[0]]
@@ -156,6 +160,8 @@ def concept(points: list[int], group: str, name: str, subgroup: str) -> str:
         return "holding hands"
     if rest[1:] == [0x1F384]:
         return "claus"
+    if people and rest[1:] == [0x1F37C]:
+        return "feeding baby"
     return "-".join("person" if point in _ADULTS else f"{point:x}" for point in rest)
 
 

@@ -4,7 +4,8 @@ One training set and three test sets held out of it, to be reported apart (docs/
 
 - `random`: drawn at random; siblings (another skin tone, say) may have been seen in training.
 - `composition`: the concept was seen, this variant of it was not.
-- `concept`: no variant of the concept was seen.
+- `concept`: no variant of the concept was seen. `concept-strict` is the part of it whose look-alikes (the same thing in
+  another colour, direction or state) were not seen either.
 
 `scripts/build_emoji.py` builds the tar from Debian's packages and fixes the splits. Licences: assets/LICENSES.txt.
 """
@@ -24,10 +25,11 @@ from PIL import Image
 
 from multiway.data.source import BadRow, DataError, Row, stable_id
 
-__all__ = ["GROUPS", "SPLITS", "TEMPLATES", "Emoji"]
+__all__ = ["GROUPS", "SPLITS", "SUBSETS", "TEMPLATES", "Emoji"]
 
 ASSETS = Path(__file__).parent / "assets"
 SPLITS = ("train", "random", "composition", "concept")
+SUBSETS = ("concept-strict",)
 
 # Unicode's own groups, and what their pictures are called in prompts.
 GROUPS = {
@@ -73,6 +75,17 @@ def _samples() -> tuple[_Sample, ...]:
 
 
 @lru_cache(maxsize=1)
+def _seen_kin() -> frozenset[str]:
+    """Every concept, look-alikes taken together, of which training shows something."""
+    return frozenset(sample.about["kin"] for sample in _samples() if sample.about["split"] == "train")
+
+
+def _subset(sample: _Sample) -> str:
+    strict = sample.about["split"] == "concept" and sample.about["kin"] not in _seen_kin()
+    return "concept-strict" if strict else ""
+
+
+@lru_cache(maxsize=1)
 def _languages() -> dict[str, dict[str, str]]:
     """Names in other languages by key and language."""
     return json.loads(gzip.decompress((ASSETS / "emoji-languages.json.gz").read_bytes()))  # type: ignore[no-any-return]
@@ -100,15 +113,15 @@ class Emoji:
         """One split, or `all`.
 
         Args:
-            split: `train`, `random`, `composition`, `concept` or `all`.
+            split: `train`, `random`, `composition`, `concept`, its subset `concept-strict`, or `all`.
             language: of the captions; pictures without a name in it are left out.
 
         Raises:
             DataError: for a split or language that does not exist, with those that do.
         """
-        if split not in (*SPLITS, "all"):
-            raise DataError(f"emoji has no split {split!r}; it has {', '.join(SPLITS)}, and `all`")
-        samples = tuple(sample for sample in _samples() if split in ("all", sample.about["split"]))
+        if split not in (*SPLITS, *SUBSETS, "all"):
+            raise DataError(f"emoji has no split {split!r}; it has {', '.join((*SPLITS, *SUBSETS))}, and `all`")
+        samples = tuple(s for s in _samples() if split in ("all", s.about["split"], _subset(s)))
         if language != "en":
             known = sorted({each for names in _languages().values() for each in names})
             if language not in known:

@@ -21,7 +21,7 @@ from multiway.data.shards import Shards, read_shards
 from multiway.data.source import DataError, Source, SourceSpec
 from multiway.data.table import TABLE_SUFFIXES
 
-__all__ = ["ALL", "BUNDLED", "open_source", "open_splits", "parse", "splits_of"]
+__all__ = ["ALL", "BUNDLED", "open_source", "open_splits", "parse", "splits_of", "subsets_of"]
 
 ALL = "all"
 """The name under which every row of a data set is opened, whatever its split."""
@@ -50,6 +50,9 @@ _OPENERS: dict[str, tuple[Callable[[str], Source], tuple[str, ...]]] = {
     "emoji": (_emoji, ("train", "random", "composition", "concept")),
     "digits": (_digits, ("train", "test")),
 }
+
+# Parts of a split that are worth a figure of their own; `all` does not count them again.
+_SUBSETS: dict[str, tuple[str, ...]] = {"emoji": ("concept-strict",)}
 
 
 def parse(spec: str) -> SourceSpec:
@@ -121,6 +124,11 @@ def splits_of(
     return tuple(_read(parsed, images, image_column, caption_column))
 
 
+def subsets_of(spec: str) -> tuple[str, ...]:
+    """Names of parts of a bundled set's splits that can be opened like splits; none for one's own data."""
+    return _SUBSETS.get(parse(spec).name, ())
+
+
 def open_source(
     spec: str,
     images: str | Path = "",
@@ -143,11 +151,11 @@ def open_source(
     split = split_name(parsed.split or default_split)
     if parsed.name in _OPENERS:
         opener, known = _OPENERS[parsed.name]
-        if split in known:
+        if split in (*known, *_SUBSETS.get(parsed.name, ())):
             return opener(split)
         if split == ALL:
             return Joined(parsed.name, ALL, [opener(each) for each in known])
-        raise _no_split(parsed.name, split, known)
+        raise _no_split(parsed.name, split, (*known, *subsets_of(parsed.name)))
     found: dict[str, Source] = dict(_read(parsed, images, image_column, caption_column))
     if split in found:
         return found[split]

@@ -18,7 +18,7 @@ import torch
 from jinja2 import Environment, PackageLoader, select_autoescape
 from PIL import Image
 
-from multiway.data.open import open_source, splits_of
+from multiway.data.open import open_source, splits_of, subsets_of
 from multiway.data.source import Source
 from multiway.data.view import on_background
 from multiway.engine.doctor import Finding, diagnose
@@ -114,9 +114,10 @@ def _evenly(items: list[int], count: int) -> list[int]:
 
 
 def test_splits(config: dict[str, Any]) -> list[str]:
-    """The splits to report: every one of the run's data that is not trained on and not the union of all."""
+    """The splits to report: every one of the run's data that is not trained on, and subsets that have a name."""
     name = config["data"].partition("@")[0]
-    return [f"{name}@{split}" for split in splits_of(name, images=config["images"]) if split not in ("train", "all")]
+    splits = [split for split in splits_of(name, images=config["images"]) if split not in ("train", "all")]
+    return [f"{name}@{split}" for split in (*splits, *subsets_of(name))]
 
 
 def write_report(folder: Path, model: Model | None = None) -> Path:

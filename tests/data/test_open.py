@@ -131,7 +131,9 @@ def test_bundled_sets_are_opened_by_the_table(monkeypatch):
     monkeypatch.setitem(sys.modules, "multiway.data.emoji", module)
     assert open_source("emoji").split == "train" and open_source("emoji@concept").split == "concept"
     assert len(open_source("emoji@all")) == 2 * len(splits_of("emoji"))
-    with pytest.raises(DataError, match="no rows in split 'nope'; it has train, random, composition, concept, concept-strict and all"):
+    with pytest.raises(
+        DataError, match="no rows in split 'nope'; it has train, random, composition, concept, concept-strict and all"
+    ):
         open_source("emoji@nope")
 
 

@@ -111,8 +111,11 @@ def test_zeros_left_by_a_power_failure_are_a_torn_line(tmp_path: Path) -> None:
     whole = (tmp_path / METRICS).read_bytes()
     (tmp_path / METRICS).write_bytes(whole + b"\0" * 40)
     assert len(read_metrics(tmp_path / METRICS)) == 2
-    _write(tmp_path, range(0), cut=2)
+    _write(tmp_path, range(0))  # opening is enough
     assert (tmp_path / METRICS).read_bytes() == whole
+    (tmp_path / SKIPPED).write_bytes(b'{"step": 1, "why": "row 1"}\n{"st')
+    _write(tmp_path, range(0), cut=2)
+    assert (tmp_path / SKIPPED).read_bytes() == b'{"step": 1, "why": "row 1"}\n'
 
 
 @pytest.mark.parametrize("damage", [b"{oops}\n", b"[1]\n", b'{"loss": 1.0}\n', b'{"step": "1"}\n'])

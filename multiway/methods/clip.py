@@ -50,21 +50,10 @@ class ClipConfig:
     """
 
     image: VisionConfig | ModifiedResNetConfig | ResNetConfig = VisionConfig(
-        size=32,
-        patch=4,
-        width=192,
-        layers=6,
-        heads=3,
-        activation="gelu",
-        pool="class",
-        pre_norm=True,
-        patch_bias=False,
-        epsilon=1e-5,
+        size=64, patch=8, width=128, layers=4, heads=2, pool="class", pre_norm=True, patch_bias=False, epsilon=1e-5
     )
-    text: TextConfig = TextConfig(
-        vocabulary=0, context=0, width=192, layers=4, heads=3, activation="gelu", causal=True, pool="eos", eos_id=3
-    )
-    embedding: int = 192
+    text: TextConfig = TextConfig(width=128, layers=3, heads=2, causal=True, pool="eos", eos_id=3)
+    embedding: int = 128
     temperature: float = 0.07
     max_scale: float = 100.0
     same: Literal["positive", "ignore"] = "positive"

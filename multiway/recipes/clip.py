@@ -44,8 +44,8 @@ def clip(preset: str = "tiny") -> ClipRecipe:
         return ClipRecipe(
             settings=Settings(steps=1200, batch=128, lr=1e-3, optimiser=OptimiserSpec(weight_decay=0.1, warmup=0.05)),
             preset=preset,
-            view=ViewSpec(size=image_size(method), crop="pad", augment="affine", margin=1.15),
-            tokenizer=TokenizerSpec(vocabulary=1024, context=32),
+            view=ViewSpec(size=image_size(method), crop="pad", augment="affine"),
+            tokenizer=TokenizerSpec(vocabulary=2048, context=32),
             method=method,
         )
     lr, beta2, epsilon = _PAPER_OPTIMISER[preset]

@@ -110,7 +110,7 @@ def model() -> Model:
     info = DataInfo(vocabulary=len(tokenizer), context=12, special=tokenizer.special)
     torch.manual_seed(3)
     method = Clip(ClipConfig().resolve(info))
-    return Model(method, Processor(ViewSpec(size=32), tokenizer))
+    return Model(method, Processor(ViewSpec(size=64), tokenizer))
 
 
 @torch.no_grad()

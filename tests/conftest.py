@@ -19,10 +19,8 @@ def toy_source() -> ToySource:
     return ToySource()
 
 
-@pytest.fixture
-def caption_folder(tmp_path: Path) -> Path:
-    """A user's own data: captions.jsonl and pictures/, 96 rows, two captions for some pictures."""
-    folder = tmp_path / "own"
+def write_captions(folder: Path) -> Path:
+    """A user's own data: captions.jsonl and pictures/, 96 rows, two captions for each picture."""
     (folder / "pictures").mkdir(parents=True)
     source = ToySource(96)
     with (folder / "captions.jsonl").open("w") as file:
@@ -30,3 +28,46 @@ def caption_folder(tmp_path: Path) -> Path:
             source.image(index).save(folder / "pictures" / f"{index:03}.png")
             file.write(json.dumps({"image": f"{index:03}.png", "caption": list(source.row(index).captions)}) + "\n")
     return folder
+
+
+@pytest.fixture
+def caption_folder(tmp_path: Path) -> Path:
+    return write_captions(tmp_path / "own")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a few steps on one's own data, made once."""
+    from multiway.cli.train import parse
+    from multiway.recipes.training import run_recipe
+    from multiway.world import World
+
+    folder = write_captions(tmp_path_factory.mktemp("tiny") / "own")
+    args = [
+        "--steps",
+        "30",
+        "--batch",
+        "32",
+        "--lr",
+        "0.003",
+        "--precision",
+        "fp32",
+        "--device",
+        "cpu",
+        "--log-every",
+        "5",
+    ]
+    args += [
+        "--view.size",
+        "16",
+        "--method.image.size",
+        "16",
+        "--method.image.layers",
+        "1",
+        "--method.text.layers",
+        "1",
+    ]
+    args += ["--evaluate", "retrieval=@val", "--evaluate-every", "15"]
+    data = ["--data", str(folder / "captions.jsonl"), "--images", str(folder / "pictures")]
+    run_recipe(parse(["clip", *data, *args, "--out", str(folder / "run")]), World())
+    return folder / "run"

@@ -71,7 +71,7 @@ def test_the_doctor_finds_the_demo_healthy(demo: Path) -> None:
 
 def test_groups_are_told_apart_by_words_alone(demo: Path) -> None:
     """Zero-shot over the nine groups on pictures held out at random; chance for balanced accuracy is 1/9."""
-    result = TASKS["zero-shot"].run(load(demo), Emoji.open("random"))
+    result = TASKS["zeroshot"].run(load(demo), Emoji.open("random"))
     assert result.metrics["accuracy/balanced"].value > 3 / 9
 
 
@@ -89,5 +89,5 @@ def test_digits_are_read_zero_shot(tmp_path: Path) -> None:
     run_recipe(parse([*args, "--method.image.layers", "2", "--method.text.layers", "2"]), World())
     from multiway.data.digits import Digits
 
-    result = TASKS["zero-shot"].run(load(tmp_path / "digits"), Digits.open("test"))
+    result = TASKS["zeroshot"].run(load(tmp_path / "digits"), Digits.open("test"))
     assert result.metrics["accuracy/top-1"].value > 0.8

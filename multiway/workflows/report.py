@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, PackageLoader
 from PIL import Image
 
 from multiway.data.open import open_source, splits_of, subsets_of
@@ -120,6 +120,13 @@ def test_splits(config: dict[str, Any]) -> list[str]:
     return [f"{name}@{split}" for split in (*splits, *subsets_of(name))]
 
 
+def environment() -> Environment:
+    """Templates that escape everything: captions come from strangers."""
+    templates = Environment(loader=PackageLoader("multiway.workflows"), autoescape=True, trim_blocks=True)
+    templates.filters["percent"] = lambda value: f"{100 * value:.1f}"
+    return templates
+
+
 def write_report(folder: Path, model: Model | None = None) -> Path:
     """Evaluate the run on every held-out split of its data and write `report.html`.
 
@@ -149,27 +156,27 @@ def write_report(folder: Path, model: Model | None = None) -> Path:
         hits, misses = queries(source, result.details)
         sections.append(Section(f"{source.name}@{source.split}", result, hits, misses))
         if source.classes:
-            tables.append(TASKS["zero-shot"].run(model, source))
-    environment = Environment(
-        loader=PackageLoader("multiway.workflows"), autoescape=select_autoescape(), trim_blocks=True
-    )
-    environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
-    page = environment.get_template("report.html.j2").render(
-        run=run.path.name,
-        config=config,
-        provenance=run.provenance,
-        model=model.describe(),
-        machine=f"{platform.machine()}, {torch.get_num_threads()} threads",
-        summary=_summary(metrics, timings, config),
-        curves=loss_curves(metrics),
-        health=health_curves(metrics),
-        findings=diagnose(
-            metrics, timings, watched, {"lr": config["settings"]["lr"], "steps": config["settings"]["steps"]}
-        ),
-        severity=_severity,
-        sections=sections,
-        zeroshot=tables,
-        commands=_commands(folder, config),
+            tables.append(TASKS["zeroshot"].run(model, source))
+    page = (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            run=run.path.name,
+            config=config,
+            provenance=run.provenance,
+            model=model.describe(),
+            machine=f"{platform.machine()}, {torch.get_num_threads()} threads",
+            summary=_summary(metrics, timings, config),
+            curves=loss_curves(metrics),
+            health=health_curves(metrics),
+            findings=diagnose(
+                metrics, timings, watched, {"lr": config["settings"]["lr"], "steps": config["settings"]["steps"]}
+            ),
+            severity=_severity,
+            sections=sections,
+            zeroshot=tables,
+            commands=_commands(folder, config),
+        )
     )
     run.report_file.write_text(page, encoding="utf-8")
     return run.report_file
@@ -208,7 +215,7 @@ def _commands(folder: Path, config: dict[str, Any]) -> list[tuple[str, str]]:
             f"multiway eval {folder} --task retrieval --data {test_splits(config)[-1]}",
             "measure it again, or on other data",
         ),
-        (f"multiway eval {folder} --task zero-shot --data {test_splits(config)[-1]}", "classify without training"),
+        (f"multiway eval {folder} --task zeroshot --data {test_splits(config)[-1]}", "classify without training"),
         (f"multiway doctor {folder}", "what ails this run, if anything does"),
         (f"multiway train {config['recipe']} --data {name} --settings.steps 3000 --out runs/longer", "train longer"),
         ("multiway data check captions.jsonl --images pictures/", "look at your own pairs"),

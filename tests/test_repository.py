@@ -32,7 +32,9 @@ def test_every_public_definition_has_a_docstring() -> None:
 def test_nothing_is_unpickled_or_loaded_in_silence() -> None:
     for path in SOURCES:
         text = path.read_text()
-        assert not re.search(r"pickle\.loads?|strict=False|except:\s*$|weights_only=False", text, re.M), path
+        assert not re.search(
+            r"pickle\.loads?|load_state_dict\([^)]*strict=False|except:\s*$|weights_only=False", text, re.M
+        ), path
         for call in re.findall(r"torch\.load\([^)]*\)", text):
             assert "weights_only=True" in call, (path, call)
 

@@ -91,6 +91,13 @@ def _languages() -> dict[str, dict[str, str]]:
     return json.loads(gzip.decompress((ASSETS / "emoji-languages.json.gz").read_bytes()))  # type: ignore[no-any-return]
 
 
+def _phrases(keywords: list[str]) -> list[str]:
+    """What people type: the keywords one by one, by twos in either order, and all of them."""
+    few = keywords[:4]  # all pairs of more would be too many
+    pairs = [f"{one} {other}" for one in few for other in few if one != other]
+    return [*few, *pairs, *([", ".join(keywords)] if len(keywords) > 1 else [])]
+
+
 class Emoji:
     """One split of the emoji; satisfies `Source`."""
 
@@ -138,10 +145,9 @@ class Emoji:
             return Row(sample.key, image_id, (_languages()[sample.key][self.language],), label, where)
         captions = [name]
         if self.split == "train":
-            keywords = [word for word in about["keywords"] if word != name]
-            captions = [*about["names"], *about["names"]]
-            # The name is drawn twice as often as the keywords, because it is what is asked for.
-            captions += [", ".join(keywords)] if keywords else []
+            phrases = _phrases([word for word in about["keywords"] if word != name])
+            # A name half of the time, because it is what is asked for; else words that somebody might search by.
+            captions = about["names"] * max(1, len(phrases) // len(about["names"])) + phrases
         return Row(sample.key, image_id, tuple(captions), label, where)
 
     def __len__(self) -> int:

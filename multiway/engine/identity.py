@@ -106,6 +106,7 @@ def as_kept(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of the run folder; anything else is a `RunError` with the remedy."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:

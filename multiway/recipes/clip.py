@@ -42,7 +42,7 @@ def clip(preset: str = "tiny") -> ClipRecipe:
     method = ClipConfig.preset(preset)
     if preset == "tiny":
         return ClipRecipe(
-            settings=Settings(steps=540, batch=256, lr=1e-3, optimiser=OptimiserSpec(weight_decay=0.1, warmup=0.05)),
+            settings=Settings(steps=580, batch=256, lr=1e-3, optimiser=OptimiserSpec(weight_decay=0.1, warmup=0.05)),
             preset=preset,
             view=ViewSpec(size=image_size(method), crop="pad", augment="affine"),
             tokenizer=TokenizerSpec(vocabulary=2048, context=32),

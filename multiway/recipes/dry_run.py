@@ -80,7 +80,7 @@ def dry_run(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
         highlight=False,
     )
     folder = Path(recipe.out) if recipe.out else Path("runs")
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder.parent if recipe.out else folder).mkdir(parents=True, exist_ok=True)
     path = folder.with_name(f"{folder.name}-batch.png") if recipe.out else folder / f"{recipe.name}-batch.png"
     picture_of_batch(batch, recipe.view).save(path)
     for place, caption in enumerate(batch.captions[:8]):

@@ -106,7 +106,7 @@ def evaluate_model(model: Model, recipe: Recipe) -> dict[str, Any]:
         source = open_recipe_source(recipe, recipe.data + spec if spec.startswith("@") else spec, "val")
         result = TASKS[task].run(model, source)
         for name, metric in result.to_json()["metrics"].items():
-            metrics[f"{source.name}@{source.split}/{name}"] = metric
+            metrics[f"{Path(source.name).name}@{source.split}/{name}"] = metric
     return metrics
 
 

@@ -49,16 +49,19 @@ def loss_curves(metrics: list[dict[str, Any]]) -> str:
     rates = [name for name in metrics[-1]["report"] if name.endswith("accuracy")]
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.1))
+        shown: list[float] = []
         for colour, (name, term) in zip(_COLOURS, metrics[-1]["terms"].items(), strict=False):
             values = _numbers([line["terms"].get(name, {}).get("value") for line in metrics])
             axes[0].plot(steps, values, color=colour, linewidth=1.4, label=name)
+            shown += [value for value in values if not math.isnan(value)]
             if term["chance"] is not None:
+                shown.append(term["chance"])
                 axes[0].axhline(term["chance"], color=colour, linestyle="--", linewidth=1)
                 axes[0].annotate(
                     f"chance {term['chance']:.3f} = {term['formula']}", (steps[-1], term["chance"]),
                     ha="right", va="bottom", fontsize=8, color=colour,
                 )  # fmt: skip
-        axes[0].set(title="loss", xlabel="step", ylim=(0, None))
+        axes[0].set(title="loss", xlabel="step", xlim=(0, steps[-1]), ylim=(0, 1.08 * max(shown, default=1.0)))
         axes[0].legend(frameon=False, loc="center right")
         for colour, name in zip(_COLOURS, rates, strict=False):
             values = _numbers([line["report"].get(name) for line in metrics])

@@ -100,13 +100,17 @@ def test_test_sets_are_asked_for_the_name_alone(splits: dict[str, Emoji]) -> Non
     assert len(apple) == 1 and Emoji.classes[apple[0].label] == GROUPS["Food & Drink"]
 
 
-def test_training_captions_are_the_name_twice_and_the_keywords(splits: dict[str, Emoji]) -> None:
+def test_training_draws_the_name_half_of_the_time_else_keywords(splits: dict[str, Emoji]) -> None:
     train = splits["train"]
     for index in range(0, len(train), 97):
         captions, about = train.row(index).captions, train.about(index)
-        assert captions[: len(about["names"])] == tuple(about["names"])
-        words = {word for caption in captions for word in caption.split(", ")}
-        assert set(about["keywords"]) - {about["names"][0]} <= words | {", ".join(about["keywords"])}
+        names = sum(caption in about["names"] for caption in captions)
+        assert names >= len(captions) / 2 - len(about["names"])
+        known = {word for keyword in about["keywords"] for word in keyword.split()}
+        others = [caption for caption in captions if caption not in about["names"]]
+        assert all(set(caption.replace(",", "").split()) <= known for caption in others), captions
+    rose = next(train.row(i) for i in range(len(train)) if train.row(i).captions[0] == "rose")
+    assert {"flower", "flower rose"} <= set(rose.captions) or "flower" in rose.captions
 
 
 def test_pictures_can_be_seen(splits: dict[str, Emoji]) -> None:

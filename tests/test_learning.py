@@ -85,7 +85,7 @@ def test_a_search_finds_fruit(demo: Path) -> None:
 
 def test_digits_are_read_zero_shot(tmp_path: Path) -> None:
     """From captions to digits never seen: well above 10 %, the chance level."""
-    args = ["clip", "--data", "digits", "--out", str(tmp_path / "digits"), "--steps", "150", "--batch", "64"]
+    args = ["clip", "--data", "digits", "--out", str(tmp_path / "digits"), "--steps", "300", "--batch", "64"]
     run_recipe(parse([*args, "--method.image.layers", "2", "--method.text.layers", "2"]), World())
     from multiway.data.digits import Digits
 

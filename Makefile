@@ -45,7 +45,7 @@ bench: env       ## side by side with the peer, and the memory of the chunked lo
 
 docs: env        ## the documentation site, in site/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 data: env        ## rebuild the bundled pictures (needs Debian's fonts-noto-color-emoji, unicode-data, unicode-cldr-core)
 	$(BIN)/python scripts/build_emoji.py

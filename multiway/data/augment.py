@@ -24,7 +24,7 @@ DRAWS = {"none": 0, "crop": 3, "affine": 5}
 
 
 def crop(images: Tensor, draws: Tensor, size: int, smallest: float = 0.8) -> Tensor:
-    """A random square, enlarged or reduced to `size`: CLIP's only augmentation (Radford et al. 2021, section 2.4).
+    """A random square, enlarged or reduced to `size`: CLIP's only augmentation (Radford et al. 2021, section 2.3).
 
     Args:
         images: (B, C, H, W) in [0, 1].

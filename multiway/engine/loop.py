@@ -148,7 +148,7 @@ def train(
         world: the ranks that train together.
         journals: the run folder.
         finish: what the device does to a batch first (augmentation, normalisation).
-        evaluate: called every `settings.evaluate_every` steps on the main rank.
+        evaluate: called every `settings.evaluate_every` steps, and at the end, on the main rank.
         progress: called after every step on the main rank.
 
     Raises:
@@ -190,7 +190,8 @@ def train(
             outcome.step = done = index + 1
             stopping = not world.all_agree(not stop.wanted)
             last = done == settings.steps or stopping
-            evaluating = evaluate is not None and settings.evaluate_every > 0 and done % settings.evaluate_every == 0
+            due = done == settings.steps or (settings.evaluate_every > 0 and done % settings.evaluate_every == 0)
+            evaluating = evaluate is not None and due
             record = None
             if index == 0 or last or evaluating or done % settings.log_every == 0 or not applied:
                 record = _record(losses, step, done, settings, norm, applied, world)

@@ -25,7 +25,7 @@ class Settings:
         precision: `fp32`, or `bf16` autocast with fp32 weights; `auto` takes bf16 where the machine has it.
         accumulate: micro-batches per step; a contrastive loss then sees only the negatives of its micro-batch.
         compile: run the method through torch.compile.
-        log_every, evaluate_every, checkpoint_every: in steps; 0 turns evaluation off.
+        log_every, evaluate_every, checkpoint_every: in steps; with `evaluate_every` 0 only the end is evaluated.
         keep_last, keep_best: checkpoints that stay.
         bad_rows: share of unreadable rows above which training stops.
         threads: CPU threads; 0 leaves torch's choice.

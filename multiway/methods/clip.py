@@ -65,7 +65,8 @@ class ClipConfig:
             self.text,
             vocabulary=self.text.vocabulary or data.vocabulary,
             context=self.text.context or data.context,
-            eos_id=data.special.get("eos", self.text.eos_id) if not self.text.vocabulary else self.text.eos_id,
+            # Always the tokeniser's own: with another id no text would have an end to be read at.
+            eos_id=data.special.get("eos", self.text.eos_id),
         )
         return replace(self, text=text)
 

@@ -59,7 +59,7 @@ def clip(preset: str = "tiny") -> ClipRecipe:
     )
 
 
-# Table 20: learning rate; table 18: Adam's beta2 and epsilon, which differ for the ResNets and the ViTs.
+# Tables 19 and 20: learning rates; table 18: Adam's beta2 and epsilon, which differ for the ResNets and the ViTs.
 _PAPER_OPTIMISER = {
     name: (rate, *((0.98, 1e-6) if name.startswith("vit") else (0.999, 1e-8)))
     for name, rate in {

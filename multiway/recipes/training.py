@@ -129,6 +129,17 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
                 f"{ready.source.name}@{ready.source.split}, run folder {recipe.out}",
                 highlight=False,
             )
+            settings = recipe.settings
+            if (
+                settings.steps > settings.end_of_schedule
+                and settings.optimiser.floor == 0
+                and settings.optimiser.decay != "constant"
+            ):
+                console.print(
+                    f"steps after {settings.end_of_schedule} (--horizon) train at learning rate 0 and change nothing; "
+                    "a new run with a larger --steps would use them",
+                    highlight=False,
+                )
             if rejected:
                 console.print(
                     f"{len(rejected)} rows were left out, the first: {rejected[0]} (all in skipped.jsonl)",

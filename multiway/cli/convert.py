@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from multiway.hub.file import write_model
+from multiway.hub.file import WeightsError, write_model
 from multiway.hub.load import load
 from multiway.hub.transformers_clip import to_transformers
 
@@ -37,6 +37,9 @@ def run(args: list[str]) -> int:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_model(target, model.method, model.processor)
     else:
+        if target.is_dir() and any(target.iterdir()):
+            # A run has a config.json and a model.safetensors too: they would be written over.
+            raise WeightsError(f"the folder {target} is not empty; name a new one, or a file that ends in .safetensors")
         to_transformers(model, target)
     count = len(model.method.state_dict())
     print(f"{asked.source} -> {asked.target}: {count} tensors, every one accounted for")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -11,6 +11,7 @@ from rich.console import Console
 from multiway.cli.output import print_json, print_result
 from multiway.config import ConfigError
 from multiway.data.open import open_source
+from multiway.engine.device import choose_device
 from multiway.hub.load import load
 from multiway.tasks import TASKS
 
@@ -26,8 +27,9 @@ class Evaluate:
         task: what to measure; `multiway list tasks` names them.
         data: `name[:path][@split]`, a caption file, a folder or a pattern of shards.
         images: folder that a caption file's paths are relative to.
-        device: where to run.
-        precision: fp32 or bf16.
+        image_column, caption_column: of a caption file, where their names are unusual.
+        device: `cpu`, `cuda`, or `auto`.
+        precision: of the arithmetic; `bf16` is quicker where the machine has it.
         json: print one JSON object instead of a table.
     """
 
@@ -35,8 +37,10 @@ class Evaluate:
     task: str = "retrieval"
     data: str = "emoji@composition"
     images: str = ""
+    image_column: str = ""
+    caption_column: str = ""
     device: str = "cpu"
-    precision: str = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
     json: bool = False
 
 
@@ -45,8 +49,8 @@ def run(args: list[str]) -> int:
     asked = tyro.cli(Evaluate, args=args, prog="multiway eval")
     if asked.task not in TASKS:
         raise ConfigError(f"there is no task {asked.task!r}; there are: {', '.join(TASKS)}")
-    model = load(asked.model, asked.device, asked.precision)
-    source = open_source(asked.data, images=asked.images, default_split="test")
+    model = load(asked.model, str(choose_device(asked.device)), asked.precision)
+    source = open_source(asked.data, asked.images, "test", asked.image_column or None, asked.caption_column or None)
     result = TASKS[asked.task].run(model, source)
     if asked.json:
         print_json(result.to_json())

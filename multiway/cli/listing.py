@@ -6,6 +6,7 @@ import inspect
 import sys
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from multiway.cli.output import print_json
@@ -53,16 +54,21 @@ _KINDS = {"methods": _methods, "recipes": _recipes, "data": _data, "tasks": _tas
 
 def run(args: list[str]) -> int:
     """List one kind of thing."""
-    kind = args[0] if args else ""
-    if kind not in _KINDS:
-        print(f"usage: multiway list {'|'.join(_KINDS)} [--json]", file=sys.stderr)
-        return 0 if kind in ("-h", "--help") else 2
+    usage = f"usage: multiway list {'|'.join(_KINDS)} [--json]"
+    if "-h" in args or "--help" in args:
+        print(usage)
+        return 0
+    kinds = [arg for arg in args if arg != "--json"]
+    if len(kinds) != 1 or kinds[0] not in _KINDS:
+        print(f"multiway list: given {' '.join(args) or 'nothing'}\n{usage}", file=sys.stderr)
+        return 2
+    kind = kinds[0]
     rows = _KINDS[kind]()
-    if "--json" in args:
+    if len(kinds) < len(args):
         print_json({kind: [{"name": name, "what": what} for name, what in rows]})
         return 0
     table = Table(kind, "")
     for name, what in rows:
-        table.add_row(name, what)
+        table.add_row(escape(name), escape(what))
     Console().print(table)
     return 0

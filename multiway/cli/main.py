@@ -65,8 +65,11 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _is_ours(error: Exception) -> bool:
-    """True for errors whose message was written for the person at the keyboard; a traceback adds nothing to it."""
-    return type(error).__module__.startswith("multiway.")
+    """True for errors whose message is for the person at the keyboard; a traceback adds nothing to it.
+
+    They are our own kinds, and the operating system's, which name the file: no permission, no space left.
+    """
+    return type(error).__module__.startswith("multiway.") or isinstance(error, OSError)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from multiway.tasks.task import Result
@@ -22,9 +23,8 @@ def print_json(value: Any) -> None:
 
 def print_result(result: Result, console: Console) -> None:
     """A task's metrics with their intervals, sizes and chance values."""
-    table = Table(
-        "metric", "value", "95 % interval", "n", "chance", title=f"{result.task} on {result.data}@{result.split}"
-    )
+    title = escape(f"{result.task} on {result.data}@{result.split}")
+    table = Table("metric", "value", "95 % interval", "n", "chance", title=title)
     for name, metric in result.metrics.items():
         share = not name.endswith("rank")
         show = (lambda v: f"{100 * v:.1f} %") if share else (lambda v: f"{v:.1f}")

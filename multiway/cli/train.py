@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from dataclasses import replace
 
@@ -23,34 +24,44 @@ def parse(args: list[str]) -> Recipe:
         SystemExit: on bad usage, as argument parsers do.
     """
     if not args or args[0].startswith("-"):
-        print(f"usage: multiway train RECIPE [options]\nrecipes: {', '.join(sorted(RECIPES))}", file=sys.stderr)
-        raise SystemExit(0 if args and args[0] in ("-h", "--help") else 2)
+        asked = bool(args) and args[0] in ("-h", "--help")
+        usage = (
+            "usage: multiway train RECIPE [options]\n"
+            f"recipes: {', '.join(sorted(RECIPES))}; `multiway train RECIPE --help` lists the options"
+        )
+        print(usage, file=sys.stdout if asked else sys.stderr)
+        raise SystemExit(0 if asked else 2)
     name, rest = args[0], args[1:]
     try:
         function = recipe_function(name)
         preset = _preset(rest)
-        default = function(preset) if preset else function()
+        default = function() if preset is None else function(preset)
     except KeyError as error:
         print(f"multiway train: {error.args[0]}", file=sys.stderr)
         raise SystemExit(2) from error
-    return tyro.cli(
-        type(default),
-        default=default,
-        args=rest,
-        prog=f"multiway train {name}",
-        description=function.__doc__,
-        config=(tyro.conf.AvoidSubcommands, tyro.conf.HelptextFromCommentsOff),
-    )
+    try:
+        return tyro.cli(
+            type(default),
+            default=default,
+            args=rest,
+            prog=f"multiway train {name}",
+            description=inspect.getdoc(function),
+            compact_help=True,
+            config=(tyro.conf.AvoidSubcommands, tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagCreatePairsOff),
+        )
+    except ValueError as error:  # values that the fields' own checks refuse
+        print(f"multiway train: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
 
 
-def _preset(args: list[str]) -> str:
+def _preset(args: list[str]) -> str | None:
     """The value of --preset, which must be known before the other defaults are."""
     for place, arg in enumerate(args):
         if arg == "--preset" and place + 1 < len(args):
             return args[place + 1]
         if arg.startswith("--preset="):
             return arg.partition("=")[2]
-    return ""
+    return None
 
 
 def run(args: list[str]) -> int:

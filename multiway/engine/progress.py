@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from typing import Any
@@ -32,7 +33,7 @@ class ProgressLine:
         self.console = console or Console(stderr=True)
         self.every = every
         self._times: deque[tuple[float, float, int]] = deque(maxlen=_WINDOW)
-        self._said = 0.0
+        self._said = -math.inf  # the first step is said at once
         self._bars: Bars | None = None
         if self.console.is_terminal:
             self._bars = Bars(
@@ -65,7 +66,8 @@ class ProgressLine:
 
     def describe(self, record: StepRecord) -> str:
         """`itc 1.234 (chance 4.852) | 203 rows/s | 1% waiting | 2:31 left`."""
-        total = sum(seconds for seconds, _, _ in self._times)
+        # A clock may not have moved between two steps.
+        total = max(sum(seconds for seconds, _, _ in self._times), 1e-9)
         speed = sum(rows for _, _, rows in self._times) / total
         waiting = sum(wait for _, wait, _ in self._times) / total
         left = (self.steps - record.step) * total / len(self._times)

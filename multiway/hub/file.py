@@ -15,7 +15,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from multiway.config import ConfigError
 from multiway.data.processor import Processor
 from multiway.hub.model import Model
 from multiway.methods import method_class
@@ -24,6 +23,7 @@ from multiway.methods.method import Method
 __all__ = ["FORMAT", "WeightsError", "assign", "read_model", "write_model"]
 
 FORMAT = "multiway-1"
+_HEADER = ("method", "config", "processor")
 
 
 class WeightsError(ValueError):
@@ -45,8 +45,10 @@ def write_model(path: Path, method: Method, processor: Processor) -> None:
         save_file(tensors, str(aside), metadata=header)
         aside.replace(path)
     except (OSError, SafetensorError) as error:
-        aside.unlink(missing_ok=True)
         raise WeightsError(f"could not write {path}: {error}; free some space or choose another place") from error
+    finally:  # also when interrupted
+        if aside.exists():
+            aside.unlink()
 
 
 def read_model(path: Path) -> Model:
@@ -70,8 +72,12 @@ def read_model(path: Path) -> Model:
         cls = method_class(header["method"])
         method = cls.from_config_json(json.loads(header["config"]))
         processor = Processor.from_header(json.loads(header["processor"]))
-    except (KeyError, ConfigError, json.JSONDecodeError) as error:
-        raise WeightsError(f"the header of {path} does not describe a model of this version: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:  # ConfigError, DataError and damaged JSON are ValueErrors
+        what = f"it lacks {error}" if isinstance(error, KeyError) and error.args[0] in _HEADER else str(error)
+        raise WeightsError(
+            f"the header of {path} does not describe a model of this version ({what}); write it again with the version "
+            "that trained it, or install that one"
+        ) from error
     assign(method, tensors, str(path))
     return Model(method, processor)
 

@@ -24,8 +24,10 @@ def load(source: str | Path, device: str = "cpu", precision: str = "fp32") -> Mo
         The model, in evaluation mode.
 
     Raises:
-        WeightsError: if there is no model, or it cannot be read.
+        WeightsError: if there is no model, it cannot be read, or the precision is none.
     """
+    if precision not in ("fp32", "bf16"):
+        raise WeightsError(f"there is no precision {precision!r}; expected fp32 or bf16")
     text = str(source)
     if text.startswith("hf:"):
         from multiway.hub.transformers_clip import from_transformers

@@ -26,7 +26,6 @@ class Model:
     Args:
         method: in evaluation mode from here on.
         processor: its tokeniser and preprocessing.
-        name: of the method.
         precision: `fp32` or `bf16` autocast.
         batch: rows per forward pass.
     """
@@ -59,15 +58,29 @@ class Model:
 
         Returns:
             `Encoded` with (B, D) unit vectors on the CPU.
+
+        Raises:
+            BadRow: if a path leads to no picture.
+            TypeError: for one picture instead of a list.
+            ValueError: for an empty list, or pixels of another shape.
         """
         require(self.method, ("encode_image",), "encode_image")
         encode: Callable[[Tensor], Encoded] = self.method.encode_image  # type: ignore[assignment]
         if isinstance(images, Tensor):
+            if images.ndim != 4 or images.shape[1] != 3:
+                raise ValueError(f"pixels have shape {tuple(images.shape)}; expected (B, 3, H, W)")
             return self._in_batches(len(images), lambda rows: encode(images[rows].to(self.device)))
-        pictures = [image if isinstance(image, Image.Image) else decode(Path(image), str(image)) for image in images]
-        return self._in_batches(
-            len(pictures), lambda rows: encode(self.processor.images(pictures[rows]).to(self.device))
-        )
+        if isinstance(images, str | Path | Image.Image):
+            raise TypeError(f"encode_image takes a list of pictures; given one, {images!r}: write it in brackets")
+
+        def draw(rows: slice) -> Tensor:
+            # Paths are opened a batch at a time, so that memory does not grow with the list.
+            some = [
+                image if isinstance(image, Image.Image) else decode(Path(image), str(image)) for image in images[rows]
+            ]
+            return self.processor.images(some)
+
+        return self._in_batches(len(images), lambda rows: encode(draw(rows).to(self.device)))
 
     def encode_text(self, texts: Sequence[str]) -> Encoded:
         """Embeddings of strings: `Encoded` with (B, D) unit vectors on the CPU.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from multiway.batch import Batch, ViewSpec
@@ -18,7 +20,9 @@ from multiway.recipes.recipe import Recipe
 from multiway.recipes.training import Prepared, prepare
 from multiway.world import World
 
-__all__ = ["dry_run", "parameter_table", "picture_of_batch"]
+__all__ = ["ROWS", "dry_run", "parameter_table", "picture_of_batch"]
+
+ROWS = 256
 
 
 def parameter_table(method: Method) -> list[tuple[str, str, int]]:
@@ -49,24 +53,28 @@ def picture_of_batch(batch: Batch, view: ViewSpec, columns: int = 16, rows: int 
 def dry_run(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
     """Print the model, its parameter count, the first batch and the chance values; write the batch as a picture.
 
+    A large batch is cut to its first `ROWS` rows: 32,768 pictures at once are not for the machine that has a look first.
+
     Returns:
         What was printed: parameters, losses at initialisation with their chance values, the picture's path.
     """
     console = console or Console()
     world = World()
-    ready: Prepared = prepare(recipe, world)
+    rows = min(recipe.settings.batch, ROWS)
+    ready: Prepared = prepare(replace(recipe, settings=replace(recipe.settings, batch=rows, accumulate=1)), world)
     batch = ready.finish(ready.loader.batch(0))
     with torch.no_grad():
         losses = ready.method.train()(batch, world, Step())
 
     table = Table("part", "class", "parameters", title=f"{recipe.name} {recipe.preset}")
     for name, kind, count in parameter_table(ready.method):
-        table.add_row(name, kind, f"{count:,}")
+        table.add_row(escape(name), kind, f"{count:,}")
     total = sum(parameter.numel() for parameter in ready.method.parameters())
     table.add_row("all", "", f"{total:,}", style="bold")
     console.print(table)
 
-    terms = Table("loss", "at initialisation", "chance", "formula")
+    cut = f" (of {rows:,} rows instead of {recipe.settings.batch:,})" if rows < recipe.settings.batch else ""
+    terms = Table("loss", f"at initialisation{cut}", "chance", "formula")
     for name, term in losses.terms.items():
         chance = "" if term.chance is None else f"{term.chance:.4f}"
         terms.add_row(name, f"{float(term.value):.4f}", chance, term.formula)
@@ -78,14 +86,15 @@ def dry_run(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
         f"{len(ready.source):,} rows of {ready.source.name}@{ready.source.split}, vocabulary {ready.info.vocabulary}, "
         f"{settings.steps} steps of {settings.batch} = {epochs:.1f} epochs",
         highlight=False,
+        markup=False,
     )
     folder = Path(recipe.out) if recipe.out else Path("runs")
     (folder.parent if recipe.out else folder).mkdir(parents=True, exist_ok=True)
     path = folder.with_name(f"{folder.name}-batch.png") if recipe.out else folder / f"{recipe.name}-batch.png"
     picture_of_batch(batch, recipe.view).save(path)
     for place, caption in enumerate(batch.captions[:8]):
-        console.print(f"  {place}: {caption}", highlight=False)
-    console.print(f"first batch: {path}", highlight=False)
+        console.print(f"  {place}: {caption}", highlight=False, markup=False)
+    console.print(f"first batch: {path}", highlight=False, markup=False, soft_wrap=True)
     return {
         "parameters": total,
         "losses": {

@@ -12,10 +12,11 @@ from typing import Annotated, Any, ClassVar
 import tyro
 
 from multiway.batch import DataInfo, ViewSpec
-from multiway.config import to_json
+from multiway.config import ConfigError, to_json
 from multiway.data.tokenizer import TokenizerSpec
 from multiway.engine.settings import OPERATIONAL, Settings
 from multiway.methods import Method, method_class
+from multiway.tasks import TASKS
 
 __all__ = ["Recipe"]
 
@@ -56,6 +57,15 @@ class Recipe:
     view: ViewSpec = ViewSpec()
     tokenizer: TokenizerSpec = TokenizerSpec()
     method: Any = None
+
+    def __post_init__(self) -> None:
+        # A misspelt task would else be found out when the first evaluation is due, hours into a run.
+        for entry in self.evaluate:
+            task, _, spec = entry.partition("=")
+            if task not in TASKS or not spec:
+                raise ConfigError(
+                    f"evaluate is {entry!r}; expected task=data@split or task=@split, with a task of {', '.join(TASKS)}"
+                )
 
     def build(self, info: DataInfo) -> Method:
         """The method, its open sizes filled in from the data."""

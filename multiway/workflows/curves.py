@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -50,7 +51,7 @@ def loss_curves(metrics: list[dict[str, Any]]) -> str:
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.1))
         shown: list[float] = []
-        for colour, (name, term) in zip(_COLOURS, metrics[-1]["terms"].items(), strict=False):
+        for colour, (name, term) in zip(cycle(_COLOURS), metrics[-1]["terms"].items(), strict=False):
             values = _numbers([line["terms"].get(name, {}).get("value") for line in metrics])
             axes[0].plot(steps, values, color=colour, linewidth=1.4, label=name)
             shown += [value for value in values if not math.isnan(value)]
@@ -63,7 +64,7 @@ def loss_curves(metrics: list[dict[str, Any]]) -> str:
                 )  # fmt: skip
         axes[0].set(title="loss", xlabel="step", xlim=(0, steps[-1]), ylim=(0, 1.08 * max(shown, default=1.0)))
         axes[0].legend(frameon=False, loc="center right")
-        for colour, name in zip(_COLOURS, rates, strict=False):
+        for colour, name in zip(cycle(_COLOURS), rates, strict=False):
             values = _numbers([line["report"].get(name) for line in metrics])
             axes[1].plot(
                 steps,
@@ -90,7 +91,7 @@ def health_curves(metrics: list[dict[str, Any]]) -> str:
         axes[0].set(title="learning rate", xlabel="step")
         axes[1].plot(steps, _numbers([line["grad_norm"] for line in metrics]), color=_COLOURS[1], linewidth=1)
         axes[1].set(title="gradient norm", xlabel="step", ylim=(0, None))
-        for colour, name in zip(_COLOURS, ranks, strict=False):
+        for colour, name in zip(cycle(_COLOURS), ranks, strict=False):
             values = _numbers([line.get("health", {}).get(name) for line in metrics])
             axes[2].plot(steps, values, color=colour, label=name.partition("/")[0])
         axes[2].set(title="effective rank of embeddings", xlabel="step", ylim=(0, None))

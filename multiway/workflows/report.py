@@ -7,10 +7,10 @@ from the run folder and the data; nothing is typed in.
 from __future__ import annotations
 
 import base64
-import html
 import io
 import platform
-from dataclasses import dataclass, field
+import shlex
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ import torch
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
-from multiway.data.open import open_source, splits_of, subsets_of
+from multiway.data.open import open_source, parse, splits_of, subsets_of
 from multiway.data.source import Source
 from multiway.data.view import on_background
-from multiway.engine.doctor import Finding, diagnose
+from multiway.engine.doctor import diagnose
 from multiway.engine.run import Run
 from multiway.hub.load import load
 from multiway.hub.model import Model
@@ -113,11 +113,25 @@ def _evenly(items: list[int], count: int) -> list[int]:
     return [items[(2 * place + 1) * len(items) // (2 * count)] for place in range(count)]
 
 
-def test_splits(config: dict[str, Any]) -> list[str]:
+def data_of(config: dict[str, Any]) -> tuple[str, str]:
+    """What a run was trained on: the data's name, and the split of it."""
+    spec = parse(config["data"])
+    return str(replace(spec, split="")), spec.split or "train"
+
+
+def held_out_splits(config: dict[str, Any]) -> list[str]:
     """The splits to report: every one of the run's data that is not trained on, and subsets that have a name."""
-    name = config["data"].partition("@")[0]
-    splits = [split for split in splits_of(name, images=config["images"]) if split not in ("train", "all")]
+    name, trained = data_of(config)
+    if trained == "all":
+        return []
+    splits = [split for split in splits_of(name, **_layout(config)) if split != trained]
     return [f"{name}@{split}" for split in (*splits, *subsets_of(name))]
+
+
+def _layout(config: dict[str, Any]) -> dict[str, Any]:
+    """Where and under which names a caption file keeps its columns, for `open_source`."""
+    columns = {column: config[column] or None for column in ("image_column", "caption_column")}
+    return {"images": config["images"], **columns}
 
 
 def environment() -> Environment:
@@ -143,13 +157,8 @@ def write_report(folder: Path, model: Model | None = None) -> Path:
     metrics, timings = run.metrics(), run.timings()
     watched = method_class(recipe_function(config["recipe"])().method_name).watched
     sections, tables = [], []
-    for spec in test_splits(config):
-        source = open_source(
-            spec,
-            images=config["images"],
-            image_column=config["image_column"] or None,
-            caption_column=config["caption_column"] or None,
-        )
+    for spec in held_out_splits(config):
+        source = open_source(spec, **_layout(config))
         if len(source) == 0:
             continue
         result = TASKS["retrieval"].run(model, source)
@@ -173,7 +182,6 @@ def write_report(folder: Path, model: Model | None = None) -> Path:
             findings=diagnose(
                 metrics, timings, watched, {"lr": config["settings"]["lr"], "steps": config["settings"]["steps"]}
             ),
-            severity=_severity,
             sections=sections,
             zeroshot=tables,
             commands=_commands(folder, config, sections, bool(tables)),
@@ -181,11 +189,6 @@ def write_report(folder: Path, model: Model | None = None) -> Path:
     )
     run.report_file.write_text(page, encoding="utf-8")
     return run.report_file
-
-
-def _severity(finding: Finding) -> str:
-    """CSS class of a finding."""
-    return html.escape(finding.severity)
 
 
 def _summary(metrics: list[dict[str, Any]], timings: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, Any]:
@@ -205,22 +208,21 @@ def _summary(metrics: list[dict[str, Any]], timings: list[dict[str, Any]], confi
 
 
 def _commands(folder: Path, config: dict[str, Any], sections: list[Section], labelled: bool) -> list[tuple[str, str]]:
-    """What to try next, with this run's own names in it."""
-    own = f" --images {config['images']}" if config["images"] else ""
-    data = config["data"].partition("@")[0]
-    query = "red fruit" if data == "emoji" or not sections else sections[0].result.details.gallery.texts[0]
-    commands = [(f'multiway search {folder} "{query}"', "search these pictures by words")]
+    """What to try next, with this run's own names in it, quoted for the shell: captions and paths come from strangers."""
+    fields = (("--images", "images"), ("--image-column", "image_column"), ("--caption-column", "caption_column"))
+    own = "".join(f" {option} {shlex.quote(config[name])}" for option, name in fields if config[name])
+    name, _ = data_of(config)
+    data, run = shlex.quote(name), shlex.quote(str(folder))
+    query = "red fruit" if name == "emoji" or not sections else sections[0].result.details.gallery.texts[0]
+    commands = [(f"multiway search {run} {shlex.quote(query)}", "search these pictures by words")]
     for section in sections[-1:]:
-        commands += [
-            (f"multiway eval {folder} --task retrieval --data {section.title}{own}", "measure it, also on other data")
-        ]
+        held = f"{shlex.quote(section.title)}{own}"
+        commands += [(f"multiway eval {run} --task retrieval --data {held}", "measure it, also on other data")]
         if labelled:
-            commands += [
-                (f"multiway eval {folder} --task zeroshot --data {section.title}{own}", "classify by words alone")
-            ]
+            commands += [(f"multiway eval {run} --task zeroshot --data {held}", "classify by words alone")]
     return [
         *commands,
-        (f"multiway doctor {folder}", "what ails this run, if anything does"),
+        (f"multiway doctor {run}", "what ails this run, if anything does"),
         (
             f"multiway train {config['recipe']} --data {data}{own} --steps {3 * config['settings']['steps']} --out runs/longer",
             "train longer",
@@ -230,5 +232,5 @@ def _commands(folder: Path, config: dict[str, Any], sections: list[Section], lab
             f"multiway train {config['recipe']} --data captions.jsonl --images pictures/ --out runs/mine",
             "and train on them",
         ),
-        (f"multiway convert {folder} clip-folder", "use it from transformers"),
+        (f"multiway convert {run} clip-folder", "use it from transformers"),
     ]

@@ -16,7 +16,17 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["ABILITIES", "Encoded", "EncodesImages", "EncodesText", "LacksAbility", "abilities_of", "require"]
+__all__ = [
+    "ABILITIES",
+    "Encoded",
+    "EncodesImages",
+    "EncodesText",
+    "FillsMask",
+    "LacksAbility",
+    "Matches",
+    "abilities_of",
+    "require",
+]
 
 
 @dataclass
@@ -57,8 +67,38 @@ class EncodesText(Protocol):
         """(B, L) token ids and (B, L) bool mask -> embeddings (B, D)."""
 
 
+@runtime_checkable
+class Matches(Protocol):
+    """Whether a picture and a text belong together, seen together (ITM)."""
+
+    def match(self, image: Encoded, text: Encoded) -> Tensor:
+        """(B,) log-odds that picture i and text i are a pair, from what the encoders gave with their tokens kept."""
+
+
+@runtime_checkable
+class FillsMask(Protocol):
+    """Guesses masked words of a text, seeing the picture."""
+
+    def fill_mask(self, image: Encoded | None, ids: Tensor, mask: Tensor, at: Tensor) -> Tensor:
+        """Logits of masked words.
+
+        Args:
+            image: pictures as `encode_image` gave them, tokens kept; None asks what the words alone say.
+            ids, mask: (B, L) token ids with masks in them, and (B, L) bool.
+            at: (B, L) bool, the P positions to be guessed.
+
+        Returns:
+            (P, vocabulary), in the order of `at.nonzero()`.
+        """
+
+
 # The one list of abilities: name of the method that provides it -> its protocol.
-ABILITIES: dict[str, type] = {"encode_image": EncodesImages, "encode_text": EncodesText}
+ABILITIES: dict[str, type] = {
+    "encode_image": EncodesImages,
+    "encode_text": EncodesText,
+    "match": Matches,
+    "fill_mask": FillsMask,
+}
 
 
 class LacksAbility(TypeError):

@@ -97,6 +97,8 @@ class Batch:
         text: (B, L) int64 token ids, padded to the longest row of this batch, not to the context.
         text_mask: (B, L) bool, True at real tokens.
         word_starts: (B, L) bool, True where a token begins a word; special tokens and padding are False.
+        masked_text: (B, L) int64, the ids with some words masked (`data/masking.py`); None unless the method asks.
+        masked: (B, L) bool, True at the positions that the masked words are to be guessed at.
         labels: (B,) int64 class of each row; -1 where unknown.
         image_id: (B,) int64. Rows that show the same picture share it, so captions of one picture are never each
             other's negatives.
@@ -113,6 +115,8 @@ class Batch:
     text: Tensor | None = None
     text_mask: Tensor | None = None
     word_starts: Tensor | None = None
+    masked_text: Tensor | None = None
+    masked: Tensor | None = None
     labels: Tensor | None = None
     image_id: Tensor | None = None
     text_id: Tensor | None = None

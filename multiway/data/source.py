@@ -7,12 +7,24 @@ shuffling, augmentation and batching are other people's business (`loader.py`).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 from PIL import Image
 
-__all__ = ["BadRow", "DataError", "Row", "Source", "SourceSpec", "held_out_split", "stable_id"]
+__all__ = [
+    "BadRow",
+    "DataError",
+    "DrawsBatches",
+    "KnowsWords",
+    "Row",
+    "Source",
+    "SourceSpec",
+    "held_out_split",
+    "stable_id",
+]
 
 
 class DataError(ValueError):
@@ -51,6 +63,7 @@ class Row:
         captions: at least one, none empty. Training draws one per epoch; evaluation uses all.
         label: class number for labelled data; -1 where unknown.
         where: file and row, for messages: `pairs.jsonl, row 1204`.
+        group: what kind of row this is (`2 objects`); tasks also report each group by itself. Empty for none.
     """
 
     key: str
@@ -58,6 +71,7 @@ class Row:
     captions: tuple[str, ...]
     label: int = -1
     where: str = ""
+    group: str = ""
 
 
 @runtime_checkable
@@ -91,6 +105,26 @@ class Source(Protocol):
             BadRow: if it cannot be decoded.
         """
         ...
+
+
+@runtime_checkable
+class DrawsBatches(Protocol):
+    """A source that draws many pictures at once much faster than one by one: what a procedural world does."""
+
+    def squares(self, rows: np.ndarray, side: int) -> np.ndarray:
+        """Pictures of rows (B,) at any side: (B, side, side, 3) uint8, equal to what `image` gives at that side."""
+        ...
+
+
+@runtime_checkable
+class KnowsWords(Protocol):
+    """A source that knows which of its captions' words say what.
+
+    Attributes:
+        word_classes: words by class (`colour` -> `red`, `blue`, ...); a word is in one class at most.
+    """
+
+    word_classes: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The protocol of a method: a training step in three pure stages, and what follows a successful optimiser step.
 
     reps   = method.encode(batch, step)                       row-local and replayable
-    pairs  = method.mine(reps, world)                         no gradient, over all ranks
+    pairs  = method.mine(reps, batch, world, step)            no gradient, over all ranks
     losses = method.losses(reps, pairs, batch, world, step)   named terms
     ...backward, optimiser...
     method.after_step(step, losses.updates)                   queues, twins, centres: only if the step succeeded
@@ -96,8 +96,9 @@ class Method(nn.Module):
         """Features and tokens of each row: row i of the output depends on row i of the batch alone."""
         raise TypeError(f"{type(self).__name__} does not define encode")
 
-    def mine(self, reps: Reps, world: World) -> Pairs:
-        """Which rows are negatives for which. Runs without gradient."""
+    def mine(self, reps: Reps, batch: Batch, world: World, step: Step) -> Pairs:
+        """Which rows are negatives for which. Runs without gradient; may be random: torch's generator is seeded anew
+        for every step."""
         return {}
 
     def losses(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
@@ -111,7 +112,7 @@ class Method(nn.Module):
         """The three stages at once; mutates nothing."""
         reps = self.encode(batch, step)
         with torch.no_grad():
-            pairs = self.mine(reps, world)
+            pairs = self.mine(reps, batch, world, step)
         return self.losses(reps, pairs, batch, world, step)
 
     def forward(self, batch: Batch, world: World, step: Step) -> Losses:

@@ -1,21 +1,30 @@
 """Search by words over the pictures of a source: one matrix product, exact.
 
-Pictures are encoded once and the embeddings are kept beside the run, under a name made of the weights' and the data's
-fingerprints, so that a second search answers at once and a stale answer is impossible.
+Pictures are encoded once and the embeddings are kept beside the run, so that a second search answers at once. They are
+kept under a name made of everything they depend on: the weights, how pictures are drawn, the arithmetic, the data's
+fingerprint, and of pictures that are files their sizes and times.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from multiway.data.source import BadRow, Source
+from multiway.config import to_json
+from multiway.data.files import PictureFiles
+from multiway.data.join import Joined
+from multiway.data.shards import Shards
+from multiway.data.source import BadRow, DataError, Source
 from multiway.hub.model import Model
 
 __all__ = ["Hit", "PictureIndex"]
@@ -51,20 +60,22 @@ class PictureIndex:
 
         Args:
             cache: folder to keep the embeddings in; None keeps nothing.
+
+        Raises:
+            DataError: if no picture can be read.
         """
-        file = cache / f"index-{_fingerprint(model)}-{source.fingerprint[:16]}.safetensors" if cache else None
-        if file is not None and file.is_file():
-            kept = load_file(str(file))
-            return cls(model, source, kept["rows"], kept["embeddings"])
+        file = cache / f"index-{_fingerprint(model)}-{_fingerprint_of_data(source)}.safetensors" if cache else None
+        kept = _kept(file)
+        if kept is not None:
+            return cls(model, source, *kept)
         rows, parts = _encode(model, source)
         if not rows:
-            raise ValueError(f"{source.name}@{source.split} has no readable picture to search")
+            raise DataError(
+                f"{source.name}@{source.split} has no readable picture to search; `multiway data check` says what ails them"
+            )
         index = cls(model, source, torch.tensor(rows), torch.cat(parts))
         if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            aside = file.with_suffix(".part")
-            save_file({"rows": index.rows, "embeddings": index.embeddings.contiguous()}, str(aside))
-            aside.replace(file)
+            _keep(file, index)
         return index
 
     def search(self, queries: Sequence[str], top: int = 5) -> list[list[Hit]]:
@@ -83,6 +94,29 @@ class PictureIndex:
         row = int(self.rows[place])
         words = self.source.row(row)
         return Hit(rank, score, row, words.key, words.captions[0])
+
+
+def _kept(file: Path | None) -> tuple[Tensor, Tensor] | None:
+    """Rows and embeddings of a cache file; None if there is none, or it is damaged and has to be made anew."""
+    if file is None or not file.is_file():
+        return None
+    try:
+        kept = load_file(str(file))
+        return kept["rows"], kept["embeddings"]
+    except (OSError, SafetensorError, KeyError):
+        return None
+
+
+def _keep(file: Path, index: PictureIndex) -> None:
+    """Write the cache, aside first. Whoever may read a run but not write it can search it all the same."""
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"rows": index.rows, "embeddings": index.embeddings.contiguous()}, str(aside))
+        aside.replace(file)
+    except (OSError, SafetensorError):
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def _encode(model: Model, source: Source) -> tuple[list[int], list[Tensor]]:
@@ -109,9 +143,33 @@ def _encode(model: Model, source: Source) -> tuple[list[int], list[Tensor]]:
 
 
 def _fingerprint(model: Model) -> str:
-    """Sixteen hexadecimal digits that name the weights."""
-    total = hashlib.sha256()
+    """Sixteen hexadecimal digits that name the weights and what else decides a picture's embedding."""
+    total = hashlib.sha256(json.dumps([to_json(model.processor.view), model.precision]).encode())
     for name, tensor in sorted(model.method.state_dict().items()):
         total.update(name.encode())
         total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()[:16]
+
+
+def _fingerprint_of_data(source: Source) -> str:
+    """Sixteen hexadecimal digits that name the rows and, where pictures are files, the state of each."""
+    total = hashlib.sha256(source.fingerprint.encode())
+    for path in _files(source):
+        try:
+            state = path.stat()
+        except OSError:
+            total.update(b"gone")
+        else:
+            total.update(f"{state.st_size} {state.st_mtime_ns} ".encode())
+    return total.hexdigest()[:16]
+
+
+def _files(source: Source) -> Iterator[Path]:
+    """The files that a source's pictures are read from; none for data that come with the package."""
+    if isinstance(source, Joined):
+        for part in source.parts:
+            yield from _files(part)
+    elif isinstance(source, PictureFiles):
+        yield from (source.root / file for file in source.files)
+    elif isinstance(source, Shards):
+        yield from source.tars

@@ -18,8 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 from multiway.batch import Batch, Place, ViewSpec
 from multiway.data.augment import DRAWS
 from multiway.data.draws import permutation, uniforms
-from multiway.data.source import BadRow, DataError, Source, stable_id
-from multiway.data.tokenizer import Tokenizer
+from multiway.data.masking import Masking, mask_words, ordinary_ids
+from multiway.data.source import BadRow, DataError, DrawsBatches, Source, stable_id
+from multiway.data.tokenizer import Tokenizer, Tokens
 from multiway.data.view import draw
 
 __all__ = ["Loader", "Order", "PixelCache"]
@@ -81,28 +82,38 @@ class _Steps(Dataset[Batch]):
     """Step number -> Batch; what DataLoader's workers run."""
 
     def __init__(
-        self, source: Source, order: Order, view: ViewSpec, tokenizer: Tokenizer | None, rank: int, world: int
+        self,
+        source: Source,
+        order: Order,
+        view: ViewSpec,
+        tokenizer: Tokenizer | None,
+        masking: Masking,
+        rank: int,
+        world: int,
     ) -> None:
         self.source, self.order, self.view, self.tokenizer = source, order, view, tokenizer
         self.rank, self.world = rank, world
-        self.cache = PixelCache(len(source), view.kept)
+        # A source that draws whole batches is faster than any cache.
+        self.cache = PixelCache(0 if isinstance(source, DrawsBatches) else len(source), view.kept)
+        self.masking = masking
+        self.ordinary = ordinary_ids(tokenizer) if tokenizer and masking.ratio > 0 else None
 
     def __getitem__(self, step: int) -> Batch:
         epochs, rows = self.order.at(step, self.rank, self.world)
         skipped: list[str] = []
-        squares = []
-        for place in range(len(rows)):
-            square, rows[place] = self._readable(int(epochs[place]), int(rows[place]), skipped)
-            squares.append(square)
+        squares = self._squares(epochs, rows, skipped)
         captions, image_ids, labels = self._words(epochs, rows)
         tokens = self.tokenizer(captions) if self.tokenizer else None
+        masked_text, masked = self._masked(tokens, epochs, rows)
         count = DRAWS[self.view.augment]
         return Batch(
-            images=torch.stack(squares).permute(0, 3, 1, 2).contiguous(),
+            images=squares.permute(0, 3, 1, 2).contiguous(),
             draws=torch.from_numpy(uniforms(self.order.seed, epochs, rows, "augment", count)) if count else None,
             text=tokens.ids if tokens else None,
             text_mask=tokens.mask if tokens else None,
             word_starts=tokens.word_starts if tokens else None,
+            masked_text=masked_text,
+            masked=masked,
             labels=torch.tensor(labels),
             image_id=torch.tensor(image_ids),
             text_id=torch.tensor([stable_id(caption) for caption in captions]),
@@ -111,6 +122,27 @@ class _Steps(Dataset[Batch]):
             skipped=tuple(skipped),
             place=Place(step, int(epochs[0])),
         )
+
+    def _squares(self, epochs: np.ndarray, rows: np.ndarray, skipped: list[str]) -> Tensor:
+        """(B, side, side, 3) uint8 pictures; `rows` changes where an unreadable one was replaced."""
+        if isinstance(self.source, DrawsBatches):
+            return torch.from_numpy(self.source.squares(rows, self.view.kept))
+        squares = []
+        for place in range(len(rows)):
+            square, rows[place] = self._readable(int(epochs[place]), int(rows[place]), skipped)
+            squares.append(square)
+        return torch.stack(squares)
+
+    def _masked(
+        self, tokens: Tokens | None, epochs: np.ndarray, rows: np.ndarray
+    ) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """The text with words masked, where the method learns from that."""
+        if tokens is None or self.tokenizer is None or self.ordinary is None:
+            return None, None
+        # As many numbers as the context has places, whatever this batch's length: a row's words never depend on others.
+        draws = uniforms(self.order.seed, epochs, rows, "mask", 3 * self.tokenizer.context)
+        draws = draws.reshape(len(rows), 3, -1)[:, :, : tokens.ids.shape[1]]
+        return mask_words(tokens, draws, self.masking, self.tokenizer.special["mask"], self.ordinary)
 
     def _words(self, epochs: np.ndarray, rows: np.ndarray) -> tuple[list[str], list[int], list[int]]:
         """The caption drawn for each row (one of its several), picture ids and labels."""
@@ -151,6 +183,7 @@ class Loader:
         batch: rows per step over all ranks; must divide by the number of ranks.
         seed: of the run.
         rank, world: this process and how many there are.
+        masking: which words are masked, for methods that guess them.
         workers: processes that decode; 0 decodes in the training process, which is best for small cached pictures.
     """
 
@@ -164,6 +197,7 @@ class Loader:
         rank: int = 0,
         world: int = 1,
         workers: int = 0,
+        masking: Masking | None = None,
     ) -> None:
         if len(source) == 0:
             raise DataError(f"{source.name}@{source.split} has no rows; nothing can be trained on it")
@@ -172,7 +206,7 @@ class Loader:
         self.order = Order(len(source), batch, seed)
         self.view = view
         self.workers = workers
-        self._steps = _Steps(source, self.order, view, tokenizer, rank, world)
+        self._steps = _Steps(source, self.order, view, tokenizer, masking or Masking(), rank, world)
 
     def batch(self, step: int) -> Batch:
         """One batch, drawn here and now."""

@@ -10,6 +10,7 @@ from importlib import import_module
 from multiway.methods.method import Method
 
 METHODS: dict[str, str] = {
+    "albef": "multiway.methods.albef:Albef",
     "clip": "multiway.methods.clip:Clip",
 }
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from multiway.recipes.recipe import Recipe
 
 RECIPES: dict[str, str] = {
+    "albef": "multiway.recipes.albef:albef",
     "clip": "multiway.recipes.clip:clip",
 }
 

@@ -13,6 +13,7 @@ import tyro
 
 from multiway.batch import DataInfo, ViewSpec
 from multiway.config import ConfigError, to_json
+from multiway.data.masking import Masking
 from multiway.data.tokenizer import TokenizerSpec
 from multiway.engine.settings import OPERATIONAL, Settings
 from multiway.methods import Method, method_class
@@ -38,6 +39,7 @@ class Recipe:
         dry_run: show the model, the first batch and the chance values instead of training.
         view: how pictures are drawn.
         tokenizer: which tokeniser.
+        masking: which words are masked; none by default.
     """
 
     name: ClassVar[str] = ""
@@ -56,6 +58,7 @@ class Recipe:
     dry_run: bool = False
     view: ViewSpec = ViewSpec()
     tokenizer: TokenizerSpec = TokenizerSpec()
+    masking: Masking = Masking()
     method: Any = None
 
     def __post_init__(self) -> None:

@@ -75,7 +75,15 @@ def prepare(recipe: Recipe, world: World) -> Prepared:
         assign(method, load(recipe.init).method.state_dict(), recipe.init)
     settings = recipe.settings
     loader = Loader(
-        source, recipe.view, tokenizer, settings.batch, settings.seed, world.rank, world.size, settings.workers
+        source,
+        recipe.view,
+        tokenizer,
+        settings.batch,
+        settings.seed,
+        world.rank,
+        world.size,
+        settings.workers,
+        recipe.masking,
     )
     return Prepared(recipe, source, Processor(recipe.view, tokenizer), info, method, loader)
 
@@ -92,7 +100,9 @@ def open_recipe_source(recipe: Recipe, spec: str, split: str) -> Source:
 
 
 def captions_of(source: Source) -> list[str]:
-    """Every caption of a source, for training a tokeniser."""
+    """Every caption of a source, or what an endless one offers instead, for training a tokeniser."""
+    if hasattr(source, "tokenizer_captions"):
+        return list(source.tokenizer_captions)
     return [caption for index in range(len(source)) for caption in source.row(index).captions]
 
 

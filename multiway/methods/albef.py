@@ -1,0 +1,355 @@
+"""ALBEF: Align before Fuse: Vision and Language Representation Learning with Momentum Distillation.
+
+Li, Selvaraju, Gotmare, Joty, Xiong, Hoi; NeurIPS 2021; arXiv 2107.07651.
+
+A ViT reads the picture, the first half of a BERT reads the text, the second half reads the text again while attending to
+the picture's tokens. The two are aligned before they are fused, and a momentum twin of everything softens the targets of
+noisy pairs (section 3):
+
+    L = L_itc + L_itm + L_mlm
+
+    itc   picture against text, by class tokens, among the twin's features of this batch and of a queue (equations 1-3, 6)
+    itm   one pair to two mined negatives, by the fused class token (equation 5)
+    mlm   masked words, by the fused tokens (equations 4, 7)
+
+Departures from the paper: rows that share a picture or a caption, in the batch or in the queue, are positives and never
+mined as negatives; the queue starts empty instead of random and takes any batch size; negatives may be annealed from
+random to hard (`hard_from`, `hard_until`), without which the matching loss stays at its prior for long at small scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from multiway.abilities import Encoded
+from multiway.batch import Batch, DataInfo
+from multiway.losses.itc import Candidates, itc
+from multiway.losses.itm import ItmResult, hard_negatives, itm
+from multiway.losses.mlm import MlmResult, mlm
+from multiway.losses.same import Same
+from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
+from multiway.nn.heads import MaskedWordHead
+from multiway.nn.queue import FeatureQueue
+from multiway.nn.text import TextConfig, TextTransformer
+from multiway.nn.transformer import Transformer, TransformerConfig
+from multiway.nn.twin import copy_weights, follow, gap, twin_of
+from multiway.nn.vit import VisionConfig, VisionTransformer
+from multiway.world import World
+
+__all__ = ["Albef", "AlbefConfig"]
+
+
+@dataclass(frozen=True)
+class AlbefConfig:
+    """Sizes and schedules of ALBEF.
+
+    Attributes:
+        image: the picture's ViT.
+        text: BERT's lower half, which reads the text alone.
+        fusion_layers: blocks of the upper half, which attend to the picture; otherwise like `text`.
+        embedding: width of the space in which pictures and texts are compared.
+        temperature: initial tau; learned, and kept within `temperature_bounds`.
+        queue: pairs of twin features kept from earlier steps.
+        momentum: of the twin.
+        alpha: weight of the twin's soft targets (momentum distillation); 0 turns them off.
+        alpha_ramp: share of training over which alpha rises from 0 (paper: the first of 30 epochs).
+        hard_from, hard_until: shares of training between which negatives go from evenly drawn to `hardness`. Both 0 is
+            the paper: hard from the start.
+        hardness: share of the negatives drawn by similarity in the end; the others are drawn evenly.
+        align: share of training at the start in which the pairs are only aligned: no fused pass, ITC alone.
+    """
+
+    image: VisionConfig = VisionConfig(size=64, patch=8, width=128, layers=4, heads=2)
+    text: TextConfig = TextConfig(width=128, layers=2, heads=2, causal=False, pool="class")
+    fusion_layers: int = 2
+    embedding: int = 128
+    temperature: float = 0.07
+    temperature_bounds: tuple[float, float] = (0.001, 0.5)
+    queue: int = 4096
+    momentum: float = 0.99
+    alpha: float = 0.4
+    alpha_ramp: float = 0.25
+    hard_from: float = 0.0
+    hard_until: float = 0.5
+    hardness: float = 1.0
+    align: float = 0.0
+
+    def resolve(self, data: DataInfo) -> AlbefConfig:
+        """The config with vocabulary and context filled in from the data; sizes that were given are kept."""
+        vocabulary = self.text.vocabulary or data.vocabulary
+        return replace(self, text=replace(self.text, vocabulary=vocabulary, context=self.text.context or data.context))
+
+    @property
+    def fusion(self) -> TransformerConfig:
+        """The upper half of BERT: the lower half's sizes, and attention to the picture's tokens."""
+        return replace(TransformerConfig.of(self.text), layers=self.fusion_layers, cross_width=self.image.width)
+
+    @classmethod
+    def preset(cls, name: str) -> AlbefConfig:
+        """`tiny`, or `base`, the paper's: ViT-B/16 at 256 pixels, BERT-base split 6 and 6.
+
+        Raises:
+            KeyError: for an unknown name, with the names that exist.
+        """
+        if name == "tiny":
+            return cls()
+        if name != "base":
+            raise KeyError(f"ALBEF has no preset `{name}`; there are: tiny, base")
+        return cls(
+            image=VisionConfig(size=256, patch=16, width=768, layers=12, heads=12),
+            text=TextConfig(
+                vocabulary=30522,
+                context=512,
+                width=768,
+                layers=6,
+                heads=12,
+                causal=False,
+                pool="class",
+                norm="post",
+                epsilon=1e-12,
+                types=2,
+                embedding_norm=True,
+                dropout=0.1,
+                attention_dropout=0.1,
+            ),
+            fusion_layers=6,
+            embedding=256,
+            queue=65_536,
+            momentum=0.995,
+            alpha_ramp=1 / 30,
+            hard_until=0.0,
+        )
+
+
+class _Towers(nn.Module):
+    """All that has a momentum twin: the encoders, their projections, and the fused half with its word head."""
+
+    def __init__(self, config: AlbefConfig) -> None:
+        super().__init__()
+        self.image = VisionTransformer(config.image)
+        self.text = TextTransformer(config.text)
+        self.fusion = Transformer(config.fusion)
+        self.image_projection = nn.Linear(config.image.width, config.embedding)
+        self.text_projection = nn.Linear(config.text.width, config.embedding)
+        self.words = MaskedWordHead(config.text.width, config.text.vocabulary, config.text.epsilon)
+
+    def encode_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) -> (B, D) on the unit sphere, and (B, N, W) tokens."""
+        pooled, tokens = self.image(images)
+        return F.normalize(self.image_projection(pooled).float(), dim=-1), tokens
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L) -> (B, D) on the unit sphere, and (B, L, W) tokens of the lower half."""
+        pooled, tokens = self.text(ids, mask)
+        return F.normalize(self.text_projection(pooled).float(), dim=-1), tokens
+
+    def guess(self, text: Tensor, mask: Tensor, image: Tensor | None, at: Tensor) -> Tensor:
+        """Logits (P, V) of the words at the P masked positions, from the lower half's tokens and the picture's."""
+        fused = self.fusion(text, mask, image)
+        return self.words(fused[at], self.text.embed.words.weight)  # type: ignore[no-any-return]
+
+
+class Albef(Method):
+    """ALBEF's student, its twin, its queue and its three losses."""
+
+    name = "albef"
+    config_class = AlbefConfig
+    config: AlbefConfig
+    watched: ClassVar[dict[str, tuple[float, float]]] = {"temperature": (0.001, 0.5)}
+
+    def __init__(self, config: AlbefConfig) -> None:
+        super().__init__()
+        if config.text.vocabulary < 1 or config.text.context < 2:
+            raise ValueError("the text encoder has no vocabulary or context yet; call config.resolve(data_info) first")
+        self.config = config
+        self.student = _Towers(config)
+        self.twin = twin_of(self.student)
+        self.match_head = nn.Linear(config.text.width, 2)
+        nn.init.trunc_normal_(self.match_head.weight, std=0.02)
+        nn.init.zeros_(self.match_head.bias)
+        self.temperature = nn.Parameter(torch.tensor(config.temperature))
+        widths = {"image": config.embedding, "text": config.embedding}
+        self.queue = FeatureQueue(config.queue, widths, ids=("image_id", "text_id"))
+
+    def copy_twin(self) -> None:
+        """Make the twin equal to the student: after weights were loaded from elsewhere."""
+        copy_weights([self.twin], [self.student])
+
+    # Section 3.1: the encoders, and what a trained model can be asked.
+
+    def encode_image(self, images: Tensor) -> Encoded:
+        """(B, 3, H, W) normalised pixels -> embedding (B, D), tokens (B, N, W)."""
+        return Encoded(*self.student.encode_image(images))
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:
+        """(B, L) token ids -> embedding (B, D), tokens (B, L, W) of the lower half."""
+        return Encoded(*self.student.encode_text(ids, mask), mask, ids)
+
+    def match(self, image: Encoded, text: Encoded) -> Tensor:
+        """(B,) log-odds that picture i and text i are a pair: the two logits' difference."""
+        assert image.tokens is not None and text.tokens is not None
+        logits = self._match(image.tokens, text.tokens, text.mask)
+        return logits[:, 1] - logits[:, 0]
+
+    def fill_mask(self, image: Encoded | None, ids: Tensor, mask: Tensor, at: Tensor) -> Tensor:
+        """(P, V) logits of the words at `at`, with the picture or, without its attention, from the words alone."""
+        _, tokens = self.student.encode_text(ids, mask)
+        return self.student.guess(tokens, mask, None if image is None else image.tokens, at)
+
+    def _match(self, image: Tensor, text: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, 2) logits, no and yes, from the fused class token."""
+        first = torch.zeros(len(text), dtype=torch.int64, device=text.device)
+        return self.match_head(self.student.fusion(text, mask, image, at=first)[:, 0])  # type: ignore[no-any-return]
+
+    # Schedules.
+
+    def alpha(self, step: Step) -> float:
+        """Weight of the twin's targets: rises from 0 to the configured value (section 3.5)."""
+        ramp = self.config.alpha_ramp
+        return self.config.alpha * (min(1.0, step.progress / ramp) if ramp > 0 else 1.0)
+
+    def hardness(self, step: Step) -> float:
+        """Share of the negatives that are drawn by similarity."""
+        start, stop = self.config.hard_from, self.config.hard_until
+        risen = 1.0 if step.progress >= stop else max(0.0, (step.progress - start) / (stop - start))
+        return self.config.hardness * risen
+
+    def aligning(self, step: Step) -> bool:
+        """Whether training is still in its contrastive beginning."""
+        return step.progress < self.config.align
+
+    # Section 3.2: the training step.
+
+    def encode(self, batch: Batch, step: Step) -> Reps:
+        """The student's features and tokens, and the twin's: each picture is read once by either."""
+        assert batch.images is not None and batch.text is not None and batch.text_mask is not None
+        fusing = not self.aligning(step)
+        ids, mask = batch.text, batch.text_mask
+        if fusing:
+            if batch.masked_text is None:
+                raise ValueError(
+                    "ALBEF guesses masked words and the batch has none; set the recipe's masking.ratio above 0"
+                )
+            # The text as it is, and with words masked, in one pass of the lower half.
+            ids, mask = torch.cat([ids, batch.masked_text]), torch.cat([mask, mask])
+        reps: dict[str, Tensor] = {}
+        reps["image"], reps["image_tokens"] = self.student.encode_image(batch.images)
+        text, tokens = self.student.encode_text(ids, mask)
+        rows = len(batch.text)
+        reps["text"], reps["text_tokens"], reps["masked_tokens"] = text[:rows], tokens[:rows], tokens[rows:]
+        with torch.no_grad():
+            reps["twin_image"], twin_images = self.twin.encode_image(batch.images)
+            reps["twin_text"], _ = self.twin.encode_text(batch.text, batch.text_mask)
+            if fusing and self.alpha(step) > 0:
+                assert batch.masked_text is not None
+                reps["twin_image_tokens"] = twin_images
+                _, reps["twin_masked_tokens"] = self.twin.encode_text(batch.masked_text, batch.text_mask)
+        return reps
+
+    def mine(self, reps: Reps, batch: Batch, world: World, step: Step) -> Pairs:
+        """Hard negatives from this rank's batch, by the student's similarity (section 3.2)."""
+        similarity = reps["image"] @ reps["text"].T / self.temperature
+        negatives = hard_negatives(similarity, Same(batch.image_id, batch.text_id), self.hardness(step))
+        return {
+            "text_of_image": negatives.text_of_image,
+            "image_of_text": negatives.image_of_text,
+            "found": negatives.found,
+        }
+
+    def losses(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
+        """ITC among the twin's features; over the fused tokens ITM and MLM."""
+        alpha = self.alpha(step)
+        fresh = {name: world.gather(reps[f"twin_{name}"], "none") for name in ("image", "text")}
+        for name, ids in (("image_id", batch.image_id), ("text_id", batch.text_id)):
+            assert ids is not None
+            fresh[name] = world.gather(ids, "none")
+        queued = self.queue.read()
+        candidates = Candidates(**{name: torch.cat([fresh[name], queued[name]]) for name in fresh})
+        aligned = itc(reps["image"], reps["text"], 1.0 / self.temperature, world, candidates=candidates, soft=alpha)
+        terms = {"itc": Term(aligned.loss, chance=aligned.chance, formula=aligned.formula)}
+        report = {
+            "temperature": self.temperature.detach(),
+            "image_to_text_accuracy": aligned.image_to_text_accuracy,
+            "text_to_image_accuracy": aligned.text_to_image_accuracy,
+            "alpha": torch.tensor(alpha),
+            "twin_gap": gap([self.twin], [self.student]),
+            **dict(self._queue_health(reps, queued["text"])),
+        }
+        if not self.aligning(step):
+            matched, guessed = self._fused(reps, pairs, batch, alpha)
+            terms["itm"] = Term(matched.loss, chance=matched.chance, formula=matched.formula)
+            terms["mlm"] = Term(guessed.loss, chance=guessed.chance, formula=guessed.formula)
+            report |= {
+                "itm_accuracy": matched.accuracy,
+                "match_positive": matched.positive,
+                "match_negative": matched.negative,
+                "mlm_accuracy": guessed.accuracy,
+                "hardness": torch.tensor(self.hardness(step)),
+                **_negative_health(reps, pairs),
+            }
+        features = {"image": reps["image"].detach(), "text": reps["text"].detach()}
+        return Losses(terms, report=report, updates=fresh, features=features)
+
+    def _fused(self, reps: Reps, pairs: Pairs, batch: Batch, alpha: float) -> tuple[ItmResult, MlmResult]:
+        """Equations 4, 5 and 7. The fused half is run over 3B rows for ITM and B rows for MLM; the towers are not."""
+        assert batch.text is not None and batch.text_mask is not None and batch.masked is not None
+        images, texts, mask = reps["image_tokens"], reps["text_tokens"], batch.text_mask
+        wrong_text, wrong_image = pairs["text_of_image"], pairs["image_of_text"]
+        logits = self._match(
+            torch.cat([images, images, images[wrong_image]]),
+            torch.cat([texts, texts[wrong_text], texts]),
+            torch.cat([mask, mask[wrong_text], mask]),
+        )
+        matched = itm(logits, pairs["found"])
+
+        at = batch.masked
+        teacher = None
+        if alpha > 0:
+            with torch.no_grad():
+                teacher = self.twin.guess(reps["twin_masked_tokens"], mask, reps["twin_image_tokens"], at)
+        guesses = self.student.guess(reps["masked_tokens"], mask, images, at)
+        return matched, mlm(guesses, batch.text[at], teacher, alpha)
+
+    @torch.no_grad()
+    def after_step(self, step: Step, updates: Mapping[str, Tensor]) -> None:
+        """Section 3.2 and 3.4: the temperature's bounds, the twin's step, the queue's new rows."""
+        self.temperature.clamp_(*self.config.temperature_bounds)
+        follow([self.twin], [self.student], self.config.momentum)
+        self.queue.push(updates)
+
+    # What the doctor watches.
+
+    @torch.no_grad()
+    def _queue_health(self, reps: Reps, queued: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """How well the twin and its queue keep up with the student, from numbers that are there anyway."""
+        image, fresh = reps["image"], reps["twin_text"]
+        best = (reps["twin_image"] @ fresh.T).argmax(1)
+        yield "twin_accuracy", (best == torch.arange(len(best), device=best.device)).float().mean()
+        if len(queued):
+            # Fresh and queued candidates are of one kind unless the queue is stale: their mean cosines then agree.
+            here = image @ fresh.T
+            apart = (here.mean() - (image.mean(0) * queued.mean(0)).sum()).abs()
+            yield "queue_gap", apart / here.std().clamp(min=1e-6)
+            yield "queue_age", torch.tensor(len(queued) / len(image))
+
+
+@torch.no_grad()
+def _negative_health(reps: Reps, pairs: Pairs) -> dict[str, Tensor]:
+    """How hard the mined negatives are: cosines of pairs, of negatives, and of any two rows."""
+    similarity = reps["image"] @ reps["text"].T
+    row = torch.arange(len(similarity), device=similarity.device)
+    own = similarity.diagonal()
+    wrong_text, wrong_image = similarity[row, pairs["text_of_image"]], similarity[pairs["image_of_text"], row]
+    others = max(1, len(similarity) * (len(similarity) - 1))
+    return {
+        "positive_cosine": own.mean(),
+        "negative_cosine": 0.5 * (wrong_text.mean() + wrong_image.mean()),
+        "random_cosine": (similarity.sum() - own.sum()) / others,
+        "negatives_above": 0.5 * ((wrong_text > own).float().mean() + (wrong_image > own).float().mean()),
+    }

@@ -1,0 +1,67 @@
+"""A momentum twin: a copy of a part of the model that follows it by an exponential moving average.
+
+He et al., Momentum Contrast, 2020, arXiv 1911.05722, equation 2; Li et al., ALBEF, 2021, arXiv 2107.07651, section 3.4.
+After an optimiser step, with theta the student's parameters,
+
+    theta_m <- m theta_m + (1 - m) theta
+
+Papers whose code updates the twin *before* its forward pass compute the same sequence: what is moved after step t is what
+step t + 1 sees.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["copy_weights", "follow", "gap", "twin_of"]
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def twin_of(part: M) -> M:
+    """A copy of a part that no gradient reaches; its parameters are in the model's state, not in the optimiser's."""
+    return copy.deepcopy(part).requires_grad_(False)
+
+
+@torch.no_grad()
+def follow(twins: Iterable[nn.Module], students: Iterable[nn.Module], momentum: float) -> None:
+    """Move each twin towards its student; buffers (running statistics) are copied.
+
+    Args:
+        twins, students: in the same order.
+        momentum: m in [0, 1]; 1 leaves the twin where it is, 0 copies.
+
+    Raises:
+        ValueError: if m is out of range.
+    """
+    if not 0.0 <= momentum <= 1.0:
+        raise ValueError(f"momentum is {momentum}; expected a number from 0 to 1")
+    own: list[Tensor] = []
+    towards: list[Tensor] = []
+    for twin, student in zip(twins, students, strict=True):
+        own += list(twin.parameters())
+        towards += list(student.parameters())
+        for kept, live in zip(twin.buffers(), student.buffers(), strict=True):
+            kept.copy_(live)
+    # One fused pass over all tensors instead of one per tensor.
+    torch._foreach_lerp_(own, towards, 1.0 - momentum)
+
+
+def copy_weights(twins: Iterable[nn.Module], students: Iterable[nn.Module]) -> None:
+    """Make each twin equal to its student, bit for bit: at the start, and after weights were loaded."""
+    for twin, student in zip(twins, students, strict=True):
+        twin.load_state_dict(student.state_dict())
+
+
+@torch.no_grad()
+def gap(twins: Iterable[nn.Module], students: Iterable[nn.Module]) -> Tensor:
+    """||theta - theta_m|| / ||theta|| over all parameters: how far the twins are behind, as a scalar."""
+    own: list[Tensor] = [tensor for twin in twins for tensor in twin.parameters()]
+    live: list[Tensor] = [tensor for student in students for tensor in student.parameters()]
+    apart = torch.stack(torch._foreach_norm(torch._foreach_sub(live, own))).norm()
+    return apart / torch.stack(torch._foreach_norm(live)).norm().clamp(min=1e-12)

@@ -24,6 +24,7 @@ __all__ = [
     "FillsMask",
     "LacksAbility",
     "Matches",
+    "ShowsAttention",
     "abilities_of",
     "require",
 ]
@@ -76,6 +77,14 @@ class Matches(Protocol):
 
 
 @runtime_checkable
+class ShowsAttention(Protocol):
+    """Where a text's tokens look in the picture while the two are matched."""
+
+    def match_with_maps(self, image: Encoded, text: Encoded) -> tuple[Tensor, list[Tensor]]:
+        """As `match`, and per fused block (B, heads, L, N) attention of text tokens over the picture's tokens, in the graph."""
+
+
+@runtime_checkable
 class FillsMask(Protocol):
     """Guesses masked words of a text, seeing the picture."""
 
@@ -97,6 +106,7 @@ ABILITIES: dict[str, type] = {
     "encode_image": EncodesImages,
     "encode_text": EncodesText,
     "match": Matches,
+    "match_with_maps": ShowsAttention,
     "fill_mask": FillsMask,
 }
 

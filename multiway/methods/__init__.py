@@ -11,6 +11,7 @@ from multiway.methods.method import Method
 
 METHODS: dict[str, str] = {
     "albef": "multiway.methods.albef:Albef",
+    "bert": "multiway.methods.bert:Bert",
     "clip": "multiway.methods.clip:Clip",
 }
 

@@ -197,6 +197,17 @@ class Albef(Method):
         logits = self._match(image.tokens, text.tokens, text.mask)
         return logits[:, 1] - logits[:, 0]
 
+    def match_with_maps(self, image: Encoded, text: Encoded) -> tuple[Tensor, list[Tensor]]:
+        """`match`, and the cross-attention it came from: per fused block (B, heads, L, N), of tokens over picture tokens.
+
+        The maps are part of the graph, so that the log-odds can be differentiated by them (Grad-CAM, section 5.3).
+        """
+        assert image.tokens is not None and text.tokens is not None
+        record: dict[str, Tensor] = {}
+        fused = self.student.fusion(text.tokens, text.mask, image.tokens, record=record)
+        logits = self.match_head(fused[:, 0])
+        return logits[:, 1] - logits[:, 0], [record[f"blocks.{i}.cross"] for i in range(self.config.fusion_layers)]
+
     def fill_mask(self, image: Encoded | None, ids: Tensor, mask: Tensor, at: Tensor) -> Tensor:
         """(P, V) logits of the words at `at`, with the picture or, without its attention, from the words alone."""
         _, tokens = self.student.encode_text(ids, mask)
@@ -272,7 +283,11 @@ class Albef(Method):
         queued = self.queue.read()
         candidates = Candidates(**{name: torch.cat([fresh[name], queued[name]]) for name in fresh})
         aligned = itc(reps["image"], reps["text"], 1.0 / self.temperature, world, candidates=candidates, soft=alpha)
-        terms = {"itc": Term(aligned.loss, chance=aligned.chance, formula=aligned.formula)}
+        contrast = aligned.loss
+        if self.aligning(step) and world.size > 1:
+            # DDP waits for the gradient of every parameter; those of the fused half are zero for now.
+            contrast = contrast + 0.0 * torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()
+        terms = {"itc": Term(contrast, chance=aligned.chance, formula=aligned.formula)}
         report = {
             "temperature": self.temperature.detach(),
             "image_to_text_accuracy": aligned.image_to_text_accuracy,
@@ -329,8 +344,10 @@ class Albef(Method):
     def _queue_health(self, reps: Reps, queued: Tensor) -> Iterator[tuple[str, Tensor]]:
         """How well the twin and its queue keep up with the student, from numbers that are there anyway."""
         image, fresh = reps["image"], reps["twin_text"]
-        best = (reps["twin_image"] @ fresh.T).argmax(1)
-        yield "twin_accuracy", (best == torch.arange(len(best), device=best.device)).float().mean()
+        row = torch.arange(len(image), device=image.device)
+        # Both among this batch's captions, so that they can be compared.
+        yield "student_accuracy", ((image @ reps["text"].T).argmax(1) == row).float().mean()
+        yield "twin_accuracy", ((reps["twin_image"] @ fresh.T).argmax(1) == row).float().mean()
         if len(queued):
             # Fresh and queued candidates are of one kind unless the queue is stale: their mean cosines then agree.
             here = image @ fresh.T

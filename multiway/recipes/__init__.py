@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 RECIPES: dict[str, str] = {
     "albef": "multiway.recipes.albef:albef",
+    "bert": "multiway.recipes.bert:bert",
     "clip": "multiway.recipes.clip:clip",
 }
 

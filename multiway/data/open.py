@@ -1,6 +1,7 @@
 """From what the command line says to a source: `name[:path][@split][*weight]`.
 
 emoji@composition        a bundled set, one of its splits
+scenes:hard,swap=0.4     a bundled world with options, see `data/scenes/options.py`
 captions.jsonl           a caption file (JSON Lines, JSON, CSV, TSV, Parquet)
 pictures/@val            a folder of pictures with captions beside them, or classes as sub-folders
 'shards/{000..099}.tar'  WebDataset shards
@@ -29,26 +30,41 @@ ALL = "all"
 BUNDLED: dict[str, str] = {
     "emoji": "3,600 emoji pictures with their names",
     "digits": "1,797 handwritten digits of 8 x 8 pixels",
+    "scenes": "drawn shapes with captions, endless; scenes:easy, scenes:hard and further options",
 }
 """Data that come with multiway, and a line on each."""
 
 
-def _emoji(split: str) -> Source:
+def _emoji(split: str, options: str) -> Source:
     from multiway.data.emoji import Emoji
 
+    _no_options("emoji", options)
     return Emoji.open(split)
 
 
-def _digits(split: str) -> Source:
+def _digits(split: str, options: str) -> Source:
     from multiway.data.digits import Digits
 
+    _no_options("digits", options)
     return Digits.open(split)
 
 
-# How each bundled set is opened, and its splits.
-_OPENERS: dict[str, tuple[Callable[[str], Source], tuple[str, ...]]] = {
+def _scenes(split: str, options: str) -> Source:
+    from multiway.data.scenes.source import Scenes
+
+    return Scenes.open(split, options)
+
+
+def _no_options(name: str, options: str) -> None:
+    if options:
+        raise DataError(f"{name}:{options}: {name} takes nothing after the colon; write {name}")
+
+
+# How each bundled set is opened, by split and what stands after the colon; and its splits.
+_OPENERS: dict[str, tuple[Callable[[str, str], Source], tuple[str, ...]]] = {
     "emoji": (_emoji, ("train", "random", "composition", "concept")),
     "digits": (_digits, ("train", "test")),
+    "scenes": (_scenes, ("train", "val", "test")),
 }
 
 # Parts of a split that are worth a figure of their own; `all` does not count them again.
@@ -152,9 +168,9 @@ def open_source(
     if parsed.name in _OPENERS:
         opener, known = _OPENERS[parsed.name]
         if split in (*known, *_SUBSETS.get(parsed.name, ())):
-            return opener(split)
+            return opener(split, parsed.path)
         if split == ALL:
-            return Joined(parsed.name, ALL, [opener(each) for each in known])
+            return Joined(parsed.name, ALL, [opener(each, parsed.path) for each in known])
         raise _no_split(parsed.name, split, (*known, *subsets_of(parsed.name)))
     found: dict[str, Source] = dict(_read(parsed, images, image_column, caption_column))
     if split in found:
@@ -177,7 +193,7 @@ def open_splits(
         return [open_source(spec, images, "", image_column, caption_column)]
     if parsed.name in _OPENERS:
         opener, known = _OPENERS[parsed.name]
-        return [opener(split) for split in known]
+        return [opener(split, parsed.path) for split in known]
     return list(_read(parsed, images, image_column, caption_column).values())
 
 

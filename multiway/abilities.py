@@ -48,8 +48,40 @@ class Encoded:
 
     @staticmethod
     def cat(parts: Sequence[Encoded]) -> Encoded:
-        """The embeddings of several batches, one after another; tokens are dropped (their lengths differ)."""
-        return Encoded(torch.cat([part.embedding for part in parts]))
+        """Several batches, one after another. Tokens of texts are padded to the longest, and masked there."""
+        embedding = torch.cat([part.embedding for part in parts])
+        if any(part.tokens is None for part in parts):
+            return Encoded(embedding)
+        length = max(part.tokens.shape[1] for part in parts if part.tokens is not None)
+
+        def join(name: str, empty: float) -> Tensor | None:
+            tensors = [getattr(part, name) for part in parts]
+            if any(tensor is None for tensor in tensors):
+                return None
+            longest = [t.new_full((len(t), length - t.shape[1], *t.shape[2:]), empty) for t in tensors]
+            return torch.cat([torch.cat([t, more], 1) for t, more in zip(tensors, longest, strict=True)])
+
+        return Encoded(embedding, join("tokens", 0), join("mask", False), join("ids", 0))
+
+    def rows(self, index: Tensor) -> Encoded:
+        """The rows numbered by `index` (n,), repeated as often as they occur in it.
+
+        Texts are cut to the longest of them, so that a batch of short texts computes nothing for long ones.
+        """
+        mask = None if self.mask is None else self.mask[index]
+        stop = None if mask is None else int(mask.sum(1).max()) if len(index) else 0
+
+        def pick(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[index][:, :stop]
+
+        return Encoded(
+            self.embedding[index], pick(self.tokens), None if mask is None else mask[:, :stop], pick(self.ids)
+        )
+
+    def to(self, device: torch.device | str) -> Encoded:
+        """The same on another device."""
+        tokens, mask, ids = (None if t is None else t.to(device) for t in (self.tokens, self.mask, self.ids))
+        return Encoded(self.embedding.to(device), tokens, mask, ids)
 
 
 @runtime_checkable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal
 
 import tyro
@@ -13,7 +13,7 @@ from multiway.config import ConfigError
 from multiway.data.open import open_source
 from multiway.engine.device import choose_device
 from multiway.hub.load import load
-from multiway.tasks import TASKS
+from multiway.tasks import TASKS, Task
 
 __all__ = ["Evaluate", "run"]
 
@@ -28,6 +28,8 @@ class Evaluate:
         data: `name[:path][@split]`, a caption file, a folder or a pattern of shards.
         images: folder that a caption file's paths are relative to.
         image_column, caption_column: of a caption file, where their names are unusual.
+        top: of `rerank`: items per query that the fused encoder scores again.
+        ks: of the retrieval tasks: the k of R@k.
         device: `cpu`, `cuda`, or `auto`.
         precision: of the arithmetic; `bf16` is quicker where the machine has it.
         json: print one JSON object instead of a table.
@@ -39,6 +41,8 @@ class Evaluate:
     images: str = ""
     image_column: str = ""
     caption_column: str = ""
+    top: int | None = None
+    ks: tuple[int, ...] = ()
     device: str = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
     json: bool = False
@@ -51,9 +55,22 @@ def run(args: list[str]) -> int:
         raise ConfigError(f"there is no task {asked.task!r}; there are: {', '.join(TASKS)}")
     model = load(asked.model, str(choose_device(asked.device)), asked.precision)
     source = open_source(asked.data, asked.images, "test", asked.image_column or None, asked.caption_column or None)
-    result = TASKS[asked.task].run(model, source)
+    result = _with_options(TASKS[asked.task], asked).run(model, source)
     if asked.json:
         print_json(result.to_json())
     else:
         print_result(result, Console())
     return 0
+
+
+def _with_options(task: Task, asked: Evaluate) -> Task:
+    """The task with the options that were given; one that it does not have is refused."""
+    given = {name: value for name, value in (("top", asked.top), ("ks", asked.ks)) if value not in (None, ())}
+    known = {each.name for each in fields(task)}  # type: ignore[arg-type]
+    for name in given:
+        if name not in known:
+            able = [other for other, one in TASKS.items() if name in {each.name for each in fields(one)}]  # type: ignore[arg-type]
+            raise ConfigError(f"task `{asked.task}` has no option --{name}; tasks that have it: {', '.join(able)}")
+    if any(k < 1 for k in asked.ks) or (asked.top is not None and asked.top < 1):
+        raise ConfigError(f"--top and --ks count from 1; given --top {asked.top} and --ks {asked.ks}")
+    return replace(task, **given)  # type: ignore[type-var]

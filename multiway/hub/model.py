@@ -21,7 +21,7 @@ Picture = Image.Image | str | Path
 
 
 class Model:
-    """Pictures and strings in, embeddings out.
+    """Pictures and strings in; embeddings, matches and guesses out.
 
     Args:
         method: in evaluation mode from here on.
@@ -50,11 +50,12 @@ class Model:
         """Names of what this model can be asked to do."""
         return abilities_of(self.method)
 
-    def encode_image(self, images: Sequence[Picture] | Tensor) -> Encoded:
+    def encode_image(self, images: Sequence[Picture] | Tensor, tokens: bool = False) -> Encoded:
         """Embeddings of pictures.
 
         Args:
             images: Pillow pictures, paths, or (B, 3, H, W) normalised pixels.
+            tokens: keep the token features too, for `match`; they take N x W numbers a picture instead of D.
 
         Returns:
             `Encoded` with (B, D) unit vectors on the CPU.
@@ -69,7 +70,7 @@ class Model:
         if isinstance(images, Tensor):
             if images.ndim != 4 or images.shape[1] != 3:
                 raise ValueError(f"pixels have shape {tuple(images.shape)}; expected (B, 3, H, W)")
-            return self._in_batches(len(images), lambda rows: encode(images[rows].to(self.device)))
+            return self._in_batches(len(images), lambda rows: encode(images[rows].to(self.device)), tokens)
         if isinstance(images, str | Path | Image.Image):
             raise TypeError(f"encode_image takes a list of pictures; given one, {images!r}: write it in brackets")
 
@@ -80,10 +81,10 @@ class Model:
             ]
             return self.processor.images(some)
 
-        return self._in_batches(len(images), lambda rows: encode(draw(rows).to(self.device)))
+        return self._in_batches(len(images), lambda rows: encode(draw(rows).to(self.device)), tokens)
 
-    def encode_text(self, texts: Sequence[str]) -> Encoded:
-        """Embeddings of strings: `Encoded` with (B, D) unit vectors on the CPU.
+    def encode_text(self, texts: Sequence[str], tokens: bool = False) -> Encoded:
+        """Embeddings of strings: `Encoded` with (B, D) unit vectors on the CPU, and with `tokens` their token features.
 
         Equal strings are encoded once, and strings of like length together, so that little is computed for padding.
         """
@@ -93,22 +94,70 @@ class Model:
         distinct = sorted(set(texts), key=lambda text: (len(text), text))
 
         def encode(rows: slice) -> Encoded:
-            tokens = self.processor.texts(distinct[rows])
-            return self.method.encode_text(tokens.ids.to(self.device), tokens.mask.to(self.device))  # type: ignore[operator, no-any-return]
+            words = self.processor.texts(distinct[rows])
+            return self.method.encode_text(words.ids.to(self.device), words.mask.to(self.device))  # type: ignore[operator, no-any-return]
 
-        encoded = self._in_batches(len(distinct), encode)
+        encoded = self._in_batches(len(distinct), encode, tokens)
         place = {text: row for row, text in enumerate(distinct)}
-        return Encoded(encoded.embedding[torch.tensor([place[text] for text in texts], dtype=torch.int64)])
+        return encoded.rows(torch.tensor([place[text] for text in texts], dtype=torch.int64))
 
     @torch.inference_mode()
-    def _in_batches(self, count: int, encode: Callable[[slice], Encoded]) -> Encoded:
+    def match(self, image: Encoded, text: Encoded) -> Tensor:
+        """Log-odds that picture i and text i are a pair: (B,) float32 on the CPU.
+
+        Args:
+            image, text: what `encode_image` and `encode_text` gave with `tokens=True`, `rows` of them as pairs.
+
+        Raises:
+            LacksAbility: if the method has no fused encoder.
+            ValueError: if tokens were not kept, or the numbers of rows differ.
+        """
+        require(self.method, ("match",), "match")
+        if image.tokens is None or text.tokens is None or len(image.embedding) != len(text.embedding):
+            raise ValueError(
+                f"match takes as many pictures as texts, encoded with tokens=True; given {len(image.embedding)} and "
+                f"{len(text.embedding)}, tokens kept: {image.tokens is not None} and {text.tokens is not None}"
+            )
+        match: Callable[[Encoded, Encoded], Tensor] = self.method.match  # type: ignore[assignment]
+        parts = [torch.empty(0)]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            for start in range(0, len(image.embedding), self.batch):
+                some = torch.arange(start, min(start + self.batch, len(image.embedding)))
+                parts.append(match(image.rows(some).to(self.device), text.rows(some).to(self.device)).float().cpu())
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def fill_mask(self, images: Encoded | None, ids: Tensor, mask: Tensor, at: Tensor) -> Tensor:
+        """Logits of masked words: (P, V) float32 on the CPU; see `abilities.FillsMask`.
+
+        Args:
+            images: what `encode_image` gave with `tokens=True`, a row for each text; None leaves the picture out.
+            ids, mask, at: (B, L).
+        """
+        require(self.method, ("fill_mask",), "fill_mask")
+        fill: Callable[..., Tensor] = self.method.fill_mask  # type: ignore[assignment]
+        parts = []
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            for start in range(0, len(ids), self.batch):
+                rows = slice(start, start + self.batch)
+                some = None
+                if images is not None:
+                    some = images.rows(torch.arange(start, min(start + self.batch, len(ids)))).to(self.device)
+                texts = [tensor[rows].to(self.device) for tensor in (ids, mask, at)]
+                parts.append(fill(some, *texts).float().cpu())
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def _in_batches(self, count: int, encode: Callable[[slice], Encoded], tokens: bool = False) -> Encoded:
         if count == 0:
             raise ValueError("nothing to encode: the list is empty")
         parts = []
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             for start in range(0, count, self.batch):
                 encoded = encode(slice(start, min(count, start + self.batch)))
-                parts.append(Encoded(encoded.embedding.float().cpu()))
+                embedding = encoded.embedding.float()
+                kept = Encoded(embedding, encoded.tokens, encoded.mask, encoded.ids) if tokens else Encoded(embedding)
+                parts.append(kept.to("cpu"))
         return Encoded.cat(parts)
 
     def describe(self) -> dict[str, Any]:

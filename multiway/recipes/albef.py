@@ -41,12 +41,12 @@ def albef(preset: str = "tiny") -> AlbefRecipe:
     method = AlbefConfig.preset(preset)
     if preset == "tiny":
         return AlbefRecipe(
-            settings=Settings(steps=1050, batch=128, lr=1e-3, optimiser=OptimiserSpec(weight_decay=0.05, warmup=0.05)),
+            settings=Settings(steps=2400, batch=64, lr=1e-3, optimiser=OptimiserSpec(weight_decay=0.05, warmup=0.05)),
             preset=preset,
             data="scenes",
             view=ViewSpec(size=method.image.size, crop="squash"),
             tokenizer=TokenizerSpec(vocabulary=512, context=40),
-            masking=Masking(ratio=0.15, least=1),
+            masking=Masking(ratio=0.3, least=1),
             method=method,
         )
     optimiser = OptimiserSpec(weight_decay=0.02, betas=(0.9, 0.999), epsilon=1e-8, warmup=2000, floor=0.1, clip=0.0)

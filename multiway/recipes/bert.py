@@ -41,13 +41,13 @@ def bert(preset: str = "tiny") -> BertRecipe:
     method = BertConfig.preset(preset)
     if preset == "tiny":
         return BertRecipe(
-            settings=Settings(steps=1050, batch=128, lr=1e-3, optimiser=OptimiserSpec(weight_decay=0.05, warmup=0.05)),
+            settings=Settings(steps=2400, batch=64, lr=1e-3, optimiser=OptimiserSpec(weight_decay=0.05, warmup=0.05)),
             preset=preset,
             data="scenes",
             # Captions come with pictures here; they are drawn as small as can be, and not looked at.
             view=ViewSpec(size=8, crop="squash"),
             tokenizer=TokenizerSpec(vocabulary=512, context=40),
-            masking=Masking(ratio=0.15, least=1),
+            masking=Masking(ratio=0.3, least=1),
             method=method,
         )
     optimiser = OptimiserSpec(weight_decay=0.01, betas=(0.9, 0.999), warmup=10_000, decay="linear")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from multiway.tasks.masked_words import MaskedWords
+from multiway.tasks.matching import Matching
+from multiway.tasks.rerank import Rerank
 from multiway.tasks.retrieval import Retrieval
 from multiway.tasks.task import Metric, Result, Task
 from multiway.tasks.zeroshot import ZeroShot
@@ -9,4 +12,7 @@ from multiway.tasks.zeroshot import ZeroShot
 __all__ = ["TASKS", "Metric", "Result", "Task"]
 
 # Every task with its default settings, by the name the command line uses. A new task is one line here.
-TASKS: dict[str, Task] = {task.name: task for task in (Retrieval(), ZeroShot())}
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (Retrieval(), Rerank(), Rerank(name="fusion", top=0), Matching(), MaskedWords(), ZeroShot())
+}

@@ -8,13 +8,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from multiway.abilities import Encoded
 from multiway.data.source import Source
 
-__all__ = ["BadEmbedding", "embed_images", "embed_texts", "embed_texts_in_batches"]
+__all__ = ["BadEmbedding", "embed_images", "embed_texts", "embed_texts_in_batches", "encode_images", "encode_texts"]
 
 
 class BadEmbedding(ValueError):
     """A model returned embeddings from which no cosine can be computed."""
+
+
+@torch.no_grad()
+def encode_images(model: Any, source: Source, rows: Sequence[int], batch: int = 256) -> Encoded:
+    """As `embed_images`, with the token features kept for `match`, on the CPU."""
+    parts = []
+    for start in range(0, len(rows), batch):
+        pictures = [source.image(row) for row in rows[start : start + batch]]
+        encoded = model.encode_image(pictures, tokens=True)
+        _checked(encoded.embedding, len(pictures), "encode_image", start)
+        parts.append(encoded)
+    return Encoded.cat(parts)
+
+
+@torch.no_grad()
+def encode_texts(model: Any, texts: Sequence[str]) -> Encoded:
+    """As `embed_texts`, with the token features kept for `match`, on the CPU."""
+    encoded: Encoded = model.encode_text(list(texts), tokens=True)
+    _checked(encoded.embedding, len(texts), "encode_text", 0)
+    return encoded
 
 
 @torch.no_grad()

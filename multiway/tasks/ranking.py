@@ -7,7 +7,7 @@ exactly chance, instead of the 100 % that `score >= best` would grant it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-__all__ = ["Answers", "Ranking", "chance_of_hit", "chance_of_median_rank", "hit_probability", "rank"]
+__all__ = ["Answers", "Ranking", "chance_of_hit", "chance_of_median_rank", "hit_probability", "rank", "rank_scores"]
 
 # Products of identical float32 rows differ by up to about 3e-7 with their place in the matrix; they are ties.
 TIE = 1e-6
@@ -147,31 +147,43 @@ def rank(queries: Tensor, gallery: Tensor, answers: Answers, keep: int = 5) -> R
             f"given {tuple(queries.shape)} queries, {tuple(gallery.shape)} items and answers for {len(answers)} queries up to item "
             f"{answers.items.max()}; expected answers for every query, equal widths, and answers within the gallery"
         )
-    rows = max(1, _CHUNK // len(gallery))
+    return rank_scores(lambda rows: queries[rows] @ gallery.T, len(queries), len(gallery), answers, keep)
+
+
+@torch.no_grad()
+def rank_scores(
+    scores: Callable[[slice], Tensor], queries: int, gallery: int, answers: Answers, keep: int = 5
+) -> Ranking:
+    """Rank the whole gallery for every query by any score.
+
+    Args:
+        scores: for a slice of the queries, (rows, gallery) floats, higher is better; called once for each slice.
+        queries, gallery: how many there are.
+        answers: which items are right.
+        keep: how many of the best items to remember.
+    """
+    rows = max(1, _CHUNK // gallery)
     parts = [
-        _rank_chunk(queries[at : at + rows], at, gallery, answers, min(keep, len(gallery)))
-        for at in range(0, len(queries), rows)
+        _rank_chunk(scores(slice(at, min(at + rows, queries))), at, answers, min(keep, gallery))
+        for at in range(0, queries, rows)
     ]
     joined = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
-    return Ranking(len(gallery), *joined)
+    return Ranking(gallery, *joined)
 
 
-def _rank_chunk(queries: Tensor, first: int, gallery: Tensor, answers: Answers, keep: int) -> tuple[Tensor, ...]:
-    scores = queries @ gallery.T
-    device = scores.device
-    starts = answers.starts[first : first + len(queries) + 1]
+def _rank_chunk(scores: Tensor, first: int, answers: Answers, keep: int) -> tuple[Tensor, ...]:
+    device, queries = scores.device, len(scores)
+    starts = answers.starts[first : first + queries + 1]
     items = torch.from_numpy(answers.items[starts[0] : starts[-1]]).to(device)
-    owner = torch.arange(len(queries), device=device).repeat_interleave(torch.from_numpy(np.diff(starts)).to(device))
+    owner = torch.arange(queries, device=device).repeat_interleave(torch.from_numpy(np.diff(starts)).to(device))
     of_right = scores[owner, items]
-    best = torch.full((len(queries),), -torch.inf, dtype=scores.dtype, device=device).scatter_reduce(
+    best = torch.full((queries,), -torch.inf, dtype=scores.dtype, device=device).scatter_reduce(
         0, owner, of_right, "amax"
     )
     # Where several right answers are equally good, the first is the one that is shown.
     place = torch.arange(len(items), device=device)
     candidates = torch.where(of_right == best[owner], place, len(items))
-    shown = items[
-        torch.full_like(owner[:1], len(items)).repeat(len(queries)).scatter_reduce(0, owner, candidates, "amin")
-    ]
+    shown = items[torch.full_like(owner[:1], len(items)).repeat(queries).scatter_reduce(0, owner, candidates, "amin")]
     above = (scores > (best + TIE)[:, None]).sum(1)
     tied = (scores >= (best - TIE)[:, None]).sum(1) - above
     tied_right = torch.zeros_like(above).index_add_(0, owner, (of_right >= (best - TIE)[owner]).long())

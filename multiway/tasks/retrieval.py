@@ -18,7 +18,7 @@ exact: hypergeometric in each query's number of right answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -31,7 +31,7 @@ from multiway.tasks.embed import embed_images, embed_texts
 from multiway.tasks.ranking import Answers, Ranking, chance_of_hit, chance_of_median_rank, rank
 from multiway.tasks.task import Metric, Result, collect, require_rows
 
-__all__ = ["Gallery", "Retrieval", "RetrievalDetails"]
+__all__ = ["Gallery", "Retrieval", "RetrievalDetails", "Ways", "groups_of"]
 
 
 @dataclass(frozen=True)
@@ -125,28 +125,18 @@ class Retrieval:
             text_retrieval=rank(pictures, texts, gallery.texts_of),
             image_retrieval=rank(texts, pictures, gallery.pictures_of),
         )
-        return collect(self, source, self.metrics(details), details)
+        return collect(self, source, self.metrics(details, groups_of(source, gallery)), details)
 
-    def metrics(self, details: RetrievalDetails) -> Iterator[Metric]:
-        """All numbers, from the rankings."""
-        gallery = details.gallery
-        # A text that several pictures share is resampled with the first of them.
-        first_picture = gallery.pictures_of.items[gallery.pictures_of.starts[:-1]]
-        ways = [
-            _Way("text_retrieval", details.text_retrieval, gallery.texts_of, np.arange(len(gallery.rows))),
-            _Way("image_retrieval", details.image_retrieval, gallery.pictures_of, first_picture),
-        ]
+    def metrics(self, details: RetrievalDetails, groups: Sequence[str] = ()) -> Iterator[Metric]:
+        """All numbers, from the rankings; `groups` as `groups_of` gives them."""
         options = {"resamples": self.resamples, "seed": self.seed}
-        for way in ways:
-            for k in self.ks:
-                interval = statistics.mean(way.ranking.hits(k), way.units, **options)
-                yield Metric(f"{way.name}/R@{k}", *interval, n=len(way.ranking), chance=way.chance(k))
-            interval = statistics.median(way.ranking.rank, way.units, **options)
-            chance = chance_of_median_rank(way.answers, way.ranking.gallery)
-            yield Metric(f"{way.name}/median_rank", *interval, n=len(way.ranking), chance=chance)
-        both = statistics.joint_mean([way.ranking.hits(1) for way in ways], [way.units for way in ways], **options)
-        n = sum(len(way.ranking) for way in ways)
-        yield Metric("mean/R@1", *both, n=n, chance=float(np.mean([way.chance(1) for way in ways])))
+        yield from Ways.of(details).metrics(self.ks, options, groups)
+
+
+def groups_of(source: Source, gallery: Gallery) -> list[str]:
+    """The group of each picture (`Row.group`); empty where all are of one."""
+    groups = [source.row(row).group for row in gallery.rows]
+    return groups if len(set(groups)) > 1 else []
 
 
 @dataclass(frozen=True)
@@ -160,3 +150,38 @@ class _Way:
 
     def chance(self, k: int) -> float:
         return chance_of_hit(self.answers, self.ranking.gallery, k)
+
+
+@dataclass(frozen=True)
+class Ways:
+    """Both directions of retrieval, and all that is counted of them."""
+
+    both: tuple[_Way, _Way]
+
+    @classmethod
+    def of(cls, details: RetrievalDetails) -> Ways:
+        """From the rankings."""
+        gallery = details.gallery
+        # A text that several pictures share is resampled with the first of them.
+        first_picture = gallery.pictures_of.items[gallery.pictures_of.starts[:-1]]
+        there = _Way("text_retrieval", details.text_retrieval, gallery.texts_of, np.arange(len(gallery.rows)))
+        return cls((there, _Way("image_retrieval", details.image_retrieval, gallery.pictures_of, first_picture)))
+
+    def metrics(self, ks: tuple[int, ...], options: dict[str, int], groups: Sequence[str] = ()) -> Iterator[Metric]:
+        """R@k, median ranks and the mean R@1, then R@1 of each group of pictures."""
+        for way in self.both:
+            for k in ks:
+                interval = statistics.mean(way.ranking.hits(k), way.units, **options)
+                yield Metric(f"{way.name}/R@{k}", *interval, n=len(way.ranking), chance=way.chance(k))
+            interval = statistics.median(way.ranking.rank, way.units, **options)
+            chance = chance_of_median_rank(way.answers, way.ranking.gallery)
+            yield Metric(f"{way.name}/median_rank", *interval, n=len(way.ranking), chance=chance)
+        hits, units = [way.ranking.hits(1) for way in self.both], [way.units for way in self.both]
+        chance = float(np.mean([way.chance(1) for way in self.both]))
+        yield Metric("mean/R@1", *statistics.joint_mean(hits, units, **options), n=sum(map(len, hits)), chance=chance)
+        of = np.asarray(groups)
+        for group in sorted(set(groups)):
+            for way in self.both:
+                own = of[way.units] == group
+                interval = statistics.mean(way.ranking.hits(1)[own], way.units[own], **options)
+                yield Metric(f"{way.name}/R@1[{group}]", *interval, n=int(own.sum()), chance=way.chance(1))

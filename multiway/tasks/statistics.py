@@ -10,7 +10,7 @@ copied: every statistic here is a function of those counts, for all resamples at
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -78,8 +78,8 @@ def mean(
 
 
 def joint_mean(
-    parts: list[ArrayLike],
-    units: list[ArrayLike | None],
+    parts: Sequence[ArrayLike],
+    units: Sequence[ArrayLike | None],
     *,
     level: float = LEVEL,
     resamples: int = RESAMPLES,

@@ -9,7 +9,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 from multiway.abilities import Encoded
+from multiway.batch import ViewSpec
+from multiway.data.processor import Processor
 from multiway.data.source import Row
+from multiway.data.tokenizer import Tokenizer, TokenizerSpec
 
 
 class Shelf:
@@ -58,12 +61,29 @@ class Lookup:
         self.of_text = of_text
         self.texts: list[str] = []
 
-    def encode_image(self, images: Sequence[Image.Image]) -> Encoded:
-        return Encoded(F.normalize(torch.stack([self.of_image(number_of(image)) for image in images]), dim=1))
+    def encode_image(self, images: Sequence[Image.Image], tokens: bool = False) -> Encoded:
+        unit = F.normalize(torch.stack([self.of_image(number_of(image)) for image in images]), dim=1)
+        return Encoded(unit, unit[:, None] if tokens else None)
 
-    def encode_text(self, texts: Sequence[str]) -> Encoded:
+    def encode_text(self, texts: Sequence[str], tokens: bool = False) -> Encoded:
         self.texts += texts
-        return Encoded(F.normalize(torch.stack([self.of_text(text) for text in texts]), dim=1))
+        unit = F.normalize(torch.stack([self.of_text(text) for text in texts]), dim=1)
+        return Encoded(unit, unit[:, None] if tokens else None)
+
+
+class Fused(Lookup):
+    """The same, able to do all: it matches by cosine, and takes every masked token for the first of its vocabulary."""
+
+    def __init__(self, *lookups: Callable[..., torch.Tensor]) -> None:
+        super().__init__(*lookups)
+        words = Tokenizer.train(["text 1", "text 2"], TokenizerSpec(vocabulary=270, context=16))
+        self.processor = Processor(ViewSpec(size=4), words)
+
+    def match(self, image: Encoded, text: Encoded) -> torch.Tensor:
+        return (image.embedding * text.embedding).sum(1)
+
+    def fill_mask(self, image: Encoded | None, ids: torch.Tensor, mask: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+        return torch.eye(270)[torch.full((int(at.sum()),), 5)]
 
 
 def random_vector(seed: int, width: int = 8) -> torch.Tensor:
@@ -71,9 +91,9 @@ def random_vector(seed: int, width: int = 8) -> torch.Tensor:
     return torch.randn(width, generator=torch.Generator().manual_seed(seed))
 
 
-def random_model(width: int = 8) -> Lookup:
+def random_model(width: int = 8, kind: type[Lookup] = Lookup) -> Lookup:
     """Knows nothing: a fixed random vector for each picture and text."""
-    return Lookup(lambda i: random_vector(i, width), lambda text: random_vector(hash_of(text), width))
+    return kind(lambda i: random_vector(i, width), lambda text: random_vector(hash_of(text), width))
 
 
 def constant_model(width: int = 8) -> Lookup:

@@ -1,0 +1,156 @@
+"""Retrieval in two steps: the encoders propose, the fused encoder decides.
+
+Li et al., ALBEF, 2021, arXiv 2107.07651, section 4.1: the k items whose embeddings are nearest to the query are scored again,
+together with it, by image-text matching. With s the cosine, m the log-odds of `match` and T_k(q) the k nearest items,
+
+    score(q, g) = m(q, g) + mix s(q, g) / tau    for g in T_k(q), ranked before all others
+    score(q, g) = s(q, g)                        for the others, in their old order
+
+`mix` 0 is ALBEF's released code; BLIP's (Li et al., 2022, arXiv 2201.12086) adds the cosine, there with tau = 1. `top` 0 scores
+every pair, which is *full fusion*: N x M passes of the fused encoder where re-ranking takes k (N + M).
+
+Every picture and every text is encoded once, and a pair that both directions ask for is matched once. Pairs are matched in
+order of the text's length, so that little is computed for padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from multiway.abilities import Encoded, require
+from multiway.data.source import Source
+from multiway.tasks import statistics
+from multiway.tasks.embed import encode_images, encode_texts
+from multiway.tasks.ranking import Ranking, rank, rank_scores
+from multiway.tasks.retrieval import Gallery, RetrievalDetails, Ways, groups_of
+from multiway.tasks.task import Metric, Result, collect, require_rows
+
+__all__ = ["Rerank", "RerankDetails"]
+
+# Added to the score of re-ranked items: above any cosine, and exact in float64 beside log-odds.
+_FIRST = 1e6
+
+
+@dataclass(frozen=True)
+class RerankDetails:
+    """What became of each query before and after.
+
+    Attributes:
+        dual: by the encoders alone.
+        fused: after the fused encoder had its say.
+        encoded, matched: passes of the encoders and of the fused encoder.
+    """
+
+    dual: RetrievalDetails
+    fused: RetrievalDetails
+    encoded: int
+    matched: int
+
+
+@dataclass(frozen=True)
+class Rerank:
+    """Finds pictures and texts by cosine, then by matching.
+
+    Attributes:
+        task: `rerank`, or `fusion` for every pair.
+        top: k, items per query that are matched; 0 for all.
+        mix: weight of the cosine over `tau` in the score of matched items.
+        tau: temperature of the cosine in that score.
+        ks: the k of R@k.
+        batch: pictures decoded and encoded at a time.
+        resamples, seed: of the bootstrap.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("encode_image", "encode_text", "match")
+
+    name: str = "rerank"
+    top: int = 16
+    mix: float = 0.0
+    tau: float = 1.0
+    ks: tuple[int, ...] = (1, 5, 10, 16)
+    batch: int = 256
+    resamples: int = statistics.RESAMPLES
+    seed: int = 0
+
+    def run(self, model: Any, source: Source) -> Result:
+        """Encode everything once, rank both ways, match the best, rank again.
+
+        Raises:
+            LacksAbility: if the model has no fused encoder.
+            DataError: if the source has no rows.
+        """
+        require(model, self.needs, self.name)
+        require_rows(self.name, source)
+        gallery = Gallery.of(source)
+        pictures = encode_images(model, source, gallery.rows, self.batch)
+        texts = encode_texts(model, gallery.texts)
+        cosine = [(pictures.embedding, texts.embedding), (texts.embedding, pictures.embedding)]
+        answers = [gallery.texts_of, gallery.pictures_of]
+        nearest = [self._nearest(*pair) for pair in cosine]
+        odds, pairs = self._match(model, pictures, texts, *nearest)
+
+        def score(way: int, rows: slice) -> Tensor:
+            queries, items = cosine[way]
+            similarity = (queries[rows] @ items.T).double()
+            best = nearest[way][rows]
+            fused = odds[way][rows] + self.mix * similarity.gather(1, best) / self.tau
+            return similarity.scatter(1, best, fused + _FIRST)
+
+        ranked: list[Ranking] = []
+        for way in range(2):
+            sizes = (len(cosine[way][0]), len(cosine[way][1]))
+            ranked.append(rank_scores(lambda rows, way=way: score(way, rows), *sizes, answers[way]))  # type: ignore[misc]
+        dual = RetrievalDetails(gallery, *(rank(*cosine[way], answers[way]) for way in range(2)))
+        details = RerankDetails(
+            dual, RetrievalDetails(gallery, *ranked), len(pictures.embedding) + len(texts.embedding), pairs
+        )
+        return collect(self, source, self.metrics(details, source), details)
+
+    def _nearest(self, queries: Tensor, items: Tensor) -> Tensor:
+        """(Q, k) the items nearest to each query."""
+        k = min(self.top or len(items), len(items))
+        rows = max(1, (1 << 23) // len(items))
+        return torch.cat([(queries[at : at + rows] @ items.T).topk(k).indices for at in range(0, len(queries), rows)])
+
+    def _match(
+        self, model: Any, pictures: Encoded, texts: Encoded, texts_near: Tensor, pictures_near: Tensor
+    ) -> tuple[tuple[Tensor, Tensor], int]:
+        """Log-odds of both directions' candidates, shaped like them, and how many pairs were matched."""
+        count = len(texts.embedding)
+        asked = torch.cat(
+            [
+                (torch.arange(len(texts_near))[:, None] * count + texts_near).flatten(),
+                (pictures_near * count + torch.arange(count)[:, None]).flatten(),
+            ]
+        )
+        pair, place = asked.unique(return_inverse=True)
+        picture, text = pair // count, pair % count
+        lengths = texts.mask.sum(1) if texts.mask is not None else torch.zeros(count, dtype=torch.int64)
+        order = lengths[text].argsort(stable=True)
+        odds = torch.empty(len(pair), dtype=torch.float64)
+        step = 4096  # pairs whose tokens are laid out at a time
+        for start in range(0, len(order), step):
+            some = order[start : start + step]
+            odds[some] = model.match(pictures.rows(picture[some]), texts.rows(text[some])).double()
+        if not odds.isfinite().all():
+            raise ValueError(f"`match` returned nan or inf for {int((~odds.isfinite()).sum())} of {len(odds)} pairs")
+        both = odds[place].split([texts_near.numel(), pictures_near.numel()])
+        return (both[0].view_as(texts_near), both[1].view_as(pictures_near)), len(pair)
+
+    def metrics(self, details: RerankDetails, source: Source) -> Iterator[Metric]:
+        """Recall after and before, and the difference on the same queries."""
+        options = {"resamples": self.resamples, "seed": self.seed}
+        groups = groups_of(source, details.dual.gallery)
+        after, before = Ways.of(details.fused), Ways.of(details.dual)
+        yield from after.metrics(self.ks, options, groups)
+        for metric in before.metrics((1,), options):
+            if not metric.name.endswith("median_rank"):
+                yield Metric(f"dual/{metric.name}", metric.value, metric.low, metric.high, metric.n, metric.chance)
+        gained = [new.ranking.hits(1) - old.ranking.hits(1) for new, old in zip(after.both, before.both, strict=True)]
+        interval = statistics.joint_mean(gained, [way.units for way in after.both], **options)
+        yield Metric("mean/R@1_gain", *interval, n=sum(map(len, gained)), chance=0.0)

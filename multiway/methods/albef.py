@@ -213,10 +213,11 @@ class Albef(Method):
         _, tokens = self.student.encode_text(ids, mask)
         return self.student.guess(tokens, mask, None if image is None else image.tokens, at)
 
-    def _match(self, image: Tensor, text: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, 2) logits, no and yes, from the fused class token."""
+    def _match(self, image: Tensor, text: Tensor, mask: Tensor | None, rows: Tensor | None = None) -> Tensor:
+        """(B, 2) logits, no and yes, from the fused class token; `rows` says which picture belongs to each text."""
         first = torch.zeros(len(text), dtype=torch.int64, device=text.device)
-        return self.match_head(self.student.fusion(text, mask, image, at=first)[:, 0])  # type: ignore[no-any-return]
+        fused = self.student.fusion(text, mask, image, memory_rows=rows, at=first)
+        return self.match_head(fused[:, 0])  # type: ignore[no-any-return]
 
     # Schedules.
 
@@ -316,10 +317,13 @@ class Albef(Method):
         assert batch.text is not None and batch.text_mask is not None and batch.masked is not None
         images, texts, mask = reps["image_tokens"], reps["text_tokens"], batch.text_mask
         wrong_text, wrong_image = pairs["text_of_image"], pairs["image_of_text"]
+        own = torch.arange(len(images), device=images.device)
+        # Three texts look at each picture's tokens, on average; they are projected to keys and values once.
         logits = self._match(
-            torch.cat([images, images, images[wrong_image]]),
+            images,
             torch.cat([texts, texts[wrong_text], texts]),
             torch.cat([mask, mask[wrong_text], mask]),
+            torch.cat([own, own, wrong_image]),
         )
         matched = itm(logits, pairs["found"])
 

@@ -188,6 +188,7 @@ class Attention(nn.Module):
         memory: Tensor | None = None,
         visibility: Visibility = ALL_VISIBLE,
         *,
+        memory_rows: Tensor | None = None,
         at: Tensor | None = None,
         bias: Tensor | None = None,
         record: MutableMapping[str, Tensor] | None = None,
@@ -198,6 +199,8 @@ class Attention(nn.Module):
         Args:
             tokens: (B, N, W).
             memory: (B, M, memory_width), for attention over a memory only.
+            memory_rows: (B,) int64, for a memory of fewer rows than B: which of them each row looks at. Keys and values
+                are then projected once per memory, not once per row.
             visibility: what each of the N queries may look at.
             at: (B,) one position per row whose result is wanted: N is then 1 for the queries, and only keys and values
                 are computed for the other tokens. Self-attention only.
@@ -219,7 +222,10 @@ class Attention(nn.Module):
         if self.crosses:
             if memory is None:
                 raise ValueError("this attention looks at a memory, and none was given; pass memory=(B, M, width)")
-            projected = [(self.query(tokens), 1), (self.key_value(memory), 2)]
+            key_value = self.key_value(memory)
+            if memory_rows is not None:
+                key_value = key_value.index_select(0, memory_rows)
+            projected = [(self.query(tokens), 1), (key_value, 2)]
         elif at is None:
             projected = [(self.qkv(tokens), 3)]
         else:

@@ -170,6 +170,7 @@ class Block(nn.Module):
         visibility: Visibility = ALL_VISIBLE,
         memory_visibility: Visibility = ALL_VISIBLE,
         *,
+        memory_rows: Tensor | None = None,
         at: Tensor | None = None,
         bias: Tensor | None = None,
         record: MutableMapping[str, Tensor] | None = None,
@@ -180,6 +181,7 @@ class Block(nn.Module):
         Args:
             tokens: (B, N, W).
             memory: (B, M, cross_width).
+            memory_rows: (B,) which row of the memory each row attends to; see `Attention.forward`.
             visibility, memory_visibility: what the tokens may look at among themselves, and in the memory.
             at: (B,) the one position per row that is wanted; see `Attention.forward`.
             bias: added to the scores of self-attention.
@@ -197,7 +199,7 @@ class Block(nn.Module):
             cross = self.cross
 
             def consult(x: Tensor) -> Tensor:
-                return cross(x, memory, memory_visibility, record=record, path=f"{path}.cross")
+                return cross(x, memory, memory_visibility, memory_rows=memory_rows, record=record, path=f"{path}.cross")
 
             tokens = self._part(tokens, consult, self.cross_norm, self.cross_residual)
         return self._part(tokens, self.mlp, self.mlp_norm, self.mlp_residual)

@@ -34,6 +34,7 @@ class Transformer(nn.Module):
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
         *,
+        memory_rows: Tensor | None = None,
         at: Tensor | None = None,
         bias: Tensor | None = None,
         causal: bool | None = None,
@@ -46,6 +47,7 @@ class Transformer(nn.Module):
             mask: (B, N) bool, True at real tokens; None when all are.
             memory: (B, M, cross_width) for the blocks that attend to it.
             memory_mask: (B, M) bool.
+            memory_rows: (B,) int64, where the memory has other rows than the tokens: which of them each row attends to.
             at: (B,) the one position per row that is wanted. The last block then computes nothing else that the result
                 does not depend on, which saves most of it; the result is exactly the same.
             bias: added to the scores of self-attention in every block, broadcastable to (B, H, N, N).
@@ -61,6 +63,8 @@ class Transformer(nn.Module):
         visibility = Visibility.of(mask, tokens.shape[1], tokens.device, causal=causal)
         memory_visibility = ALL_VISIBLE
         if memory is not None:
+            if memory_mask is not None and memory_rows is not None:
+                memory_mask = memory_mask[memory_rows]
             memory_visibility = Visibility.of(memory_mask, memory.shape[1], memory.device)
         if record is not None:
             record["embedded"] = tokens
@@ -68,7 +72,7 @@ class Transformer(nn.Module):
         for index, block in enumerate(self.blocks):
             path = f"blocks.{index}"
             wanted = at if index == len(self.blocks) - 1 else None
-            run = partial(block, at=wanted, bias=bias, record=record, path=path)
+            run = partial(block, memory_rows=memory_rows, at=wanted, bias=bias, record=record, path=path)
             seen = (tokens, memory, visibility, memory_visibility)
             tokens = checkpoint(run, *seen, use_reentrant=False) if recompute else run(*seen)
             if record is not None:

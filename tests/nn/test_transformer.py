@@ -112,3 +112,22 @@ def test_bf16_autocast_stays_close_to_fp32():
         rounded = model(tokens)
     assert rounded.dtype == torch.float32  # the residual stream and its norms
     assert (rounded - exact).abs().max() < 0.05
+
+
+def test_rows_may_share_a_memory():
+    """Each row names its memory: as if the memories had been laid out row by row, and gradients sum over the sharers."""
+    torch.manual_seed(0)
+    config = TransformerConfig(width=16, layers=2, heads=2, cross_width=12)
+    ours = Transformer(config).double()
+    tokens = torch.randn(5, 4, 16, dtype=torch.float64)
+    memory = torch.randn(3, 6, 12, dtype=torch.float64, requires_grad=True)
+    mask = torch.arange(6) < torch.tensor([[6], [3], [1]])
+    rows = torch.tensor([2, 0, 0, 1, 2])
+    for checkpointed in (False, True):
+        ours.config = replace(config, checkpoint=checkpointed)
+        shared = ours(tokens, None, memory, mask, memory_rows=rows)
+        (gradient,) = torch.autograd.grad(shared.square().sum(), memory)
+        spread = ours(tokens, None, memory[rows], mask[rows])
+        (expected,) = torch.autograd.grad(spread.square().sum(), memory)
+        torch.testing.assert_close(shared, spread)
+        torch.testing.assert_close(gradient, expected)

@@ -17,6 +17,8 @@ from rich.table import Table
 from multiway.data.check import CheckReport, check
 from multiway.data.join import Joined
 from multiway.data.open import ALL, open_splits
+from multiway.data.scenes.sheet import annotated_sheet
+from multiway.data.scenes.source import Scenes
 from multiway.data.shard_writer import write_shards
 from multiway.data.sheet import contact_sheet, spread_rows
 from multiway.data.source import DataError, Source
@@ -58,16 +60,16 @@ class Check(Data):
 
 @dataclass(frozen=True, kw_only=True)
 class Show(Data):
-    """Draw a contact sheet: pictures with their captions.
+    """Draw a contact sheet: pictures with their captions; of scenes with everything that is known of them.
 
     Attributes:
         out: PNG to write.
-        rows: how many, spread over all splits or the one named.
+        rows: how many, spread over all splits or the one named; 0 is 24, and 6 of scenes.
         columns: pictures side by side.
     """
 
     out: str
-    rows: int = 24
+    rows: int = 0
     columns: int = 6
 
 
@@ -168,9 +170,16 @@ def _print_report(report: CheckReport, console: Console) -> None:
 
 def _show(asked: Show) -> int:
     sources = _splits(asked)
-    source = sources[0] if len(sources) == 1 else Joined(sources[0].name, ALL, sources)
-    rows = spread_rows(len(source), asked.rows)
-    sheet = contact_sheet(source, rows, asked.columns)
+    scenes = sources[0]
+    if isinstance(scenes, Scenes):
+        # Of an endless world any split shows what there is; the row beside each is drawn as well.
+        source: Source = scenes
+        rows = spread_rows(len(source), asked.rows or 6)
+        sheet = annotated_sheet(scenes, rows)
+    else:
+        source = sources[0] if len(sources) == 1 else Joined(sources[0].name, ALL, sources)
+        rows = spread_rows(len(source), asked.rows or 24)
+        sheet = contact_sheet(source, rows, asked.columns)
     try:
         Path(asked.out).parent.mkdir(parents=True, exist_ok=True)
         sheet.save(asked.out, "PNG")

@@ -85,11 +85,14 @@ class Method(nn.Module):
         name: what the command line calls it.
         config_class: the frozen dataclass of its sizes; an instance of it is `self.config`.
         watched: for the doctor: names in `report` that have bounds, e.g. `{"temperature_scale": (1.0, 100.0)}`.
+        own_state: beginnings of the names of tensors that training makes for itself, twins and queues, which another run
+            has no use for.
     """
 
     name: ClassVar[str] = ""
     config_class: ClassVar[type]
     config: Any
+    own_state: ClassVar[tuple[str, ...]] = ()
     watched: ClassVar[dict[str, tuple[float, float]]] = {}
 
     def encode(self, batch: Batch, step: Step) -> Reps:
@@ -107,6 +110,9 @@ class Method(nn.Module):
 
     def after_step(self, step: Step, updates: Mapping[str, Tensor]) -> None:
         """Once per successful optimiser step: advance queues, momentum twins, centres."""
+
+    def started(self) -> None:
+        """Once after weights were loaded from elsewhere: make the twin equal to the student again."""
 
     def training_step(self, batch: Batch, world: World, step: Step) -> Losses:
         """The three stages at once; mutates nothing."""

@@ -34,7 +34,8 @@ class Recipe:
         image_column, caption_column: of a caption file, where their names are unusual.
         evaluate: `task=data@split` measured during training and at its end; `@split` alone means this recipe's data.
         best: metric by which the best checkpoint is chosen.
-        init: run or weights file to start from.
+        init: run or weights file to start from, with its tokeniser unless `tokenizer.path` names another.
+        init_except: regular expressions of tensors that start at random or stay unused all the same.
         out: run folder; an existing one is resumed.
         dry_run: show the model, the first batch and the chance values instead of training.
         view: how pictures are drawn.
@@ -54,6 +55,7 @@ class Recipe:
     evaluate: tuple[str, ...] = ()
     best: str = "mean/R@1"
     init: str = ""
+    init_except: tuple[str, ...] = ()
     out: str = ""
     dry_run: bool = False
     view: ViewSpec = ViewSpec()

@@ -22,9 +22,10 @@ from multiway.engine.loop import Outcome, train
 from multiway.engine.progress import ProgressLine
 from multiway.engine.recorder import Recorder
 from multiway.engine.run import Run
-from multiway.hub.file import assign, write_model
+from multiway.hub.file import write_model
 from multiway.hub.load import load
 from multiway.hub.model import Model
+from multiway.hub.start import Started, start_from, weights_hash
 from multiway.methods import Method
 from multiway.recipes.recipe import Recipe
 from multiway.tasks import TASKS
@@ -43,6 +44,8 @@ class Prepared:
     info: DataInfo
     method: Method
     loader: Loader
+    started: Started | None = None
+    init_hash: str = ""
 
     def finish(self, batch: Batch) -> Batch:
         """What the device does to a batch first."""
@@ -61,7 +64,11 @@ def prepare(recipe: Recipe, world: World) -> Prepared:
         WeightsError: if `init` does not fit.
     """
     source = open_recipe_source(recipe, recipe.data, "train")
-    tokenizer = Tokenizer.open(recipe.tokenizer, captions_of(source))
+    start = load(recipe.init) if recipe.init else None
+    # Another tokeniser would give the embeddings other words.
+    tokenizer = start.processor.tokenizer if start is not None and not recipe.tokenizer.path else None
+    if tokenizer is None:
+        tokenizer = Tokenizer.open(recipe.tokenizer, captions_of(source))
     info = DataInfo(
         vocabulary=len(tokenizer),
         context=tokenizer.context,
@@ -71,8 +78,11 @@ def prepare(recipe: Recipe, world: World) -> Prepared:
     )
     torch.manual_seed(recipe.settings.seed)
     method = recipe.build(info)
-    if recipe.init:
-        assign(method, load(recipe.init).method.state_dict(), recipe.init)
+    started, init_hash = None, ""
+    if start is not None:
+        state = start.method.state_dict()
+        started = start_from(method, state, recipe.init, recipe.init_except, start.method.own_state)
+        init_hash = weights_hash(state)
     settings = recipe.settings
     loader = Loader(
         source,
@@ -85,7 +95,7 @@ def prepare(recipe: Recipe, world: World) -> Prepared:
         settings.workers,
         recipe.masking,
     )
-    return Prepared(recipe, source, Processor(recipe.view, tokenizer), info, method, loader)
+    return Prepared(recipe, source, Processor(recipe.view, tokenizer), info, method, loader, started, init_hash)
 
 
 def open_recipe_source(recipe: Recipe, spec: str, split: str) -> Source:
@@ -129,7 +139,9 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
     console = console or Console(stderr=True)
     recipe = _settled(recipe, world)
     ready = prepare(recipe, world)
-    run = Run.open(Path(recipe.out), recipe.identity(), recipe.operational(), ready.source.fingerprint, world)
+    # Weights under the same name may be others by the time a run is resumed.
+    identity = recipe.identity() | ({"init_hash": ready.init_hash} if ready.init_hash else {})
+    run = Run.open(Path(recipe.out), identity, recipe.operational(), ready.source.fingerprint, world)
     rejected = [str(each) for each in getattr(ready.source, "rejected", ())]
     with run:
         if world.is_main:
@@ -139,6 +151,8 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
                 f"{ready.source.name}@{ready.source.split}, run folder {recipe.out}",
                 highlight=False,
             )
+            if ready.started:
+                console.print(f"from {recipe.init}: {ready.started}", highlight=False)
             settings = recipe.settings
             if (
                 settings.steps > settings.end_of_schedule

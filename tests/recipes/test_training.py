@@ -154,3 +154,23 @@ def test_provenance_names_versions_and_data(caption_folder: Path) -> None:
         file.write(json.dumps({"image": "000.png", "caption": "something new"}) + "\n")
     refused = multiway(*command(caption_folder, "run", "--steps", "2"))
     assert refused.returncode == 1 and "data" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_a_run_starts_from_another_with_its_tokeniser_and_says_so(caption_folder: Path) -> None:
+    small = ["--steps", "2", "--checkpoint-every", "2"]
+    assert multiway(*command(caption_folder, "first", *small)).returncode == 0
+    first = caption_folder / "first"
+    again = command(caption_folder, "second", *small, "--tokenizer.vocabulary", "270", "--lr", "1e-12")
+    second = multiway(*again, "--init", str(first))
+    assert second.returncode == 0, second.stderr
+    assert "tensors taken; 100.0% of the method's numbers" in second.stderr.replace("\n", " ")
+    weights = [load_file(caption_folder / each / "model.safetensors") for each in ("first", "second")]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, atol=1e-6, rtol=1e-4)
+    configs = [Run.read(caption_folder / each).config for each in ("first", "second")]
+    assert "init_hash" not in configs[0] and len(configs[1]["init_hash"]) == 16
+    # The same name with other weights in it is another run.
+    assert multiway(*command(caption_folder, "third", *small, "--seed", "1")).returncode == 0
+    (caption_folder / "third" / "model.safetensors").replace(first / "model.safetensors")
+    other = multiway(*again, "--init", str(first))
+    assert other.returncode != 0 and "init_hash" in other.stderr

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY = PASSIVE
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test test-slow lint types contracts bench docs data env clean
+.PHONY: help demo demo-fusion test test-slow lint types contracts bench docs data env clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -27,6 +27,14 @@ demo: env        ## train CLIP on the bundled pictures, evaluate it, write runs/
 	@echo
 	@echo "Report: runs/demo/report.html"
 	@echo "Search: $(BIN)/multiway search runs/demo \"red fruit\""
+
+demo-fusion: env ## train ALBEF on scenes, re-rank, guess words, write runs/fusion/report.html
+	$(BIN)/multiway train albef --data scenes --out runs/fusion
+	$(BIN)/multiway report runs/fusion
+	$(BIN)/multiway eval runs/fusion --task rerank --data scenes@test
+	$(BIN)/multiway doctor runs/fusion
+	@echo
+	@echo "Report: runs/fusion/report.html"
 
 test: env        ## lint, types, import contracts and the fast tests
 	$(BIN)/ruff check

@@ -29,7 +29,10 @@ class ViewSpec:
         mean, std: per-channel normalisation of values in [0, 1].
         resample: Pillow's filter by name; evaluation uses Pillow's own resize for parity with published preprocessing.
         background: grey value in [0, 255] behind transparent or padded pixels.
-        augment: name of the training augmentation in `data/augment.py`; evaluation never augments.
+        augment: training augmentation (`data/augment.py`); evaluation never augments. `randaugment` (ALBEF's) mirrors
+            pictures, after which "left of" is false; for captions that say where things are there is
+            `randaugment_unflipped`. Its crops keep as little as a fifth of the picture, and what a caption names may be
+            gone: scenes want `none`, or the small turns and crops of `affine`.
         margin: training pictures are kept this much larger than `size`, so that random crops do not enlarge pixels.
     """
 
@@ -39,7 +42,7 @@ class ViewSpec:
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
     resample: Literal["bicubic", "bilinear", "lanczos", "nearest"] = "bicubic"
     background: int = 255
-    augment: Literal["none", "crop", "affine"] = "none"
+    augment: Literal["none", "crop", "affine", "resized_crop", "randaugment", "randaugment_unflipped"] = "none"
     margin: float = 1.0
 
     def __post_init__(self) -> None:

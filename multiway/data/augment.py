@@ -15,12 +15,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from multiway.batch import Batch, ViewSpec
+from multiway.data.randaugment import DRAWS_PER_OPERATION, randaugment
 from multiway.data.view import normalise
 
-__all__ = ["DRAWS", "affine", "crop", "finish"]
+__all__ = ["DRAWS", "affine", "augment", "crop", "finish", "resized_crop"]
 
-# How many uniform numbers each augmentation needs per row.
-DRAWS = {"none": 0, "crop": 3, "affine": 5}
+# How many uniform numbers each augmentation needs per row; RandAugment's N = 2 operations follow the crop, and a flip.
+DRAWS = {
+    "none": 0,
+    "crop": 3,
+    "affine": 5,
+    "resized_crop": 4,
+    "randaugment": 4 + 1 + 2 * DRAWS_PER_OPERATION,
+    "randaugment_unflipped": 4 + 2 * DRAWS_PER_OPERATION,
+}
 
 
 def crop(images: Tensor, draws: Tensor, size: int, smallest: float = 0.8) -> Tensor:
@@ -65,6 +73,64 @@ def affine(
     return _sample(images, size, width, height, shift_x, shift_y, turn)
 
 
+def resized_crop(
+    images: Tensor, draws: Tensor, size: int, scale: tuple[float, float] = (0.2, 1.0), aspect: float = 4.0 / 3.0
+) -> Tensor:
+    """A random rectangle, stretched to the square (Szegedy et al. 2015, arXiv 1409.4842, section 6; ALBEF's code: 0.2 to 1).
+
+    The published code draws area and aspect ratio anew until the rectangle fits. Here the ratio is drawn among those that fit
+    the area, which takes a fixed number of draws; only areas above 3/4, few of which fit there, become more frequent.
+
+    Args:
+        images: (B, C, H, W) in [0, 1], square.
+        draws: (B, 4) or (B, 5) in [0, 1): area, aspect ratio, horizontal and vertical position; and, if there is a fifth,
+            below 1/2 the row is mirrored, left to right.
+        size: side of the result in pixels.
+        scale: the rectangle's area lies between these shares of the picture's.
+        aspect: the rectangle's width over its height lies in [1 / aspect, aspect], log-uniformly.
+
+    Returns:
+        (B, C, size, size).
+    """
+    area = scale[0] + (scale[1] - scale[0]) * draws[:, 0]
+    widest = torch.minimum(area.reciprocal().log(), torch.full_like(area, math.log(aspect)))
+    stretch = (0.5 * widest * (2 * draws[:, 1] - 1)).exp()
+    width, height = (area.sqrt() * stretch).clamp(max=1.0), (area.sqrt() / stretch).clamp(max=1.0)
+    x, y = (1 - width) * (2 * draws[:, 2] - 1), (1 - height) * (2 * draws[:, 3] - 1)
+    if draws.shape[1] > 4:  # mirroring is a negative width: no pass of its own
+        width = torch.where(draws[:, 4] < 0.5, -width, width)
+    return _sample(images, size, width, height, x, y)
+
+
+def augment(images: Tensor, draws: Tensor, view: ViewSpec) -> Tensor:
+    """The augmentation that a view names.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1].
+        draws: (B, K) in [0, 1), K = `DRAWS[view.augment]`.
+
+    Returns:
+        (B, 3, size, size) in [0, 1].
+
+    Raises:
+        ValueError: if the number of draws is another.
+    """
+    kind, size = view.augment, view.size
+    if draws.shape[1] != DRAWS[kind]:
+        raise ValueError(
+            f"augmentation {kind!r} takes {DRAWS[kind]} draws a row; the batch has {draws.shape[1]}: it was drawn for another view"
+        )
+    if kind == "none":
+        return images
+    if kind == "crop":
+        return crop(images, draws, size)
+    if kind == "affine":
+        return affine(images, draws, size)
+    own = DRAWS["resized_crop"] + (kind == "randaugment")  # the fifth mirrors
+    images = resized_crop(images, draws[:, :own], size)
+    return images if kind == "resized_crop" else randaugment(images, draws[:, own:])
+
+
 def _sample(
     images: Tensor, size: int, width: Tensor, height: Tensor, x: Tensor, y: Tensor, turn: Tensor | None = None
 ) -> Tensor:
@@ -89,6 +155,5 @@ def finish(batch: Batch, view: ViewSpec) -> Batch:
         return batch
     pixels = batch.images.float().div_(255.0)
     if view.augment != "none" and batch.draws is not None:
-        draws = batch.draws.to(pixels.dtype)
-        pixels = (crop if view.augment == "crop" else affine)(pixels, draws, view.size)
+        pixels = augment(pixels, batch.draws.to(pixels.dtype), view)
     return replace(batch, images=normalise(pixels, view))

@@ -27,7 +27,7 @@ class HardNegatives:
     """A wrong partner for each row of the batch.
 
     Attributes:
-        text_of_image: (B,) int64, which row's text is shown with picture i; from B on, a text of `more`.
+        text_of_image: (B,) int64, which row's text is shown with picture i.
         image_of_text: (B,) int64, which row's picture is shown with text i.
         found: (B,) bool, False where the batch holds no wrong partner at all (every row shows the same picture or text).
     """
@@ -38,39 +38,33 @@ class HardNegatives:
 
 
 @torch.no_grad()
-def hard_negatives(
-    similarity: Tensor, same: Same, hardness: float | Tensor = 1.0, more: tuple[Tensor, Tensor] | None = None
-) -> HardNegatives:
+def hard_negatives(similarity: Tensor, same: Same, hardness: float | Tensor = 1.0) -> HardNegatives:
     """Sample a negative for each row, the more likely the more it resembles a match (section 3.2, last paragraph).
 
     P(j | i) is proportional to h softmax(s_i)_j + (1 - h) / B over the j that are not the same as i. h = 1 is the paper;
     h = 0 samples evenly; between them lies a curriculum from easy to hard. Rows that share a picture or a text are never
-    drawn. A picture's wrong text may also come from outside the batch (`more`), where there are harder ones.
+    drawn.
 
     Args:
         similarity: (B, B) logits s, pictures x texts: cosines over the temperature.
         same: which rows belong together.
         hardness: h in [0, 1].
-        more: (B, M) logits of the pictures with M further texts, and (B, M) bool, which of them belong together.
     """
     rows = similarity.shape[0]
     belongs = torch.eye(rows, dtype=torch.bool, device=similarity.device)
     if same:
         belongs = belongs | same.mask(0, rows)
-    # A row without any wrong partner in the batch draws itself, and is left out of the loss.
-    alone = belongs.all(1)
+    # A saturated softmax underflows to zero in whole rows, from which nothing can be sampled: hence the small constant.
+    floor = 1e-6 + (1.0 - hardness) / rows
 
-    def sample(logits: Tensor, barred: Tensor) -> Tensor:
-        # A saturated softmax underflows to zero in whole rows, from which nothing can be sampled: hence the constant.
-        floor = 1e-6 + (1.0 - hardness) / logits.shape[1]
-        weights = (hardness * logits.float().softmax(1) + floor).masked_fill(barred, 0.0)
-        itself = torch.eye(*weights.shape, device=weights.device)
-        return torch.multinomial(torch.where(alone[:, None], itself, weights), 1).squeeze(1)
+    def sample(logits: Tensor) -> Tensor:
+        weights = (hardness * logits.float().softmax(1) + floor).masked_fill(belongs, 0.0)
+        # A row without any wrong partner draws itself, and is left out of the loss.
+        alone = belongs.all(1, keepdim=True)
+        weights = torch.where(alone, torch.eye(rows, device=weights.device), weights)
+        return torch.multinomial(weights, 1).squeeze(1)
 
-    images = sample(similarity.T, belongs)
-    if more is not None:
-        similarity, belongs = torch.cat([similarity, more[0]], 1), torch.cat([belongs, more[1]], 1)
-    return HardNegatives(sample(similarity, belongs), images, ~alone)
+    return HardNegatives(sample(similarity), sample(similarity.T), ~belongs.all(1))
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ noisy pairs (section 3):
 
 Departures from the paper: rows that share a picture or a caption, in the batch or in the queue, are positives and never
 mined as negatives; the queue starts empty instead of random and takes any batch size; negatives may be annealed from
-random to hard (`hard_from`, `hard_until`), without which the matching loss stays at its prior for long at small scale; and a
-picture's wrong text may be searched among the queue's texts too (`queue_texts`), since a small batch holds few hard ones.
+random to hard (`hard_from`, `hard_until`), without which the matching loss stays at its prior for long at small scale.
 """
 
 from __future__ import annotations
@@ -64,13 +63,11 @@ class AlbefConfig:
             the paper: hard from the start.
         hardness: share of the negatives drawn by similarity in the end; the others are drawn evenly.
         align: share of training at the start in which the pairs are only aligned: no fused pass, ITC alone.
-        queue_texts: whether the queue keeps its texts' words too, and wrong texts are drawn from batch and queue. The drawn
-            ones are read again by the lower half: a text costs little where a picture costs much.
     """
 
     image: VisionConfig = VisionConfig(size=64, patch=8, width=128, layers=4, heads=2)
     text: TextConfig = TextConfig(width=128, layers=2, heads=2, causal=False, pool="class")
-    fusion_layers: int = 3
+    fusion_layers: int = 2
     embedding: int = 128
     temperature: float = 0.07
     temperature_bounds: tuple[float, float] = (0.001, 0.5)
@@ -82,7 +79,6 @@ class AlbefConfig:
     hard_until: float = 0.5
     hardness: float = 1.0
     align: float = 0.0
-    queue_texts: bool = False
 
     def resolve(self, data: DataInfo) -> AlbefConfig:
         """The config with vocabulary and context filled in from the data; sizes that were given are kept."""
@@ -180,8 +176,7 @@ class Albef(Method):
         nn.init.zeros_(self.match_head.bias)
         self.temperature = nn.Parameter(torch.tensor(config.temperature))
         widths = {"image": config.embedding, "text": config.embedding}
-        words = {"words": config.text.context} if config.queue_texts else {}
-        self.queue = FeatureQueue(config.queue, widths, ids=("image_id", "text_id"), words=words)
+        self.queue = FeatureQueue(config.queue, widths, ids=("image_id", "text_id"))
 
     def started(self) -> None:
         """The twin equals the student again."""
@@ -271,32 +266,14 @@ class Albef(Method):
         return reps
 
     def mine(self, reps: Reps, batch: Batch, world: World, step: Step) -> Pairs:
-        """Hard negatives from this rank's batch, by the student's similarity (section 3.2); texts from the queue as well."""
-        cosine = reps["image"] @ reps["text"].T
-        more, texts, words = None, cosine, batch.text
-        if self.config.queue_texts:
-            assert batch.image_id is not None and batch.text_id is not None and batch.text is not None
-            queued = self.queue.read()
-            others = reps["image"] @ queued["text"].T
-            theirs = (batch.image_id[:, None] == queued["image_id"]) | (batch.text_id[:, None] == queued["text_id"])
-            more, texts = (others / self.temperature, theirs), torch.cat([cosine, others], 1)
-            words = torch.cat([self._full_length(batch.text, batch.text_mask), queued["words"]])
-        drawn = hard_negatives(
-            cosine / self.temperature, Same(batch.image_id, batch.text_id), self.hardness(step), more
-        )
-        pairs = {"text_of_image": drawn.text_of_image, "image_of_text": drawn.image_of_text, "found": drawn.found}
-        pairs["text_cosine"] = texts.gather(1, drawn.text_of_image[:, None]).squeeze(1)
-        pairs["image_cosine"] = cosine.T.gather(1, drawn.image_of_text[:, None]).squeeze(1)
-        if more is not None:
-            assert words is not None
-            pairs["wrong_words"] = words[drawn.text_of_image]
-        return pairs
-
-    def _full_length(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, L) -> (B, context) ids, -1 for padding: batches of several lengths fit one queue."""
-        if mask is not None:
-            ids = ids.masked_fill(~mask, -1)
-        return F.pad(ids, (0, self.config.text.context - ids.shape[1]), value=-1)
+        """Hard negatives from this rank's batch, by the student's similarity (section 3.2)."""
+        similarity = reps["image"] @ reps["text"].T / self.temperature
+        negatives = hard_negatives(similarity, Same(batch.image_id, batch.text_id), self.hardness(step))
+        return {
+            "text_of_image": negatives.text_of_image,
+            "image_of_text": negatives.image_of_text,
+            "found": negatives.found,
+        }
 
     def losses(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
         """ITC among the twin's features; over the fused tokens ITM and MLM."""
@@ -305,12 +282,8 @@ class Albef(Method):
         for name, ids in (("image_id", batch.image_id), ("text_id", batch.text_id)):
             assert ids is not None
             fresh[name] = world.gather(ids, "none")
-        if self.config.queue_texts:
-            assert batch.text is not None
-            fresh["words"] = world.gather(self._full_length(batch.text, batch.text_mask), "none")
         queued = self.queue.read()
-        known = ("image", "text", "image_id", "text_id")
-        candidates = Candidates(**{name: torch.cat([fresh[name], queued[name]]) for name in known})
+        candidates = Candidates(**{name: torch.cat([fresh[name], queued[name]]) for name in fresh})
         aligned = itc(reps["image"], reps["text"], 1.0 / self.temperature, world, candidates=candidates, soft=alpha)
         contrast = aligned.loss
         if self.aligning(step) and world.size > 1:
@@ -322,6 +295,7 @@ class Albef(Method):
             "image_to_text_accuracy": aligned.image_to_text_accuracy,
             "text_to_image_accuracy": aligned.text_to_image_accuracy,
             "alpha": torch.tensor(alpha),
+            "momentum": torch.tensor(self.config.momentum),
             "twin_gap": gap([self.twin], [self.student]),
             **dict(self._queue_health(reps, queued["text"])),
         }
@@ -344,21 +318,14 @@ class Albef(Method):
         """Equations 4, 5 and 7. The fused half is run over 3B rows for ITM and B rows for MLM; the towers are not."""
         assert batch.text is not None and batch.text_mask is not None and batch.masked is not None
         images, texts, mask = reps["image_tokens"], reps["text_tokens"], batch.text_mask
+        wrong_text, wrong_image = pairs["text_of_image"], pairs["image_of_text"]
         own = torch.arange(len(images), device=images.device)
-        if "wrong_words" in pairs:
-            written = pairs["wrong_words"] >= 0
-            length = max(int(written.sum(1).max()), mask.shape[1])
-            wrong_mask = written[:, :length]
-            _, wrong = self.student.encode_text(pairs["wrong_words"][:, :length].clamp(min=0), wrong_mask)
-            texts, mask = F.pad(texts, (0, 0, 0, length - texts.shape[1])), F.pad(mask, (0, length - mask.shape[1]))
-        else:
-            wrong, wrong_mask = texts[pairs["text_of_image"]], mask[pairs["text_of_image"]]
         # Three texts look at each picture's tokens, on average; they are projected to keys and values once.
         logits = self._match(
             images,
-            torch.cat([texts, wrong, texts]),
-            torch.cat([mask, wrong_mask, mask]),
-            torch.cat([own, own, pairs["image_of_text"]]),
+            torch.cat([texts, texts[wrong_text], texts]),
+            torch.cat([mask, mask[wrong_text], mask]),
+            torch.cat([own, own, wrong_image]),
         )
         matched = itm(logits, pairs["found"])
 
@@ -366,8 +333,8 @@ class Albef(Method):
         teacher = None
         if alpha > 0:
             with torch.no_grad():
-                teacher = self.twin.guess(reps["twin_masked_tokens"], batch.text_mask, reps["twin_image_tokens"], at)
-        guesses = self.student.guess(reps["masked_tokens"], batch.text_mask, images, at)
+                teacher = self.twin.guess(reps["twin_masked_tokens"], mask, reps["twin_image_tokens"], at)
+        guesses = self.student.guess(reps["masked_tokens"], mask, images, at)
         return matched, mlm(guesses, batch.text[at], teacher, alpha)
 
     @torch.no_grad()
@@ -399,8 +366,9 @@ class Albef(Method):
 def _negative_health(reps: Reps, pairs: Pairs) -> dict[str, Tensor]:
     """How hard the mined negatives are: cosines of pairs, of negatives, and of any two rows."""
     similarity = reps["image"] @ reps["text"].T
+    row = torch.arange(len(similarity), device=similarity.device)
     own = similarity.diagonal()
-    wrong_text, wrong_image = pairs["text_cosine"], pairs["image_cosine"]
+    wrong_text, wrong_image = similarity[row, pairs["text_of_image"]], similarity[pairs["image_of_text"], row]
     others = max(1, len(similarity) * (len(similarity) - 1))
     return {
         "positive_cosine": own.mean(),

@@ -25,37 +25,27 @@ class FeatureQueue(nn.Module):
         rows: K; 0 makes a queue that keeps nothing.
         features: width D of each kind of feature, by name.
         ids: names of int64 ids kept for each row.
-        words: length L of rows of token ids, by name: texts that may have to be read again.
     """
 
     head: Tensor
     filled: Tensor
 
-    def __init__(
-        self,
-        rows: int,
-        features: Mapping[str, int],
-        ids: tuple[str, ...] = (),
-        words: Mapping[str, int] | None = None,
-    ) -> None:
+    def __init__(self, rows: int, features: Mapping[str, int], ids: tuple[str, ...] = ()) -> None:
         super().__init__()
         if rows < 0:
             raise ValueError(f"a queue of {rows} rows; expected 0 or more")
         self.rows = rows
-        words = words or {}
-        self.features, self.ids = tuple(features), (*ids, *words)
+        self.features, self.ids = tuple(features), ids
         for name, width in features.items():
             self.register_buffer(name, torch.zeros(rows, width))
         for name in ids:
             self.register_buffer(name, torch.full((rows,), -1, dtype=torch.int64))
-        for name, length in words.items():
-            self.register_buffer(name, torch.full((rows, length), -1, dtype=torch.int64))
         # Tensors, not Python numbers, so that they are saved and restored with the rest.
         self.register_buffer("head", torch.zeros((), dtype=torch.int64))
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
 
     def read(self) -> dict[str, Tensor]:
-        """The rows written so far, by name: (n, D) features, (n,) ids, (n, L) words, n at most K, in no particular order."""
+        """The rows written so far, by name: (n, D) features and (n,) ids, n at most K, in no particular order."""
         count = int(self.filled)
         return {name: getattr(self, name)[:count].clone() for name in (*self.features, *self.ids)}
 
@@ -67,7 +57,7 @@ class FeatureQueue(nn.Module):
         """Write n new rows over the oldest. Of more than K rows the last K stay.
 
         Args:
-            rows: for every name (n, D) features, which are normalised here, (n,) ids, or (n, L) words.
+            rows: for every name (n, D) features, which are normalised here, or (n,) ids.
 
         Raises:
             ValueError: if a name is missing or the numbers of rows differ.

@@ -30,6 +30,7 @@ from multiway.recipes import recipe_function
 from multiway.tasks import TASKS, Result
 from multiway.tasks.retrieval import RetrievalDetails
 from multiway.workflows.curves import health_curves, loss_curves
+from multiway.workflows.fusion import Fused, fused_section
 
 __all__ = ["Query", "Shown", "queries", "write_report"]
 
@@ -156,14 +157,23 @@ def write_report(folder: Path, model: Model | None = None) -> Path:
     config = run.config
     metrics, timings = run.metrics(), run.timings()
     watched = method_class(recipe_function(config["recipe"])().method_name).watched
-    sections, tables = [], []
+    sections: list[Section] = []
+    fused: list[Fused] = []
+    tables, blind = [], []
+    able = model.abilities()
     for spec in held_out_splits(config):
         source = open_source(spec, **_layout(config))
         if len(source) == 0:
             continue
+        if not {"encode_image", "encode_text"} <= set(able):
+            if "fill_mask" in able:
+                blind.append(TASKS["masked-words"].run(model, source))
+            continue
         result = TASKS["retrieval"].run(model, source)
         hits, misses = queries(source, result.details)
         sections.append(Section(f"{source.name}@{source.split}", result, hits, misses))
+        if "match" in able:
+            fused.append(fused_section(model, source, picture_uri))
         # Accuracy over one class says nothing: the best constant answer is always right.
         if len({source.row(index).label for index in range(len(source))} - {-1}) > 1:
             tables.append(TASKS["zeroshot"].run(model, source))
@@ -184,6 +194,8 @@ def write_report(folder: Path, model: Model | None = None) -> Path:
             ),
             sections=sections,
             zeroshot=tables,
+            fused=fused,
+            blind=blind,
             commands=_commands(folder, config, sections, bool(tables)),
         )
     )

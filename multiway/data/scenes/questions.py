@@ -4,26 +4,20 @@ Goyal et al., Making the V in VQA Matter, 2017, arXiv 1612.00837: ten people ans
 min(1, how many of the ten gave it / 3). Here all ten say the truth, unless some are made to disagree.
 
 A question is asked only where it has one answer: what it calls `the star` is there, once, and a relation that it asks for
-holds for one thing. `yes` and `no` are equally frequent in every kind that has them, whatever the world.
+holds for one thing. `yes` and `no` are equally likely in every form that has them, in every world and for any number of
+questions: each kind is a finite list, in which every `no` has its `yes`, or a coin decides which way round it is asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from itertools import combinations
+from typing import Literal, TypeVar
 
 from multiway.data.scenes.dice import Dice
 from multiway.data.scenes.graph import COLOURS, RELATIONS, SHAPES, SIZES, TEXTURES, Scene
-from multiway.data.scenes.words import (
-    CLASSES,
-    Words,
-    describe,
-    distinguishing,
-    plural,
-    say,
-    with_article,
-)
+from multiway.data.scenes.words import CLASSES, Words, describe, distinguishing, plural, with_article
 
 __all__ = ["ANSWERS", "KINDS", "Kind", "Question", "questions"]
 
@@ -42,7 +36,13 @@ _SYNONYMS = {"small": "little", "large": "big", "striped": "stripy", "dotted": "
 ANSWERS: tuple[str, ...] = (*(word for group in _ALIKE for word in group), *_SYNONYMS.values())
 """Every answer that can occur, the truth's words first in each group: a closed vocabulary for classifiers."""
 
-_TRIES = 12  # questions of each kind that are looked at for each that is wanted
+_ASKED = {"size": "what size", "colour": "what colour", "texture": "what pattern", "shape": "what shape"}
+
+# Whatever is counted or looked for is told by these words alone. Every world has all of them; a world without large
+# things would always answer `0` to how many are large.
+_WORDS: dict[str, tuple[str, ...]] = {"colour": tuple(COLOURS), "shape": SHAPES}
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Question:
         answer: the true one.
         answers: what ten people said.
         kind: of `KINDS`.
-        things: the things that it names, by place in `scene.things`.
+        things: the things that it is about, by place in `scene.things`; empty where it is about kinds of things.
     """
 
     text: str
@@ -68,38 +68,47 @@ _Draft = tuple[str, str, tuple[int, ...]]  # text, answer, things
 
 
 def questions(scene: Scene, number: int, seed: int = 0, disagreement: float = 0.0) -> tuple[Question, ...]:
-    """Different questions about a scene, the kinds by turns.
+    """Different questions about a scene, the kinds by turns, beginning with any.
 
     Args:
         scene: what is asked about.
-        number: how many are wanted; fewer where no more can be asked.
+        number: how many are wanted; fewer where no more can be asked. The first few of many are the few.
         seed: of the choice.
         disagreement: chance with which each of the ten says something else: a synonym, where there is one, as often as
-            another word of the kind that was asked for.
+            another word of the kind that was asked for. It does not change what is asked.
 
     Raises:
-        ValueError: if the disagreement is no chance.
+        ValueError: if the number is negative or the disagreement is no chance.
     """
+    if number < 0:
+        raise ValueError(f"{number} questions are asked for; expected 0 or more")
     if not 0.0 <= disagreement <= 1.0:
-        raise ValueError(f"disagreement is {disagreement}; expected a chance between 0 and 1")
+        raise ValueError(f"disagreement is {disagreement}; expected a chance between 0 and 1, such as 0.1")
     dice = Dice("questions", scene, seed)
-    makers: dict[Kind, Callable[[Scene, Dice], _Draft | None]] = {
-        "attribute": _attribute,
-        "count": _count,
-        "existence": _existence,
-        "relation": _relation,
-        "comparison": _comparison,
-    }
     found: dict[str, Question] = {}
-    for attempt in range(_TRIES * number):
-        if len(found) == number:
+    kinds = dice.shuffled(KINDS)
+    for kind, (text, answer, things) in _by_turns(_of_kind(kind, scene, dice) for kind in kinds):
+        if len(found) >= number:
             break
-        kind = KINDS[attempt % len(KINDS)]
-        draft = makers[kind](scene, dice)
-        if draft is not None and draft[0] not in found:
-            text, answer, things = draft
-            found[text] = Question(text, answer, _ten(answer, disagreement, dice), kind, things)
+        if text not in found:
+            said = _ten(answer, disagreement, Dice(f"answers {text}", scene, seed)) if disagreement else (answer,) * 10
+            found[text] = Question(text, answer, said, kind, things)
     return tuple(found.values())
+
+
+def _of_kind(kind: Kind, scene: Scene, dice: Dice) -> Iterator[tuple[Kind, _Draft]]:
+    yield from ((kind, draft) for draft in _MAKERS[kind](scene, dice))  # nothing is made before its turn comes
+
+
+def _by_turns(lists: Iterable[Iterable[Item]]) -> Iterator[Item]:
+    """The first of each, the second of each, ...; those that end are passed over."""
+    left = [iter(each) for each in lists]
+    while left:
+        for each in tuple(left):
+            try:
+                yield next(each)
+            except StopIteration:
+                left.remove(each)
 
 
 def _ten(answer: str, disagreement: float, dice: Dice) -> tuple[str, ...]:
@@ -115,128 +124,151 @@ def _ten(answer: str, disagreement: float, dice: Dice) -> tuple[str, ...]:
     return tuple(one() for _ in range(10))
 
 
-def _named(scene: Scene, without: tuple[str, ...] = ()) -> Iterator[tuple[int, str]]:
-    """Things that can be told without some classes of words, and how: `the star`, or `the red shape` without its shape."""
-    for place, thing in enumerate(scene.things):
-        if "shape" in without:
-            for kind in ("colour", "size", "texture"):
-                word = getattr(thing, kind)
-                if kind not in without and word != "plain" and sum(word in other.words for other in scene.things) == 1:
-                    yield place, describe(thing, (kind,))
-                    break
-            continue
-        words = distinguishing(scene.things, place, tuple(kind for kind in CLASSES if kind not in without))
-        if words is not None:
-            yield place, describe(thing, words)
+def _names(scene: Scene, without: str = "") -> dict[int, str]:
+    """Things that can be told without some class of words, and how: `star`, or `red shape` without its shape."""
+    kinds = tuple(kind for kind in CLASSES if kind != without)
+    find = _without_shape if without == "shape" else lambda scene, place: distinguishing(scene.things, place, kinds)
+    told = ((place, find(scene, place)) for place in range(len(scene.things)))
+    return {place: describe(scene.things[place], words) for place, words in told if words is not None}
 
 
-def _attribute(scene: Scene, dice: Dice) -> _Draft | None:
-    kind = dice.pick(CLASSES)
-    named = [each for each in _named(scene, (kind,)) if getattr(scene.things[each[0]], kind) != "plain"]
-    if not named:
-        return None
-    place, name = dice.pick(named)
-    asked = {"size": "what size", "colour": "what colour", "texture": "what pattern", "shape": "what shape"}[kind]
-    return f"{asked} is the {name}?", getattr(scene.things[place], kind), (place,)
+def _without_shape(scene: Scene, place: int) -> tuple[str, ...] | None:
+    """The fewest adjectives that fit one thing alone."""
+    thing = scene.things[place]
+    kinds = [kind for kind in ("colour", "size", "texture") if getattr(thing, kind) != "plain"]
+    for count in range(1, len(kinds) + 1):
+        for chosen in combinations(kinds, count):
+            words = Words(**{kind: getattr(thing, kind) for kind in chosen})
+            if sum(words.fit(other.words) for other in scene.things) == 1:
+                return chosen
+    return None
 
 
-def _count(scene: Scene, dice: Dice) -> _Draft | None:
-    words, name = _something(scene, dice)
-    *adjectives, noun = name.split()
-    number = sum(words.fit(thing.words) for thing in scene.things)
-    return f"how many {' '.join([*adjectives, plural(noun)])} are there?", _COUNTS[number], ()
+def _attributes(scene: Scene, dice: Dice) -> Iterator[_Draft]:
+    """What size, colour, pattern and shape a thing is, called by the rest of its words."""
+
+    def of_class(kind: str) -> Iterator[_Draft]:
+        for place, name in dice.shuffled(tuple(_names(scene, kind).items())):
+            word = getattr(scene.things[place], kind)
+            if word != "plain":
+                yield f"{_ASKED[kind]} is the {name}?", word, (place,)
+
+    return _by_turns(of_class(kind) for kind in dice.shuffled(CLASSES))
 
 
-def _something(scene: Scene, dice: Dice) -> tuple[Words, str]:
-    """One or two words for a thing that is there, or at times for one that may not be."""
-    thing = dice.pick(scene.things)
-    words = Words(*thing.words)
-    if dice.draw() < 0.3:
-        words = words._replace(colour=dice.pick(tuple(COLOURS)), shape=dice.pick(SHAPES))
-    kinds = dice.pick((("colour",), ("shape",), ("colour", "shape")))
-    said = Words(**{kind: getattr(words, kind) for kind in kinds})
-    return said, _phrase(said)
+def _absent(scene: Scene, words: Words, dice: Dice) -> Words:
+    """What is said, but for one word that makes it true of nothing in the scene."""
+    kind = dice.pick([kind for kind in _WORDS if getattr(words, kind) is not None])
+    while True:  # at least four of the eight colours, and of the eight shapes, are not there
+        changed = words._replace(**{kind: dice.pick(_WORDS[kind])})
+        if not _number(scene, changed):
+            return changed
 
 
-def _phrase(words: Words) -> str:
-    adjectives = [say(word) for word in (words.size, words.colour, words.texture) if word not in (None, "plain")]
-    return " ".join([*adjectives, words.shape or "shape"])
+def _number(scene: Scene, words: Words) -> int:
+    """How many things there are of a colour, a shape, or both."""
+    return sum(words.colour in (None, each.colour) and words.shape in (None, each.shape) for each in scene.things)
 
 
-def _existence(scene: Scene, dice: Dice) -> _Draft | None:
-    """`no` differs from what is there in one word."""
-    place = int(dice.draw() * len(scene.things))
-    words = Words(colour=scene.things[place].colour, shape=scene.things[place].shape)
-    if dice.draw() < 0.5:
-        return f"is there {with_article(_phrase(words))}?", "yes", (place,)
-    changed = (
-        words._replace(colour=dice.pick(tuple(COLOURS)))
-        if dice.draw() < 0.5
-        else words._replace(shape=dice.pick(SHAPES))
+def _said(words: Words) -> str:
+    return " ".join(filter(None, (words.colour, words.shape or "shape")))
+
+
+def _counts(scene: Scene, dice: Dice) -> Iterator[_Draft]:
+    """The numbers that occur by turns: most kinds of things are there once, and `1` would be right too often."""
+    said = {Words(): None}  # sets that keep their order
+    for thing in scene.things:
+        said |= dict.fromkeys([Words(colour=thing.colour), Words(shape=thing.shape)])
+        said |= {Words(colour=thing.colour, shape=thing.shape): None}
+    said |= {_absent(scene, words, dice): None for words in tuple(said) if words != Words()}
+    numbers: dict[int, list[str]] = {}
+    for words in dice.shuffled(tuple(said)):
+        *adjectives, noun = _said(words).split()
+        numbers.setdefault(_number(scene, words), []).append(" ".join([*adjectives, plural(noun)]))
+    turns = dice.shuffled(sorted(numbers.items()))
+    return _by_turns(
+        [(f"how many {name} are there?", _COUNTS[number], ()) for name in names] for number, names in turns
     )
-    if any(changed.fit(thing.words) for thing in scene.things):
-        return None
-    return f"is there {with_article(_phrase(changed))}?", "no", ()
 
 
-def _relation(scene: Scene, dice: Dice) -> _Draft | None:
-    if not scene.relations:
-        return None
-    each = dice.pick(scene.relations)
-    names = dict(_named(scene))
-    other = names.get(each.object)
-    if other is None:
-        return None
-    if dice.draw() < 0.5:
-        one = names.get(each.subject)
-        # The opposite, not merely another: what is above may be a little to the left as well.
-        truth = dice.draw() < 0.5
-        said = each.name if truth else RELATIONS[each.name]
-        if one is None:
-            return None
-        return f"is the {one} {said} the {other}?", "yes" if truth else "no", (each.subject, each.object)
-    if _may_be(scene, each.name, each.object) != [each.subject]:
-        return None
-    kind = dice.pick(("shape", "colour"))
-    answer = getattr(scene.things[each.subject], kind)
-    return f"what {kind} is the thing {each.name} the {other}?", answer, (each.subject, each.object)
+def _existence(scene: Scene, dice: Dice) -> Iterator[_Draft]:
+    """Whether what is there is there, and whether what differs from it in one word is: as many of either."""
+    there = {Words(colour=thing.colour, shape=thing.shape): place for place, thing in enumerate(scene.things)}
+    yes: list[_Draft] = []
+    no: list[_Draft] = []
+    for words, place in dice.shuffled(tuple(there.items())):
+        yes.append((_is_there(words), "yes", (place,) if _number(scene, words) == 1 else ()))
+        taken = {text for text, _, _ in no}
+        while (text := _is_there(_absent(scene, words, dice))) in taken:
+            pass  # two things may lack the same; three cannot use up what a fourth lacks
+        no.append((text, "no", ()))
+    return _by_turns(dice.shuffled((yes, no)))
 
 
-def _may_be(scene: Scene, name: str, anchor: int) -> list[int]:
-    """Things that lie on that side of another at all, be it ever so little: none but one may, if it is to be asked for."""
-    fixed = scene.things[anchor]
-    ahead = {
-        "left of": lambda thing: thing.x < fixed.x,
-        "right of": lambda thing: thing.x > fixed.x,
-        "above": lambda thing: thing.y < fixed.y,
-        "below": lambda thing: thing.y > fixed.y,
-    }[name]
-    return [place for place, thing in enumerate(scene.things) if place != anchor and ahead(thing)]
+def _is_there(words: Words) -> str:
+    return f"is there {with_article(_said(words))}?"
 
 
-def _comparison(scene: Scene, dice: Dice) -> _Draft | None:
-    """Two sizes, or two numbers of things; `yes` for one order of the two and `no` for the other."""
-    truth = dice.draw() < 0.5
-    if dice.draw() < 0.5:
-        named = list(_named(scene, ("size",)))
-        if len(named) < 2:
-            return None
-        (one, first), (other, second) = dice.shuffled(named)[:2]
-        rank = [tuple(SIZES).index(scene.things[place].size) for place in (one, other)]
-        if rank[0] == rank[1]:
-            return None
-        if (rank[0] > rank[1]) != truth:
-            (one, first), (other, second) = (other, second), (one, first)
-        return f"is the {first} larger than the {second}?", "yes" if truth else "no", (one, other)
-    kind = dice.pick(("colour", "shape"))
-    one_word, other_word = (
-        dice.pick([getattr(t, kind) for t in scene.things]),
-        dice.pick(tuple(COLOURS) if kind == "colour" else SHAPES),
-    )
-    counts = [sum(getattr(t, kind) == word for t in scene.things) for word in (one_word, other_word)]
-    if counts[0] == counts[1]:
-        return None
-    if (counts[0] > counts[1]) != truth:
-        one_word, other_word = other_word, one_word
-    many = [f"{word} shapes" if kind == "colour" else plural(word) for word in (one_word, other_word)]
-    return f"are there more {many[0]} than {many[1]}?", "yes" if truth else "no", ()
+def _relations(scene: Scene, dice: Dice) -> Iterator[_Draft]:
+    """Whether one thing lies so to another, and what the thing is that does."""
+    names = _names(scene)
+    known = dice.shuffled([each for each in scene.relations if each.object in names])
+
+    def whether() -> Iterator[_Draft]:
+        for each in known:
+            if each.subject in names:
+                # The opposite, not merely another: what is above may be a little to the left as well.
+                said, answer = (each.name, "yes") if dice.draw() < 0.5 else (RELATIONS[each.name], "no")
+                text = f"is the {names[each.subject]} {said} the {names[each.object]}?"
+                yield text, answer, (each.subject, each.object)
+
+    def what() -> Iterator[_Draft]:
+        for each in known:
+            if _on_that_side(scene, each.name, each.object) == [each.subject]:
+                kind = dice.pick(("shape", "colour"))
+                text = f"{_ASKED[kind]} is the thing {each.name} the {names[each.object]}?"
+                yield text, getattr(scene.things[each.subject], kind), (each.subject, each.object)
+
+    return _by_turns(form() for form in dice.shuffled((whether, what)))
+
+
+def _on_that_side(scene: Scene, name: str, anchor: int) -> list[int]:
+    """Things that lie on that side of another at all, be it ever so little: only a lone one may be asked for."""
+    axis, sign = {"left of": ("x", -1), "right of": ("x", 1), "above": ("y", -1), "below": ("y", 1)}[name]
+    limit = getattr(scene.things[anchor], axis)
+    return [place for place, thing in enumerate(scene.things) if sign * (getattr(thing, axis) - limit) > 0]
+
+
+def _comparisons(scene: Scene, dice: Dice) -> Iterator[_Draft]:
+    """Two sizes, or two numbers of things; a coin decides which of the two is said to be the greater."""
+    coin = lambda: dice.draw() < 0.5  # noqa: E731
+    rank = tuple(SIZES).index
+
+    def larger() -> Iterator[_Draft]:
+        for one, other in dice.shuffled(tuple(combinations(_names(scene, "size").items(), 2))):
+            great, little = sorted((one, other), key=lambda each: -rank(scene.things[each[0]].size))
+            if scene.things[great[0]].size != scene.things[little[0]].size:
+                (a, first), (b, second), answer = (great, little, "yes") if coin() else (little, great, "no")
+                yield f"is the {first} larger than the {second}?", answer, (a, b)
+
+    def more() -> Iterator[_Draft]:
+        for kind, word in dice.shuffled([(kind, getattr(t, kind)) for kind in _WORDS for t in scene.things]):
+            own = [getattr(thing, kind) for thing in scene.things]
+            others = [each for each in _WORDS[kind] if own.count(each) != own.count(word)]
+            present = [each for each in others if each in own]
+            other = dice.pick(present if present and coin() else others)
+            many, few = sorted((word, other), key=own.count, reverse=True)
+            first, second, answer = (many, few, "yes") if coin() else (few, many, "no")
+            said = [f"{each} shapes" if kind == "colour" else plural(each) for each in (first, second)]
+            yield f"are there more {said[0]} than {said[1]}?", answer, ()
+
+    return _by_turns(form() for form in dice.shuffled((larger, more)))
+
+
+_MAKERS: dict[Kind, Callable[[Scene, Dice], Iterable[_Draft]]] = {
+    "attribute": _attributes,
+    "count": _counts,
+    "existence": _existence,
+    "relation": _relations,
+    "comparison": _comparisons,
+}

@@ -10,6 +10,8 @@ from multiway.engine.symptoms.chance import stuck_at_chance, worse_than_chance
 from multiway.engine.symptoms.collapse import collapsed, few_directions
 from multiway.engine.symptoms.evaluation import evaluation_at_chance, overfitting
 from multiway.engine.symptoms.gradients import dead_parameters, exploding, skipped_steps, vanishing
+from multiway.engine.symptoms.matching import false_negatives, matching_at_its_prior, negatives_too_easy
+from multiway.engine.symptoms.momentum import stale_queue, twin_too_far
 from multiway.engine.symptoms.waiting import waiting_for_data
 
 __all__ = ["SYMPTOMS", "Symptom"]
@@ -23,6 +25,11 @@ ACUTE: tuple[Symptom, ...] = (skipped_steps, exploding, vanishing, dead_paramete
 CHRONIC: tuple[Symptom, ...] = (
     stuck_at_chance,
     worse_than_chance,
+    matching_at_its_prior,
+    negatives_too_easy,
+    false_negatives,
+    stale_queue,
+    twin_too_far,
     collapsed,
     few_directions,
     at_its_bound,

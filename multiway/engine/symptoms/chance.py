@@ -8,7 +8,22 @@ import numpy as np
 
 from multiway.engine.history import Finding, History, Series
 
-__all__ = ["stuck_at_chance", "worse_than_chance"]
+__all__ = [
+    "HOPELESS",
+    "MISMATCHED",
+    "NEAR",
+    "PATIENCE",
+    "Clue",
+    "last_stretch",
+    "matches",
+    "rate_clues",
+    "rate_is_suspect",
+    "ratios",
+    "rises",
+    "still_falls",
+    "stuck_at_chance",
+    "worse_than_chance",
+]
 
 NEAR = 0.02  # a term within 2 % of chance is at chance
 PATIENCE = 100  # steps at chance after the warm-up that are nothing unusual
@@ -25,8 +40,10 @@ HIGH_LR, LOW_LR = 3e-3, 1e-6  # peaks beyond these are unusual for AdamW; they o
 
 def stuck_at_chance(run: History) -> Iterator[Finding]:
     """A term that has stayed within 2 % of its chance value up to the last step."""
-    for name, ratio in _ratios(run):
-        since = _start_of_last_stretch(ratio, np.abs(ratio.values - 1.0) <= NEAR)
+    for name, ratio in ratios(run):
+        since = last_stretch(ratio, np.abs(ratio.values - 1.0) <= NEAR)
+        if matches(name):
+            continue  # `matching_at_its_prior` knows more about it
         if since is None or run.last_step - max(since, run.warm) < PATIENCE:
             continue
         lasted = run.last_step - since
@@ -44,15 +61,15 @@ def stuck_at_chance(run: History) -> Iterator[Finding]:
 
 def worse_than_chance(run: History) -> Iterator[Finding]:
     """A term that a constant prediction would beat, and that is not on its way down."""
-    for name, ratio in _ratios(run):
-        since = _start_of_last_stretch(ratio, ratio.values > 1.0 + NEAR)
+    for name, ratio in ratios(run):
+        since = last_stretch(ratio, ratio.values > 1.0 + NEAR)
         if since is None or run.last_step - max(since, run.warm) < PATIENCE:
             continue
         recent, before = ratio.tail(0.2).median(), ratio.since(run.warm).head(0.4).median()
         if recent < 0.98 * before:
             continue  # still falling towards chance: token losses start at ln of the vocabulary
         clues = [
-            *_rate_clues(run, ratio),
+            *rate_clues(run, ratio),
             (
                 "the logits are too large for features that are not trained yet: the temperature is too low",
                 "start from a higher temperature (CLIP: 0.07) and keep it bounded",
@@ -70,20 +87,25 @@ def worse_than_chance(run: History) -> Iterator[Finding]:
         )
 
 
-def _ratios(run: History) -> Iterator[tuple[str, Series]]:
+def matches(name: str) -> bool:
+    """Whether a term is one of image-text matching, by its name: `itm`, or `itm_` and something."""
+    return name == "itm" or name.startswith("itm_")
+
+
+def ratios(run: History) -> Iterator[tuple[str, Series]]:
     """Value over chance, smoothed, of each term that has a chance value; enough lines to say anything."""
     for name in run.terms:
         value, chance = run.term(name), run.chance(name)
         both, at, of = np.intersect1d(value.steps, chance.steps, return_indices=True)
         if len(both) == 0:
             continue
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             ratio = Series(both, value.values[at] / chance.values[of]).finite
         if len(ratio) >= 5:
             yield name, ratio.smooth()
 
 
-def _start_of_last_stretch(series: Series, holds: np.ndarray) -> float | None:
+def last_stretch(series: Series, holds: np.ndarray) -> float | None:
     """The step since which `holds` has been true without a break, to the end."""
     if not holds[-1]:
         return None
@@ -91,7 +113,26 @@ def _start_of_last_stretch(series: Series, holds: np.ndarray) -> float | None:
     return float(series.steps[0 if len(breaks) == 0 else breaks[-1] + 1])
 
 
-def _rate_clues(run: History, ratio: Series) -> Iterator[Clue]:
+def still_falls(series: Series, by: float = 0.01) -> bool:
+    """Whether the last fifth is lower than the fifth before it by more than a share of that; `by` keeps noise out."""
+    count = max(3, len(series) // 5)
+    before, last = series.values[-2 * count : -count], series.values[-count:]
+    return len(before) == count and bool(np.median(last) < (1.0 - by) * np.median(before))
+
+
+def rises(series: Series) -> bool:
+    """Whether a schedule has gone up over the last two fifths of its lines."""
+    values = series.finite.values
+    return len(values) >= 5 and bool(values[-1] > values[-1 - 2 * len(values) // 5] + 0.01)
+
+
+def rate_is_suspect(run: History, ratio: Series) -> bool:
+    """Whether the journal bears evidence against the learning rate, rather than none for it."""
+    peak = float(run.lr.finite.values.max(initial=0.0)) if len(run.lr.finite) else LOW_LR * 2
+    return not LOW_LR < peak < HIGH_LR or run.jump > 0 or bool(ratio.values.min() < 0.9)
+
+
+def rate_clues(run: History, ratio: Series) -> Iterator[Clue]:
     """What the journal says about the learning rate; without any evidence, that it may be at fault."""
     lr = run.lr.finite
     peak = float(lr.values.max()) if len(lr) else float("nan")
@@ -138,9 +179,9 @@ def _clues(run: History, ratio: Series) -> Iterator[Clue]:
         )
     silent = recent < 1e-4
     if not silent:
-        yield from _rate_clues(run, ratio)
+        yield from rate_clues(run, ratio)
     else:
-        rates = list(_rate_clues(run, ratio))
+        rates = list(rate_clues(run, ratio))
         # A gradient that never was is stronger evidence than a high rate, and weaker than a breakdown or a rate of 0.
         strong = run.jump > 0 or ratio.values.min() < 0.9 or bool(run.lr.finite.values.max(initial=1.0) <= LOW_LR)
         silence = (

@@ -100,7 +100,9 @@ def _over_grid(maps: Tensor, spans: list[range]) -> Tensor:
 
 
 def overlay(picture: Image.Image, heat: Tensor, side: int = 128) -> Image.Image:
-    """A picture in grey with a map over it in red, the map's greatest value at full strength.
+    """A picture in grey with a map over it in red: what exceeds the map's median, its greatest value at full strength.
+
+    Attention that is spread evenly has a large sum and says nothing; the median is what an uninteresting patch gets.
 
     Args:
         picture: of any size.
@@ -112,7 +114,8 @@ def overlay(picture: Image.Image, heat: Tensor, side: int = 128) -> Image.Image:
     """
     base = draw(picture, ViewSpec(size=side, crop="squash")).astype(np.float32)
     grey = base.mean(2, keepdims=True) * 0.55 + 0.45 * 255 * 0.9
-    strength = heat.float() / heat.float().max().clamp(min=1e-12)
+    above = (heat.float() - heat.float().median()).clamp(min=0)
+    strength = above / above.max().clamp(min=1e-12)
     large = torch.nn.functional.interpolate(
         strength[None, None], size=(side, side), mode="bicubic", align_corners=False
     )

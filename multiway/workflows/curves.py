@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Sequence
 from itertools import cycle
+from statistics import median
 from typing import Any
 
 import matplotlib
@@ -34,6 +35,13 @@ def _numbers(values: Sequence[Any]) -> list[float]:
     return [float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan for value in values]
 
 
+def _smooth(values: list[float], reach: int = 4) -> list[float]:
+    """Medians of up to 2 x reach + 1 neighbours: accuracies of one batch are noisy."""
+    windows = (values[max(0, place - reach) : place + reach + 1] for place in range(len(values)))
+    kept = ([value for value in window if not math.isnan(value)] for window in windows)
+    return [median(window) if window else math.nan for window in kept]
+
+
 def _svg(figure: Any) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
@@ -43,7 +51,7 @@ def _svg(figure: Any) -> str:
 
 
 def loss_curves(metrics: list[dict[str, Any]]) -> str:
-    """Every loss term over steps with its chance value as a dashed line, and the accuracies within the batch."""
+    """Every loss term over steps with its chance value as a dashed line, and the accuracies of training batches."""
     if not metrics:
         return ""
     steps = [line["step"] for line in metrics]
@@ -53,29 +61,25 @@ def loss_curves(metrics: list[dict[str, Any]]) -> str:
         shown: list[float] = []
         for colour, (name, term) in zip(cycle(_COLOURS), metrics[-1]["terms"].items(), strict=False):
             values = _numbers([line["terms"].get(name, {}).get("value") for line in metrics])
-            axes[0].plot(steps, values, color=colour, linewidth=1.4, label=name)
+            label = name
             shown += [value for value in values if not math.isnan(value)]
             if term["chance"] is not None:
                 shown.append(term["chance"])
                 axes[0].axhline(term["chance"], color=colour, linestyle="--", linewidth=1)
-                axes[0].annotate(
-                    f"chance {term['chance']:.3f} = {term['formula']}", (steps[-1], term["chance"]),
-                    ha="right", va="bottom", fontsize=8, color=colour,
-                )  # fmt: skip
+                label = f"{name}, chance {term['chance']:.3f} = {term['formula']}"
+            axes[0].plot(steps, values, color=colour, linewidth=1.4, label=label)
         axes[0].set(title="loss", xlabel="step", xlim=(0, steps[-1]), ylim=(0, 1.08 * max(shown, default=1.0)))
-        axes[0].legend(frameon=False, loc="center right")
+        # Below the plot, where it hides no curve.
+        axes[0].legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18))
         for colour, name in zip(cycle(_COLOURS), rates, strict=False):
             values = _numbers([line["report"].get(name) for line in metrics])
-            axes[1].plot(
-                steps,
-                [100 * v for v in values],
-                color=colour,
-                linewidth=1.2,
-                label=name.removesuffix("_accuracy").replace("_", " "),
-            )
-        axes[1].set(title="right pair first within the training batch, %", xlabel="step", ylim=(0, 100))
+            share = [100 * v for v in values]
+            axes[1].plot(steps, share, color=colour, linewidth=0.8, alpha=0.25)
+            label = name.removesuffix("_accuracy").replace("_", " ")
+            axes[1].plot(steps, _smooth(share), color=colour, linewidth=1.4, label=label)
+        axes[1].set(title="right answers in training batches, %", xlabel="step", ylim=(0, 100))
         if rates:
-            axes[1].legend(frameon=False, loc="lower right")
+            axes[1].legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
         return _svg(figure)
 
 

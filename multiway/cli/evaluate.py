@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal
 
@@ -29,6 +30,9 @@ class Evaluate:
         images: folder that a caption file's paths are relative to.
         image_column, caption_column: of a caption file, where their names are unusual.
         top: of `rerank`: items per query that the fused encoder scores again.
+        mix: of `rerank` and `fusion`: weight of the cosine beside the log-odds of a match; by default 0, matching alone.
+        tau: the cosine is divided by it before it is weighed. By default 1, whatever temperature the model has learned;
+            give that one to weigh the logits that it was trained with.
         ks: of the retrieval tasks: the k of R@k.
         device: `cpu`, `cuda`, or `auto`.
         precision: of the arithmetic; `bf16` is quicker where the machine has it.
@@ -42,6 +46,8 @@ class Evaluate:
     image_column: str = ""
     caption_column: str = ""
     top: int | None = None
+    mix: float | None = None
+    tau: float | None = None
     ks: tuple[int, ...] = ()
     device: str = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -65,7 +71,8 @@ def run(args: list[str]) -> int:
 
 def _with_options(task: Task, asked: Evaluate) -> Task:
     """The task with the options that were given; one that it does not have is refused."""
-    given = {name: value for name, value in (("top", asked.top), ("ks", asked.ks)) if value not in (None, ())}
+    options = {name: getattr(asked, name) for name in ("top", "mix", "tau", "ks")}
+    given = {name: value for name, value in options.items() if value not in (None, ())}
     known = {each.name for each in fields(task)}  # type: ignore[arg-type]
     for name in given:
         if name not in known:
@@ -73,4 +80,14 @@ def _with_options(task: Task, asked: Evaluate) -> Task:
             raise ConfigError(f"task `{asked.task}` has no option --{name}; tasks that have it: {', '.join(able)}")
     if any(k < 1 for k in asked.ks) or (asked.top is not None and asked.top < 1):
         raise ConfigError(f"--top and --ks count from 1; given --top {asked.top} and --ks {asked.ks}")
+    if asked.top is not None and getattr(task, "top", None) == 0:
+        raise ConfigError(
+            f"task `{asked.task}` matches every pair; for those nearest only: --task rerank --top {asked.top}"
+        )
+    if asked.tau is not None and asked.mix is None:
+        raise ConfigError(
+            f"--tau {asked.tau:g} divides the cosine that --mix weighs, and changes nothing without it; add --mix"
+        )
+    if not math.isfinite(asked.mix or 0.0) or not 0.0 < (1.0 if asked.tau is None else asked.tau) < math.inf:
+        raise ConfigError(f"--mix is a number and --tau one above 0; given --mix {asked.mix} and --tau {asked.tau}")
     return replace(task, **given)  # type: ignore[type-var]

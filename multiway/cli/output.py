@@ -26,8 +26,10 @@ def print_result(result: Result, console: Console) -> None:
     title = escape(f"{result.task} on {result.data}@{result.split}")
     table = Table("metric", "value", "95 % interval", "n", "chance", title=title)
     for name, metric in result.metrics.items():
-        share = not name.endswith("rank")
-        show = (lambda v: f"{100 * v:.1f} %") if share else (lambda v: f"{v:.1f}")
+        if name.endswith("loss"):  # nats
+            show = "{:.3f}".format
+        else:
+            show = "{:.1f}".format if name.endswith("rank") else "{:.1%}".format
         chance = "" if metric.chance is None else show(metric.chance)
         table.add_row(name, show(metric.value), f"{show(metric.low)} - {show(metric.high)}", str(metric.n), chance)
     console.print(table)

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from multiway.config import ConfigError
+
 __all__ = ["OptimiserSpec", "build_optimiser", "parameter_groups", "schedule"]
 
 
@@ -73,12 +75,14 @@ def parameter_groups(
         rules: the recipe's rules, then the method's own; first match wins.
 
     Raises:
-        ValueError: for a rule that matches no parameter, which is always a mistake.
+        ConfigError: for a rule that matches no parameter that is trained, which is always a mistake.
     """
-    names = [name for name, _ in method.named_parameters()]
+    names = [name for name, parameter in method.named_parameters() if parameter.requires_grad]
     for pattern, _ in rules:
         if not any(re.search(pattern, name) for name in names):
-            raise ValueError(f"the rule {pattern!r} matches no parameter; names look like {', '.join(names[:3])}, ...")
+            raise ConfigError(
+                f"the rule {pattern!r} matches no trained parameter; names look like {', '.join(names[:3])}, ..."
+            )
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in method.named_parameters():
         factor = _multiplier(name, rules)
@@ -92,7 +96,7 @@ def parameter_groups(
         group["params"].append(parameter)
         group["names"].append(name)
     if not groups:
-        raise ValueError("every parameter is frozen; there is nothing to train")
+        raise ConfigError("every parameter is frozen; there is nothing to train: give some rule a factor above 0")
     return list(groups.values())
 
 

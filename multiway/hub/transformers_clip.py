@@ -227,10 +227,11 @@ def to_transformers(model: Model, folder: Path) -> None:
     method = model.method
     if not isinstance(method, Clip) or not isinstance(method.config.image, VisionConfig):
         raise WeightsError("only a CLIP with a ViT image tower has a counterpart in transformers")
-    config = method.config
-    if config.image.pool != "class" or not config.image.pre_norm or config.image.patch_bias:  # type: ignore[union-attr]
+    config, image = method.config, method.config.image
+    assert isinstance(image, VisionConfig)
+    if image.pool != "class" or not image.pre_norm or image.patch_bias or image.stem != "patch":
         raise WeightsError(
-            "transformers' CLIP has a class token, a norm before the blocks and no bias at the patches; this model differs"
+            "transformers' CLIP has a class token, a norm before the blocks and patches projected without bias; this model differs"
         )
     folder.mkdir(parents=True, exist_ok=True)
     save_file(ours_to_theirs(method.state_dict(), config), str(folder / "model.safetensors"), metadata={"format": "pt"})

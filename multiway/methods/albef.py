@@ -65,13 +65,13 @@ class AlbefConfig:
         align: share of training at the start in which the pairs are only aligned: no fused pass, ITC alone.
     """
 
-    image: VisionConfig = VisionConfig(size=64, patch=8, width=128, layers=4, heads=2)
-    text: TextConfig = TextConfig(width=128, layers=2, heads=2, causal=False, pool="class")
+    image: VisionConfig = VisionConfig(size=64, patch=8, width=128, layers=4, heads=2, stem="conv")
+    text: TextConfig = TextConfig(context=0, width=128, layers=2, heads=2, causal=False, pool="class")
     fusion_layers: int = 2
     embedding: int = 128
     temperature: float = 0.07
     temperature_bounds: tuple[float, float] = (0.001, 0.5)
-    queue: int = 4096
+    queue: int = 512
     momentum: float = 0.99
     alpha: float = 0.4
     alpha_ramp: float = 0.25
@@ -92,7 +92,10 @@ class AlbefConfig:
 
     @classmethod
     def preset(cls, name: str) -> AlbefConfig:
-        """`tiny`, or `base`, the paper's: ViT-B/16 at 256 pixels, BERT-base split 6 and 6.
+        """`tiny`, made for a laptop, or `base`, the paper's: ViT-B/16 at 256 pixels, BERT-base split 6 and 6.
+
+        What `tiny` owes to its size is measured in docs/methods/albef.md: convolutions before the blocks, a short queue, and
+        negatives that get harder.
 
         Raises:
             KeyError: for an unknown name, with the names that exist.

@@ -31,7 +31,7 @@ class BertConfig:
         text: the encoder. `tiny` has as many blocks as ALBEF's two halves together.
     """
 
-    text: TextConfig = TextConfig(width=128, layers=4, heads=2, causal=False, pool="class")
+    text: TextConfig = TextConfig(context=0, width=128, layers=4, heads=2, causal=False, pool="class")
 
     def resolve(self, data: DataInfo) -> BertConfig:
         """The config with vocabulary and context filled in from the data; sizes that were given are kept."""

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from multiway.nn.patch import PatchEmbed, resize_positions, sincos_positions
+from multiway.nn.patch import ConvStem, PatchEmbed, resize_positions, sincos_positions
 from multiway.nn.pool import Tower
 from multiway.nn.transformer import Activation, Transformer, TransformerConfig
 
@@ -31,6 +31,7 @@ class VisionConfig:
         class_token: whether there is one; None for exactly where `pool` needs it.
         pre_norm: CLIP's norm between embedding and blocks.
         patch_bias: whether the patch embedding has a bias (CLIP: no).
+        stem: `patch` cuts and projects, as published; `conv` puts small convolutions before the blocks (`ConvStem`).
         positions: `learned`, or fixed sines and cosines.
     """
 
@@ -45,6 +46,7 @@ class VisionConfig:
     class_token: bool | None = None
     pre_norm: bool = False
     patch_bias: bool = True
+    stem: Literal["patch", "conv"] = "patch"
     positions: Literal["learned", "sincos"] = "learned"
     epsilon: float = 1e-6
     dropout: float = 0.0
@@ -81,7 +83,8 @@ class VisionTransformer(nn.Module):
         self.grid = (config.size // config.patch,) * 2
         self.prefix = int(config.has_class_token)
         patches = self.grid[0] * self.grid[1]
-        self.patches = PatchEmbed(config.patch, width, bias=config.patch_bias)
+        embed = PatchEmbed if config.stem == "patch" else ConvStem
+        self.patches = embed(config.patch, width, bias=config.patch_bias)
         self.class_token = nn.Parameter(torch.zeros(width)) if self.prefix else None
         self.class_position = nn.Parameter(torch.zeros(width)) if self.prefix else None
         if config.positions == "learned":
@@ -101,7 +104,7 @@ class VisionTransformer(nn.Module):
 
         Args:
             images: (B, 3, H, W).
-            keep: (B, K) int64 numbers of the patches that are kept; the others cost nothing. None for all.
+            keep: (B, K) int64 numbers of the patches that are kept; the others cost nothing in the blocks. None for all.
 
         Returns:
             (B, prefix + N, W), or (B, prefix + K, W).

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from multiway.batch import ViewSpec
+from multiway.config import ConfigError
 from multiway.data.masking import Masking
 from multiway.data.tokenizer import TokenizerSpec
 from multiway.engine.optim import OptimiserSpec
@@ -28,6 +29,13 @@ class AlbefRecipe(Recipe):
     method_name: ClassVar[str] = "albef"
 
     method: AlbefConfig = AlbefConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.masking.ratio <= 0:
+            raise ConfigError(
+                f"masking.ratio is {self.masking.ratio}; ALBEF guesses masked words and needs one above 0"
+            )
 
 
 def albef(preset: str = "tiny") -> AlbefRecipe:

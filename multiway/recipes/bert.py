@@ -41,7 +41,7 @@ def bert(preset: str = "tiny") -> BertRecipe:
     method = BertConfig.preset(preset)
     if preset == "tiny":
         return BertRecipe(
-            settings=Settings(steps=2400, batch=64, lr=1e-3, optimiser=OptimiserSpec(weight_decay=0.05, warmup=0.05)),
+            settings=Settings(steps=1500, batch=64, lr=1e-3, optimiser=OptimiserSpec(weight_decay=0.05, warmup=0.05)),
             preset=preset,
             data="scenes",
             # Captions come with pictures here; they are drawn as small as can be, and not looked at.

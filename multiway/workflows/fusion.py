@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,14 +11,17 @@ import numpy as np
 from PIL import Image
 
 from multiway.abilities import abilities_of
-from multiway.data.source import KnowsWords, Source
+from multiway.data.source import DataError, KnowsWords, Source
 from multiway.explain.words import overlay, word_maps
 from multiway.hub.model import Model
 from multiway.tasks import TASKS, Result
 from multiway.tasks.masked_words import Guess
 from multiway.tasks.rerank import RerankDetails
+from multiway.tasks.retrieval import Retrieval, groups_of
+from multiway.tasks.task import collect
+from multiway.workflows.encoded_once import EncodedOnce
 
-__all__ = ["Fused", "Hidden", "Looks", "Moved", "fused_section"]
+__all__ = ["Fused", "Hidden", "Looks", "Moved", "fused_section", "masked_words", "spread"]
 
 Uri = Callable[[Image.Image], str]
 
@@ -58,7 +63,9 @@ class Fused:
 
     Attributes:
         title: data and split.
-        rerank, matching, masked: results; `masked` is None for models that guess no words.
+        retrieval: by the encoders alone, as the task of that name measures it.
+        rerank, matching, masked: results; `masked` is None for models that guess no words, and for captions without any
+            that could be asked about.
         up, down: queries that re-ranking put right first, and ones that it took from there.
         matched, every: pairs matched by re-ranking, and pairs there are.
         hidden: guesses.
@@ -66,6 +73,7 @@ class Fused:
     """
 
     title: str
+    retrieval: Result
     rerank: Result
     matching: Result
     masked: Result | None
@@ -77,36 +85,53 @@ class Fused:
     looks: list[Looks]
 
 
-def fused_section(model: Model, source: Source, uri: Uri, count: int = 4) -> Fused:
+def fused_section(once: EncodedOnce, uri: Uri, count: int = 4) -> Fused:
     """Everything about one split; examples are spread evenly, not chosen.
 
     Args:
-        model: has `match`.
-        source: the split.
+        once: a model that has `match`, and the split.
         uri: picture to data URI.
         count: examples of each kind.
     """
-    able = abilities_of(model)
-    rerank = TASKS["rerank"].run(model, source)
+    source, able = once.source, abilities_of(once.model)
+    rerank = once.run(TASKS["rerank"])
     details: RerankDetails = rerank.details
     up, down = _moved(source, details, uri, count)
-    masked = TASKS["masked-words"].run(model, source) if "fill_mask" in able else None
+    masked = masked_words(once)
     gallery = details.dual.gallery
     return Fused(
         title=f"{source.name}@{source.split}",
+        retrieval=_by_encoders(source, details),
         rerank=rerank,
-        matching=TASKS["matching"].run(model, source),
+        matching=once.run(TASKS["matching"]),
         masked=masked,
         up=up,
         down=down,
         matched=details.matched,
         every=len(gallery.rows) * len(gallery.texts),
         hidden=_hidden(source, masked.details, uri, 3 * count) if masked else [],
-        looks=_looks(model, source, uri, count) if "match_with_maps" in able else [],
+        looks=_looks(once.model, source, uri, count) if "match_with_maps" in able else [],
     )
 
 
-def _spread(items: list[int], count: int) -> list[int]:
+def masked_words(once: EncodedOnce) -> Result | None:
+    """The task of that name; None where the model guesses no words or the captions hold none to ask about."""
+    if "fill_mask" not in abilities_of(once.model):
+        return None
+    try:
+        return once.run(TASKS["masked-words"])
+    except DataError:
+        return None
+
+
+def _by_encoders(source: Source, details: RerankDetails) -> Result:
+    """What the task `retrieval` would find: re-ranking has ranked by cosine already."""
+    task = TASKS["retrieval"]
+    assert isinstance(task, Retrieval)
+    return collect(task, source, task.metrics(details.dual, groups_of(source, details.dual.gallery)), details.dual)
+
+
+def spread(items: list[int], count: int) -> list[int]:
     """At most `count` of the items, evenly spread."""
     count = min(count, len(items))
     return [items[(2 * place + 1) * len(items) // (2 * count)] for place in range(count)]
@@ -131,20 +156,38 @@ def _moved(source: Source, details: RerankDetails, uri: Uri, count: int) -> tupl
 
     first = [int(query) for query in np.flatnonzero((after.rank <= 1) & (before.rank > 1))]
     lost = [int(query) for query in np.flatnonzero((after.rank > 1) & (before.rank <= 1))]
-    return [moved(query) for query in _spread(first, count)], [moved(query) for query in _spread(lost, count)]
+    return [moved(query) for query in spread(first, count)], [moved(query) for query in spread(lost, count)]
 
 
 def _hidden(source: Source, guesses: list[Guess], uri: Uri, count: int) -> list[Hidden]:
+    blanks = _blanks(guesses)
     shown = []
     # Every n-th guess of each class, so that colours do not crowd out the rest.
     kinds = sorted({guess.kind for guess in guesses})
     for kind in kinds:
-        own = [number for number, guess in enumerate(guesses) if guess.kind == kind]
-        for number in _spread(own, max(1, count // len(kinds))):
-            guess = guesses[number]
-            start, _, end = guess.caption.partition(guess.word)
-            shown.append(Hidden(uri(source.image(guess.row)), start, end, guess))
+        own = [number for number, guess in enumerate(guesses) if guess.kind == kind and blanks[number]]
+        for number in spread(own, max(1, count // len(kinds))):
+            guess, (start, stop) = guesses[number], blanks[number]
+            shown.append(Hidden(uri(source.image(guess.row)), guess.caption[:start], guess.caption[stop:], guess))
     return shown
+
+
+def _blanks(guesses: list[Guess]) -> list[tuple[int, ...]]:
+    """Where in its caption each hidden word stands, (start, stop); () where the tokeniser spells it otherwise.
+
+    A word may occur twice, and inside others: the n-th guess of a word in a row is its n-th occurrence as a whole word.
+    """
+    seen: Counter[tuple[int, str]] = Counter()
+    found: list[tuple[int, ...]] = []
+    for guess in guesses:
+        places = [
+            match.span()
+            for match in re.finditer(rf"(?<!\w){re.escape(guess.word)}(?!\w)", guess.caption, re.IGNORECASE)
+        ]
+        number = seen[guess.row, guess.word]
+        seen[guess.row, guess.word] += 1
+        found.append(places[number] if number < len(places) else ())
+    return found
 
 
 def _looks(model: Model, source: Source, uri: Uri, count: int) -> list[Looks]:
@@ -152,7 +195,7 @@ def _looks(model: Model, source: Source, uri: Uri, count: int) -> list[Looks]:
         {word for words in source.word_classes.values() for word in words} if isinstance(source, KnowsWords) else None
     )
     shown = []
-    for row in _spread(list(range(len(source))), count):
+    for row in spread(list(range(len(source))), count):
         picture, caption = source.image(row), source.row(row).captions[0]
         maps = word_maps(model, picture, caption)
         words = [

@@ -30,7 +30,8 @@ from multiway.recipes import recipe_function
 from multiway.tasks import TASKS, Result
 from multiway.tasks.retrieval import RetrievalDetails
 from multiway.workflows.curves import health_curves, loss_curves
-from multiway.workflows.fusion import Fused, fused_section
+from multiway.workflows.encoded_once import EncodedOnce
+from multiway.workflows.fusion import Fused, fused_section, masked_words, spread
 
 __all__ = ["Query", "Shown", "queries", "write_report"]
 
@@ -104,14 +105,7 @@ def queries(source: Source, details: RetrievalDetails, count: int = 6) -> tuple[
         wanted = None if any(each.right for each in found) else shown(min(answers), float("nan"), True)
         return Query(gallery.texts[number], float(ranking.rank[number]), len(gallery.rows), found, wanted)
 
-    return [query(number) for number in _evenly(first, count)], [query(number) for number in _evenly(later, count)]
-
-
-def _evenly(items: list[int], count: int) -> list[int]:
-    """At most `count` of the items, evenly spread."""
-    if len(items) <= count:
-        return items
-    return [items[(2 * place + 1) * len(items) // (2 * count)] for place in range(count)]
+    return [query(number) for number in spread(first, count)], [query(number) for number in spread(later, count)]
 
 
 def data_of(config: dict[str, Any]) -> tuple[str, str]:
@@ -165,18 +159,21 @@ def write_report(folder: Path, model: Model | None = None) -> Path:
         source = open_source(spec, **_layout(config))
         if len(source) == 0:
             continue
+        once = EncodedOnce(model, source)
         if not {"encode_image", "encode_text"} <= set(able):
-            if "fill_mask" in able:
-                blind.append(TASKS["masked-words"].run(model, source))
+            if (guessed := masked_words(once)) is not None:
+                blind.append(guessed)
             continue
-        result = TASKS["retrieval"].run(model, source)
+        if "match" in able:
+            fused.append(fused_section(once, picture_uri))
+            result = fused[-1].retrieval
+        else:
+            result = once.run(TASKS["retrieval"])
         hits, misses = queries(source, result.details)
         sections.append(Section(f"{source.name}@{source.split}", result, hits, misses))
-        if "match" in able:
-            fused.append(fused_section(model, source, picture_uri))
         # Accuracy over one class says nothing: the best constant answer is always right.
         if len({source.row(index).label for index in range(len(source))} - {-1}) > 1:
-            tables.append(TASKS["zeroshot"].run(model, source))
+            tables.append(once.run(TASKS["zeroshot"]))
     page = (
         environment()
         .get_template("report.html.j2")
@@ -196,7 +193,7 @@ def write_report(folder: Path, model: Model | None = None) -> Path:
             zeroshot=tables,
             fused=fused,
             blind=blind,
-            commands=_commands(folder, config, sections, bool(tables)),
+            commands=_commands(folder, config, model, sections, blind, bool(tables)),
         )
     )
     run.report_file.write_text(page, encoding="utf-8")
@@ -219,21 +216,29 @@ def _summary(metrics: list[dict[str, Any]], timings: list[dict[str, Any]], confi
     }
 
 
-def _commands(folder: Path, config: dict[str, Any], sections: list[Section], labelled: bool) -> list[tuple[str, str]]:
+def _commands(
+    folder: Path, config: dict[str, Any], model: Model, sections: list[Section], blind: list[Result], labelled: bool
+) -> list[tuple[str, str]]:
     """What to try next, with this run's own names in it, quoted for the shell: captions and paths come from strangers."""
     fields = (("--images", "images"), ("--image-column", "image_column"), ("--caption-column", "caption_column"))
     own = "".join(f" {option} {shlex.quote(config[name])}" for option, name in fields if config[name])
     name, _ = data_of(config)
-    data, run = shlex.quote(name), shlex.quote(str(folder))
-    query = "red fruit" if name == "emoji" or not sections else sections[0].result.details.gallery.texts[0]
-    commands = [(f"multiway search {run} {shlex.quote(query)}", "search these pictures by words")]
-    for section in sections[-1:]:
-        held = f"{shlex.quote(section.title)}{own}"
-        commands += [(f"multiway eval {run} --task retrieval --data {held}", "measure it, also on other data")]
-        if labelled:
-            commands += [(f"multiway eval {run} --task zeroshot --data {held}", "classify by words alone")]
-    return [
-        *commands,
+    data, run, able = shlex.quote(name), shlex.quote(str(folder)), model.abilities()
+    commands = []
+    if "encode_image" in able and "encode_text" in able:
+        query = "red fruit" if name == "emoji" or not sections else sections[0].result.details.gallery.texts[0]
+        commands += [(f"multiway search {run} {shlex.quote(query)}", "search these pictures by words")]
+    measures = [("retrieval", "measure it, also on other data")] if sections else []
+    measures += [("masked-words", "measure it, also on other data")] if blind else []
+    if sections and "match" in able:
+        measures += [("rerank --top 32", "let the fused encoder look further down the list")]
+        measures += [("rerank --mix 1 --tau 0.05", "weigh the cosine beside the match")]
+    measures += [("zeroshot", "classify by words alone")] if labelled else []
+    for held in [each.title for each in sections[-1:]] or [f"{each.data}@{each.split}" for each in blind[-1:]]:
+        commands += [
+            (f"multiway eval {run} --task {task} --data {shlex.quote(held)}{own}", why) for task, why in measures
+        ]
+    commands += [
         (f"multiway doctor {run}", "what ails this run, if anything does"),
         (
             f"multiway train {config['recipe']} --data {data}{own} --steps {3 * config['settings']['steps']} --out runs/longer",
@@ -244,5 +249,7 @@ def _commands(folder: Path, config: dict[str, Any], sections: list[Section], lab
             f"multiway train {config['recipe']} --data captions.jsonl --images pictures/ --out runs/mine",
             "and train on them",
         ),
-        (f"multiway convert {run} clip-folder", "use it from transformers"),
     ]
+    if model.name == "clip":  # the one method that transformers has a layout for
+        commands += [(f"multiway convert {run} clip-folder", "use it from transformers")]
+    return commands

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from multiway.nn.patch import PatchEmbed, resize_positions, sincos_positions
+from multiway.nn.patch import ConvStem, PatchEmbed, resize_positions, sincos_positions
 
 
 def test_equals_a_convolution():
@@ -44,3 +44,26 @@ def test_sincos_is_its_definition():
             torch.testing.assert_close(table[row * 3 + column], torch.tensor(expected))
     with pytest.raises(ValueError, match="width 6 is no multiple of 4"):
         sincos_positions((2, 2), 6)
+
+
+@pytest.mark.parametrize(("patch", "width"), [(2, 12), (4, 24), (8, 32), (16, 32)])
+def test_the_convolutional_stem_has_the_grid_of_patches_and_sees_across_their_edges(patch, width):
+    torch.manual_seed(0)
+    stem, images = ConvStem(patch, width), torch.randn(2, 3, 3 * patch, 2 * patch)
+    assert stem.grid(images) == (3, 2) and stem(images).shape == (2, 6, width)
+    plain = images
+    for stage in stem.stages:
+        plain = torch.nn.functional.gelu(stage(plain))
+    assert plain.shape == (2, width, 3, 2)
+    torch.testing.assert_close(stem(images)[1, 3], stem.project(plain[1, :, 1, 1]))
+    # The pixel just left of patch 1 is of patch 0, and patch 1 sees it; p pixels away it does not.
+    for column, seen in ((patch - 1, True), (0, False)):
+        changed = images.clone()
+        changed[0, :, 0, column] += 1
+        assert torch.equal(stem(changed)[0, 1], stem(images)[0, 1]) is not seen
+
+
+@pytest.mark.parametrize(("patch", "width"), [(6, 24), (1, 8), (8, 30)])
+def test_stems_that_cannot_be(patch, width):
+    with pytest.raises(ValueError, match="stem='patch'"):
+        ConvStem(patch, width)

@@ -1,16 +1,11 @@
 """A user's run, through the command line: killed at any moment it ends the same; two ranks compute what one does."""
 
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import QUICK, kill_after, multiway, own_data
 from safetensors.torch import load_file
 
 from multiway.engine.checkpoint import read
@@ -18,51 +13,15 @@ from multiway.engine.run import Run
 
 STEPS = 40
 TINY = [
-    "--steps", str(STEPS), "--batch", "16", "--lr", "0.002", "--device", "cpu", "--precision", "fp32", "--threads", "1",
-    "--log-every", "1", "--checkpoint-every", "4", "--view.size", "16", "--method.image.size", "16",
-    "--method.image.width", "32", "--method.image.layers", "2", "--method.image.heads", "2",
-    "--method.text.width", "32", "--method.text.layers", "2", "--method.text.heads", "2", "--method.embedding", "24",
+    "--steps", str(STEPS), "--batch", "16", "--lr", "0.002", "--checkpoint-every", "4",
+    "--method.image.layers", "2", "--method.text.layers", "2",
     # Dropout and augmentation, so that a resumed run must draw the same random numbers.
     "--method.image.dropout", "0.1", "--view.augment", "affine",
 ]  # fmt: skip
 
 
 def command(folder: Path, out: str, *more: str) -> list[str]:
-    data = ["--data", str(folder / "captions.jsonl"), "--images", str(folder / "pictures"), "--out", str(folder / out)]
-    return ["train", "clip", *data, *TINY, *more]
-
-
-ENVIRONMENT = {
-    **os.environ,
-    "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": str(Path(__file__).parents[2]),
-    "GLOO_SOCKET_IFNAME": "lo",
-}
-
-
-def multiway(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "multiway", *args], env=ENVIRONMENT, capture_output=True, text=True, timeout=240
-    )
-
-
-def lines(run: Path) -> int:
-    file = run / "metrics.jsonl"
-    return file.read_bytes().count(b"\n") if file.exists() else 0
-
-
-def kill_after(args: list[str], run: Path, wanted: int) -> None:
-    """Start the run, wait until it has logged `wanted` steps, then SIGKILL at a moment that nobody chose."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "multiway", *args], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 120
-    while lines(run) < wanted and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
-    time.sleep(random.random() * 0.03)
-    process.send_signal(signal.SIGKILL)
-    _, said = process.communicate()
-    assert process.returncode == -signal.SIGKILL, f"it was over before it could be killed:\n{said}"
+    return ["train", "clip", *own_data(folder, out), *QUICK, *TINY, *more]
 
 
 def test_killed_and_started_again_the_end_is_identical(caption_folder: Path) -> None:
@@ -120,14 +79,7 @@ def test_two_ranks_compute_what_one_does(caption_folder: Path) -> None:
     shorter = ["--steps", "8", "--method.image.dropout", "0.0", "--checkpoint-every", "8"]
     alone = multiway(*command(caption_folder, "one", *shorter))
     assert alone.returncode == 0, alone.stderr
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "multiway"]
-    together = subprocess.run(
-        [*launch, *command(caption_folder, "two", *shorter)],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    together = multiway(*command(caption_folder, "two", *shorter), ranks=2)
     assert together.returncode == 0, together.stderr[-3000:]
     one, two = (Run.read(caption_folder / name).metrics() for name in ("one", "two"))
     assert [line["step"] for line in two] == list(range(1, 9))
@@ -140,7 +92,7 @@ def test_two_ranks_compute_what_one_does(caption_folder: Path) -> None:
         assert torch.allclose(weights[name], twins[name], atol=2e-4), name
     # A run of one rank goes on with two: the number of ranks is not part of a run's identity.
     more = command(caption_folder, "one", *shorter, "--steps", "10", "--horizon", "8")
-    switched = subprocess.run([*launch, *more], env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
+    switched = multiway(*more, ranks=2)
     assert switched.returncode == 0 and "resuming at step 8" in switched.stderr, switched.stderr[-3000:]
 
 

@@ -7,6 +7,7 @@ import torch
 
 from multiway.cli.train import parse
 from multiway.data.emoji import Emoji
+from multiway.data.open import open_source
 from multiway.engine.doctor import diagnose
 from multiway.engine.run import Run
 from multiway.hub.load import load
@@ -102,3 +103,42 @@ def test_a_compiled_run_computes_the_same(tmp_path: Path) -> None:
         run_recipe(parse([*args, *more, "--out", str(tmp_path / name)]), World())
         losses.append([line["loss"] for line in Run.read(tmp_path / name).metrics()])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ALBEF on scenes, as `make demo-fusion` trains it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    folder = tmp_path_factory.mktemp("runs") / "fused"
+    outcome = run_recipe(parse(["albef", "--data", "scenes", "--out", str(folder)]), World())
+    torch.set_num_threads(threads)
+    assert outcome.finished
+    return folder
+
+
+# metric, threshold, chance; among 1,000 scenes of unique captions, two captions each
+FUSED = [
+    ("dual/text_retrieval/R@1", 0.40, 1 / 1000),
+    ("dual/image_retrieval/R@1", 0.40, 1 / 1000),
+    ("text_retrieval/R@16", 0.95, 16 / 1000),
+    ("image_retrieval/R@16", 0.95, 16 / 1000),
+    ("mean/R@1_gain", 0.02, 0.0),
+]
+
+
+def test_albef_learns_to_find_to_decide_and_to_guess(fused: Path) -> None:
+    model, source = load(fused), open_source("scenes@test")
+    reranked = {name: metric.value for name, metric in TASKS["rerank"].run(model, source).metrics.items()}
+    for name, threshold, chance in FUSED:
+        assert reranked[name] >= threshold > chance, (name, reranked[name])
+    matched = TASKS["matching"].run(model, source).metrics["hard/loss"]
+    assert matched.value <= 0.45 < matched.chance == pytest.approx(0.6365, abs=1e-4)
+    guessed = TASKS["masked-words"].run(model, source).metrics
+    for kind in ("colour", "shape"):
+        seen, blind = guessed[f"with_picture/{kind}"], guessed[f"without_picture/{kind}"]
+        assert seen.value > 0.6 > 3 * blind.value and blind.value < seen.chance + 0.05, (kind, seen, blind)
+    run = Run.read(fused)
+    context = {"steps": run.config["settings"]["steps"]}
+    found = diagnose(run.metrics(), run.timings(), type(model.method).watched, context)
+    assert not [each for each in found if each.severity in ("illness", "warning")], found

@@ -13,8 +13,9 @@ noisy pairs (section 3):
     mlm   masked words, by the fused tokens (equations 4, 7)
 
 Departures from the paper: rows that share a picture or a caption, in the batch or in the queue, are positives and never
-mined as negatives; the queue starts empty instead of random and takes any batch size; negatives may be annealed from
-random to hard (`hard_from`, `hard_until`), without which the matching loss stays at its prior for long at small scale.
+mined as negatives; the queue starts empty instead of random, takes any batch size, and may wait until features are worth
+keeping (`queue_from`); negatives may be annealed from random to hard (`hard_from`, `hard_until`), without which the matching
+loss stays at its prior for long at small scale.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class AlbefConfig:
         embedding: width of the space in which pictures and texts are compared.
         temperature: initial tau; learned, and kept within `temperature_bounds`.
         queue: pairs of twin features kept from earlier steps.
+        queue_from: share of training before which the queue is filled and not used. In the first hundreds of steps a model
+            moves faster than its twin can follow, and tells candidates by their age instead of by what they show.
         momentum: of the twin.
         alpha: weight of the twin's soft targets (momentum distillation); 0 turns them off.
         alpha_ramp: share of training over which alpha rises from 0 (paper: the first of 30 epochs).
@@ -71,7 +74,8 @@ class AlbefConfig:
     embedding: int = 128
     temperature: float = 0.07
     temperature_bounds: tuple[float, float] = (0.001, 0.5)
-    queue: int = 512
+    queue: int = 1024
+    queue_from: float = 0.3
     momentum: float = 0.99
     alpha: float = 0.4
     alpha_ramp: float = 0.25
@@ -124,6 +128,7 @@ class AlbefConfig:
             fusion_layers=6,
             embedding=256,
             queue=65_536,
+            queue_from=0.0,
             momentum=0.995,
             alpha_ramp=1 / 30,
             hard_until=0.0,
@@ -286,11 +291,13 @@ class Albef(Method):
             assert ids is not None
             fresh[name] = world.gather(ids, "none")
         queued = self.queue.read()
-        candidates = Candidates(**{name: torch.cat([fresh[name], queued[name]]) for name in fresh})
+        candidates = Candidates(**fresh)
+        if step.progress >= self.config.queue_from:
+            candidates = Candidates(**{name: torch.cat([fresh[name], queued[name]]) for name in fresh})
         aligned = itc(reps["image"], reps["text"], 1.0 / self.temperature, world, candidates=candidates, soft=alpha)
         contrast = aligned.loss
-        if self.aligning(step) and world.size > 1:
-            # DDP waits for the gradient of every parameter; those of the fused half are zero for now.
+        if self.aligning(step):
+            # DDP waits for the gradient of every parameter; those of the fused half are zero for now, on one rank as on many.
             contrast = contrast + 0.0 * torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()
         terms = {"itc": Term(contrast, chance=aligned.chance, formula=aligned.formula)}
         report = {
@@ -315,7 +322,11 @@ class Albef(Method):
                 **_negative_health(reps, pairs),
             }
         features = {"image": reps["image"].detach(), "text": reps["text"].detach()}
-        return Losses(terms, report=report, updates=fresh, features=features)
+        # Ranks take rows by turns. In the rows' own order a queue holds the same whatever their number.
+        updates = {
+            name: rows.unflatten(0, (world.size, -1)).transpose(0, 1).flatten(0, 1) for name, rows in fresh.items()
+        }
+        return Losses(terms, report=report, updates=updates, features=features)
 
     def _fused(self, reps: Reps, pairs: Pairs, batch: Batch, alpha: float) -> tuple[ItmResult, MlmResult]:
         """Equations 4, 5 and 7. The fused half is run over 3B rows for ITM and B rows for MLM; the towers are not."""

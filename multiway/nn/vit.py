@@ -94,7 +94,8 @@ class VisionTransformer(nn.Module):
             self.register_buffer("positions", sincos_positions(self.grid, width), persistent=False)
         self.pre_norm: nn.Module = nn.LayerNorm(width, config.epsilon) if config.pre_norm else nn.Identity()
         self.transformer = Transformer(TransformerConfig.of(config))
-        nn.init.trunc_normal_(self.patches.project.weight, std=0.02)
+        if config.stem == "patch":
+            nn.init.trunc_normal_(self.patches.project.weight, std=0.02)
         for parameter in (self.class_token, self.class_position):
             if parameter is not None:
                 nn.init.trunc_normal_(parameter, std=0.02)

@@ -80,6 +80,8 @@ def dry_run(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
         terms.add_row(name, f"{float(term.value):.4f}", chance, term.formula)
     console.print(terms)
 
+    if ready.started:
+        console.print(f"from {recipe.init}: {ready.started}", highlight=False, markup=False)
     settings = recipe.settings
     epochs = settings.steps * settings.batch / len(ready.source)
     console.print(

@@ -385,12 +385,15 @@ def test_two_ranks_align_and_queue_as_one(tmp_path) -> None:
     def wide(tensor: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.pad(tensor, (0, length - tensor.shape[1]))
 
+    def by_turns(parts: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(parts, 1).flatten(0, 1)  # ranks take rows by turns
+
     whole = Batch(
-        images=torch.cat([b.images for b in both]),
-        image_id=torch.cat([b.image_id for b in both]),
-        text_id=torch.cat([b.text_id for b in both]),
+        images=by_turns([b.images for b in both]),
+        image_id=by_turns([b.image_id for b in both]),
+        text_id=by_turns([b.text_id for b in both]),
         **{
-            name: torch.cat([wide(getattr(b, name)) for b in both])
+            name: by_turns([wide(getattr(b, name)) for b in both])
             for name in ("text", "text_mask", "masked_text", "masked")
         },
     )

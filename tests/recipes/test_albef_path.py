@@ -24,8 +24,6 @@ TINY = [
     "--method.image.layers", "1", "--method.text.layers", "1", "--method.fusion-layers", "1", "--method.queue", "40",
 ]  # fmt: skip
 
-FUSED_HALF = ("student.fusion.", "student.words.", "match_head.")
-
 
 def command(folder: Path, out: str, *more: str) -> list[str]:
     return ["train", "albef", *own_data(folder, out), *TINY, *more]
@@ -204,7 +202,7 @@ def test_a_step_with_nan_leaves_twin_and_queue_as_they_were(
 def test_two_ranks_compute_what_one_does_while_pairs_are_aligned(caption_folder: Path) -> None:
     """Student, twin, queue and optimiser, over four steps of ITC; then the fused half, whose negatives are each rank's own."""
     more = ["--steps", "8", "--checkpoint-every", "4", "--keep-last", "4", "--method.align", "0.5"]
-    more += ["--method.queue", "32"]  # a multiple of the batch: of a batch that is half gone, it matters who came first
+    assert "40" in TINY  # a queue that 16 rows do not divide: of a batch that is half gone, it matters who came first
     alone = multiway(*command(caption_folder, "one", *more))
     assert alone.returncode == 0, alone.stderr
     together = multiway(*command(caption_folder, "two", *more), ranks=2)
@@ -224,14 +222,8 @@ def test_two_ranks_compute_what_one_does_while_pairs_are_aligned(caption_folder:
         assert second["loss"] == pytest.approx(first["loss"], rel=0.1)
     (tensors, _), (others, _) = (read(caption_folder / run / "checkpoints" / "step-00000004") for run in ("one", "two"))
     assert tensors.keys() == others.keys()
-    # A queue is in no order: ranks push their rows one rank after the other.
-    orders = [each["model.queue.image_id"].argsort() for each in (tensors, others)]
     for name in tensors:
-        if name.startswith("optimiser.") and any(part in name for part in FUSED_HALF):
-            continue  # not trained yet: one rank has no gradient for it, and DDP one of zeros
         one_, two_ = tensors[name], others[name]
-        if name.startswith("model.queue.") and one_.ndim:
-            one_, two_ = one_[orders[0]], two_[orders[1]]
         if one_.is_floating_point():
             assert torch.allclose(one_, two_, atol=2e-5, rtol=1e-3), name
         else:

@@ -12,80 +12,17 @@ from command_line import own_data
 from fused import Cards, FusedModel
 from PIL import Image
 
-from multiway.abilities import Encoded, abilities_of
-from multiway.batch import DataInfo, ViewSpec
-from multiway.cli.train import parse
-from multiway.data.processor import Processor
+from multiway.abilities import abilities_of
 from multiway.data.scenes.source import Scenes
 from multiway.data.source import Row
-from multiway.data.tokenizer import Tokenizer, TokenizerSpec
 from multiway.hub.load import load
 from multiway.hub.model import Model
-from multiway.methods.albef import Albef, AlbefConfig
-from multiway.nn.text import TextConfig
-from multiway.nn.vit import VisionConfig
-from multiway.recipes.training import run_recipe
+from multiway.methods.albef import Albef
 from multiway.tasks import TASKS
 from multiway.tasks.masked_words import Guess
 from multiway.workflows.encoded_once import EncodedOnce
 from multiway.workflows.fusion import Fused, fused_section, masked_words, spread
-from multiway.workflows.report import picture_uri, write_report
-from multiway.world import World
-
-CONFIG = AlbefConfig(
-    image=VisionConfig(size=16, patch=8, width=24, layers=1, heads=2),
-    text=TextConfig(width=32, layers=1, heads=2, causal=False, pool="class"),
-    fusion_layers=1,
-    embedding=16,
-    queue=0,
-)
-
-
-class Counting:
-    """A model that counts what it is asked to encode."""
-
-    def __init__(self, model: Model) -> None:
-        self.model, self.pictures, self.texts = model, 0, 0
-
-    def __getattr__(self, name: str):
-        return getattr(self.model, name)
-
-    def abilities(self) -> tuple[str, ...]:
-        return abilities_of(self.model)
-
-    def encode_image(self, images, tokens: bool = False) -> Encoded:
-        self.pictures += len(images)
-        return self.model.encode_image(images, tokens)
-
-    def encode_text(self, texts, tokens: bool = False) -> Encoded:
-        self.texts += len(texts)
-        return self.model.encode_text(texts, tokens)
-
-
-class Drawn(Scenes):
-    """Scenes that count how often a picture is drawn."""
-
-    drawn = 0
-
-    def image(self, index: int) -> Image.Image:
-        self.drawn += 1
-        return super().image(index)
-
-
-@pytest.fixture(scope="module")
-def source() -> Scenes:
-    return Scenes.open("val", "easy,gallery=24")
-
-
-@pytest.fixture(scope="module")
-def model(source: Scenes) -> Model:
-    words = Tokenizer.train([c for i in range(24) for c in source.row(i).captions], TokenizerSpec(400, 40))
-    torch.manual_seed(0)
-    method = Albef(CONFIG.resolve(DataInfo(vocabulary=len(words), context=40)))
-    with torch.no_grad():  # at the usual start every pair gets the same odds
-        for parameter in [*method.student.parameters(), *method.match_head.parameters()]:
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return Model(method, Processor(ViewSpec(size=16, crop="squash"), words))
+from multiway.workflows.report import environment, picture_uri, write_report
 
 
 @pytest.fixture(scope="module")
@@ -107,50 +44,6 @@ def test_numbers_are_those_of_the_task_by_itself(name: str, section: Fused, mode
         for part in ("value", "low", "high", "chance"):
             assert getattr(other, part) == pytest.approx(getattr(metric, part), abs=1e-5), metric.name
         assert other.n == metric.n
-
-
-def test_pictures_and_texts_are_encoded_once_for_all_tasks(model: Model) -> None:
-    """Apart from the four that maps are drawn of, which go to the method itself."""
-    apart, source = Counting(model), Drawn.open("val", "easy,gallery=24")
-    for name in ("retrieval", "rerank", "matching", "masked-words"):
-        TASKS[name].run(apart, source)
-    assert apart.pictures == source.drawn == 4 * 24
-    together, source = Counting(model), Drawn.open("val", "easy,gallery=24")
-    once = EncodedOnce(together, source)
-    for name in ("retrieval", "rerank", "matching", "masked-words"):
-        once.run(TASKS[name])
-    texts = {caption for row in range(24) for caption in source.row(row).captions}
-    assert together.pictures == source.drawn == 24
-    assert together.texts == len(texts) < apart.texts
-
-
-def test_rows_of_one_picture_are_encoded_once_and_told_apart_by_their_id(model: Model, source: Scenes) -> None:
-    class Twice(Scenes):
-        def row(self, index: int) -> Row:
-            row = super().row(index)
-            return replace(row, image_id=index // 2, captions=(row.captions[0],))
-
-        def image(self, index: int) -> Image.Image:
-            return super().image(index // 2 * 2)
-
-    rows, counting = Twice.open("val", "easy,gallery=24"), Counting(model)
-    together, alone = EncodedOnce(counting, rows).run(TASKS["matching"]), TASKS["matching"].run(model, rows)
-    assert counting.pictures == 12
-    torch.testing.assert_close(together.details, alone.details, equal_nan=True, rtol=1e-4, atol=1e-5)
-
-
-def test_a_model_that_returns_too_few_rows_is_named(source: Scenes) -> None:
-    class Short:
-        def abilities(self) -> tuple[str, ...]:
-            return ("encode_image", "encode_text")
-
-        def encode_image(self, images) -> Encoded:
-            return Encoded(torch.eye(24)[: len(images) - 1])
-
-        encode_text = encode_image
-
-    with pytest.raises(ValueError, match="24 inputs and returned 23"):
-        EncodedOnce(Short(), source).run(TASKS["retrieval"])
 
 
 # --- examples --------------------------------------------------------------------------------------------------------
@@ -232,28 +125,6 @@ def test_examples_are_spread_evenly() -> None:
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
-def trained(recipe: str, out: Path, *more: str) -> str:
-    """The page of a run of two steps."""
-    quick = ["--steps", "2", "--batch", "8", "--device", "cpu", "--precision", "fp32", "--threads", "1"]
-    run_recipe(parse([recipe, *quick, *more, "--out", str(out)]), World())
-    return write_report(out).read_text(encoding="utf-8")
-
-
-SCENES = ["--data", "scenes:easy,gallery=16,samples=64", "--tokenizer.context", "32"]
-FUSED = [
-    "--view.size", "16", "--method.image.size", "16", "--method.image.width", "32", "--method.image.layers", "1",
-    "--method.image.heads", "2", "--method.text.width", "32", "--method.text.layers", "1", "--method.text.heads", "2",
-    "--method.fusion-layers", "1",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def fused_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("fused") / "run"
-    trained("albef", out, *SCENES, *FUSED)
-    return out
-
-
 def test_the_page_of_a_fused_run_shows_all_of_the_section(fused_run: Path) -> None:
     page = (fused_run / "report.html").read_text(encoding="utf-8")
     split = Scenes.open("test", "easy,gallery=16,samples=64")
@@ -283,6 +154,15 @@ def test_the_page_of_a_fused_run_shows_all_of_the_section(fused_run: Path) -> No
     )
 
 
+def test_right_and_wrong_guesses_are_told_apart(section: Fused) -> None:
+    one = section.hidden[0]
+    guesses = [replace(one.guess, seen=seen, blind="wrong") for seen in (one.guess.word, None)]
+    shown = replace(section, hidden=[replace(one, guess=guess) for guess in guesses])
+    page = environment().get_template("fusion.html.j2").render(fused=[shown], scores=lambda result: "")
+    cells = re.findall(r'<td class="(yes|no)">([^<]*)</td>', page)
+    assert cells == [("yes", one.guess.word), ("no", "wrong"), ("no", "–"), ("no", "wrong")]
+
+
 def test_what_is_tried_next_is_what_the_model_can_do(fused_run: Path, tiny_run: Path) -> None:
     fused = (fused_run / "report.html").read_text(encoding="utf-8")
     dual = write_report(tiny_run).read_text(encoding="utf-8")
@@ -291,20 +171,20 @@ def test_what_is_tried_next_is_what_the_model_can_do(fused_run: Path, tiny_run: 
     assert "Seen together" not in dual and "Hidden words" not in dual and "Where words look" not in dual
 
 
-def test_a_model_of_words_alone_is_reported_too(tmp_path: Path) -> None:
+def test_a_model_of_words_alone_is_reported_too(tmp_path: Path, trained, small) -> None:
     layers = ["--method.text.width", "32", "--method.text.layers", "1", "--method.text.heads", "2"]
-    page = trained("bert", tmp_path / "run", *SCENES, *layers)
+    page = trained("bert", tmp_path / "run", *small["scenes"], *layers)
     assert page.count("Masked words, from words alone: scenes:easy,gallery=16@") == 2
     assert "without_picture colour" in page and "with_picture colour" not in page.replace("without_picture", "")
     assert "Seen together" not in page and "multiway search" not in page and "Recall on pictures" not in page
     assert "--task masked-words --data scenes:easy,gallery=16@test" in page
 
 
-def test_ones_own_captions_are_reported_and_escaped(caption_folder: Path) -> None:
+def test_ones_own_captions_are_reported_and_escaped(caption_folder: Path, trained, small) -> None:
     """Data that know no classes of words: any word is asked about. And captions come from strangers."""
     file = caption_folder / "captions.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     rows = [{**row, "caption": [f"<kbd>{row['caption'][0]}</kbd>"], "split": "val"} for row in rows[:16]] + rows[16:]
     file.write_text("\n".join(json.dumps({"split": "train", **row}) for row in rows))
-    page = trained("albef", caption_folder / "run", *own_data(caption_folder, "run"), *FUSED)
+    page = trained("albef", caption_folder / "run", *own_data(caption_folder, "run"), *small["fused"])
     assert "Seen together" in page and "with_picture word" in page and "<kbd>" not in page

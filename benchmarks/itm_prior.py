@@ -38,7 +38,10 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "fast-fusion": (
         "hard from the start, fused half at 3 x the learning rate",
-        {"method": {"hard_until": 0.0}, "optimiser": {"rules": ((r"student\.fusion|match_head", 3.0),)}},
+        {
+            "method": {"hard_until": 0.0},
+            "optimiser": {"rules": (("temperature", 0.1), (r"student\.fusion|match_head", 3.0))},
+        },
     ),
     "cross-zero": (
         "hard; cross-attention starts with zero output",

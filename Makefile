@@ -29,9 +29,9 @@ demo: env        ## train CLIP on the bundled pictures, evaluate it, write runs/
 	@echo "Search: $(BIN)/multiway search runs/demo \"red fruit\""
 
 demo-fusion: env ## train ALBEF on scenes, re-rank, guess words, write runs/fusion/report.html
-	$(BIN)/multiway train albef --data scenes --out runs/fusion
+	$(BIN)/multiway train albef --out runs/fusion
+	$(BIN)/multiway eval runs/fusion --task rerank --data scenes:easy,objects=1-3@test
 	$(BIN)/multiway report runs/fusion
-	$(BIN)/multiway eval runs/fusion --task rerank --data scenes@test
 	$(BIN)/multiway doctor runs/fusion
 	@echo
 	@echo "Report: runs/fusion/report.html"

@@ -2,7 +2,7 @@
 
     python benchmarks/distillation.py [--out runs/distillation] [--seeds 0 1 2] [--alphas 0 0.4] [--threads 1] [--steps 800]
 
-Both are trained on `scenes:swap=0.4` and measured on 1,000 clean held-out scenes: recall at 16 by the encoders (mean of both
+Both are trained on the same scenes with swap=0.4 and measured on 1,000 clean held-out scenes: recall at 16 by the encoders (mean of both
 directions), recall at 1 by the encoders and after re-ranking. `true` is the record of what the twin knows better than its
 data: among the true and the given captions of 500 swapped training pairs (1,000 in all), the median rank it gives the
 true caption of a picture, and the share of pictures for which it ranks the true one above the given one (chance: 50 %).
@@ -24,10 +24,10 @@ from multiway.data.augment import finish
 from multiway.data.open import open_source
 from multiway.data.scenes.source import Scenes
 from multiway.hub.load import load
-from multiway.recipes.albef import albef
+from multiway.recipes.albef import WORLD, albef
 from multiway.tasks import TASKS
 
-DATA = "scenes:swap=0.4"
+DATA = f"{WORLD},swap=0.4"
 SWAPPED = 500
 
 
@@ -75,7 +75,7 @@ def run(alpha: float, seed: int, out: Path, steps: int, threads: int) -> dict[st
     train_arm(recipe, folder)
     kept = folder / "measured.json"
     if not kept.exists():
-        result = TASKS["rerank"].run(load(folder), open_source("scenes@val"))
+        result = TASKS["rerank"].run(load(folder), open_source(f"{WORLD}@val"))
         values = {name: metric.value for name, metric in result.metrics.items()}
         kept.write_text(json.dumps(values | twin_knows(folder)))
     return json.loads(kept.read_text())  # type: ignore[no-any-return]

@@ -21,7 +21,7 @@ from arms import last_evaluation, train_arm
 from multiway.data.open import open_source
 from multiway.hub.file import write_model
 from multiway.hub.load import load
-from multiway.recipes.albef import AlbefRecipe, albef
+from multiway.recipes.albef import WORLD, AlbefRecipe, albef
 from multiway.recipes.training import prepare
 from multiway.tasks import TASKS
 from multiway.world import World
@@ -71,7 +71,7 @@ def recipe_of(arm: str, steps: int, threads: int, seed: int) -> AlbefRecipe:
         settings=replace(recipe.settings, optimiser=optimiser, **settings),
         method=replace(recipe.method, **changes.get("method", {})),
         masking=replace(recipe.masking, **changes.get("masking", {})),
-        evaluate=("matching=scenes:gallery=384@val",),
+        evaluate=(f"matching={WORLD},gallery=384@val",),
     )
 
 
@@ -85,7 +85,7 @@ def run_arm(arm: str, out: Path, steps: int, threads: int, seed: int) -> list[di
         return train_arm(recipe, out / f"{arm}-{seed}")
     early = replace(
         recipe,
-        data=f"scenes:{first}",
+        data=f"scenes:easy,{first}",
         settings=replace(recipe.settings, steps=steps // 5, horizon=steps, checkpoint_every=steps // 5),
         evaluate=(),
     )
@@ -112,7 +112,7 @@ def rerank(folder: Path) -> dict[str, float]:
     """Re-ranking among 1,000 held-out scenes, measured once and kept beside the run."""
     kept = folder / "rerank.json"
     if not kept.exists():
-        result = TASKS["rerank"].run(load(folder), open_source("scenes@val"))
+        result = TASKS["rerank"].run(load(folder), open_source(f"{WORLD}@val"))
         kept.write_text(json.dumps({name: metric.value for name, metric in result.metrics.items()}))
     return json.loads(kept.read_text())  # type: ignore[no-any-return]
 

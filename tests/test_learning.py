@@ -11,6 +11,7 @@ from multiway.data.open import open_source
 from multiway.engine.doctor import diagnose
 from multiway.engine.run import Run
 from multiway.hub.load import load
+from multiway.recipes.albef import WORLD
 from multiway.recipes.training import prepare, run_recipe
 from multiway.serve.search import PictureIndex
 from multiway.tasks import TASKS
@@ -111,7 +112,7 @@ def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     folder = tmp_path_factory.mktemp("runs") / "fused"
-    outcome = run_recipe(parse(["albef", "--data", "scenes", "--out", str(folder)]), World())
+    outcome = run_recipe(parse(["albef", "--out", str(folder)]), World())
     torch.set_num_threads(threads)
     assert outcome.finished
     return folder
@@ -128,7 +129,7 @@ FUSED = [
 
 
 def test_albef_learns_to_find_to_decide_and_to_guess(fused: Path) -> None:
-    model, source = load(fused), open_source("scenes@test")
+    model, source = load(fused), open_source(f"{WORLD}@test")
     reranked = {name: metric.value for name, metric in TASKS["rerank"].run(model, source).metrics.items()}
     for name, threshold, chance in FUSED:
         assert reranked[name] >= threshold > chance, (name, reranked[name])

@@ -15,6 +15,7 @@ from multiway.data.tokenizer import TokenizerSpec
 from multiway.engine.optim import OptimiserSpec
 from multiway.engine.settings import Settings
 from multiway.methods.bert import BertConfig
+from multiway.recipes.albef import WORLD
 from multiway.recipes.recipe import Recipe
 
 __all__ = ["BertRecipe", "bert"]
@@ -43,7 +44,7 @@ def bert(preset: str = "tiny") -> BertRecipe:
         return BertRecipe(
             settings=Settings(steps=1500, batch=64, lr=1e-3, optimiser=OptimiserSpec(weight_decay=0.05, warmup=0.05)),
             preset=preset,
-            data="scenes",
+            data=WORLD,
             # Captions come with pictures here; they are drawn as small as can be, and not looked at.
             view=ViewSpec(size=8, crop="squash"),
             tokenizer=TokenizerSpec(vocabulary=512, context=40),

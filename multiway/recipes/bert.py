@@ -1,6 +1,6 @@
 """BERT's recipes: the blind twin of the methods that see, and the paper's size.
 
-multiway train bert --data scenes --out runs/blind                 about 2 minutes on two CPU cores
+multiway train bert --out runs/blind                               about 2 minutes on two CPU cores
 multiway eval runs/blind --task masked-words --data scenes@test
 """
 

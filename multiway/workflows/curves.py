@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt
 
 __all__ = ["health_curves", "loss_curves"]
 
-_COLOURS = ("#2563eb", "#db2777", "#059669", "#d97706", "#7c3aed")
+_COLOURS = ("#2563eb", "#db2777", "#059669", "#d97706", "#7c3aed", "#475569")
 _STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -64,8 +64,10 @@ def loss_curves(metrics: list[dict[str, Any]]) -> str:
             label = name
             shown += [value for value in values if not math.isnan(value)]
             if term["chance"] is not None:
-                shown.append(term["chance"])
-                axes[0].axhline(term["chance"], color=colour, linestyle="--", linewidth=1)
+                # It moves where the candidates change, as when a queue joins in; then the loss jumps with it.
+                chance = _numbers([line["terms"].get(name, {}).get("chance") for line in metrics])
+                shown += [value for value in chance if not math.isnan(value)]
+                axes[0].plot(steps, chance, color=colour, linestyle="--", linewidth=1)
                 label = f"{name}, chance {term['chance']:.3f} = {term['formula']}"
             axes[0].plot(steps, values, color=colour, linewidth=1.4, label=label)
         axes[0].set(title="loss", xlabel="step", xlim=(0, steps[-1]), ylim=(0, 1.08 * max(shown, default=1.0)))

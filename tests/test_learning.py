@@ -136,9 +136,9 @@ def test_albef_learns_to_find_to_decide_and_to_guess(fused: Path) -> None:
     matched = TASKS["matching"].run(model, source).metrics["hard/loss"]
     assert matched.value <= 0.45 < matched.chance == pytest.approx(0.6365, abs=1e-4)
     guessed = TASKS["masked-words"].run(model, source).metrics
-    for kind in ("colour", "shape"):
+    for kind, threshold in (("colour", 0.85), ("shape", 0.28)):  # chance: 0.14, the most frequent word
         seen, blind = guessed[f"with_picture/{kind}"], guessed[f"without_picture/{kind}"]
-        assert seen.value > 0.6 > 3 * blind.value and blind.value < seen.chance + 0.05, (kind, seen, blind)
+        assert seen.value > threshold > 1.8 * seen.chance and blind.value < seen.chance + 0.05, (kind, seen, blind)
     run = Run.read(fused)
     context = {"steps": run.config["settings"]["steps"]}
     found = diagnose(run.metrics(), run.timings(), type(model.method).watched, context)

@@ -46,8 +46,12 @@ def test_rules_first_match_wins_and_zero_freezes() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(ValueError, match=r"'haed' matches no parameter"):
+    with pytest.raises(ValueError, match=r"'haed' matches no trained parameter"):
         parameter_groups(Net(), OptimiserSpec(), [("haed", 0.1)])
+    net = Net()
+    net.body.requires_grad_(False)  # as a momentum twin is
+    with pytest.raises(ValueError, match=r"'\^body' matches no trained parameter"):
+        parameter_groups(net, OptimiserSpec(), [("^body", 0.1)])
     with pytest.raises(ValueError, match="every parameter is frozen"):
         parameter_groups(Net(), OptimiserSpec(), [(".", 0.0)])
 

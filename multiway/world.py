@@ -7,6 +7,8 @@ the identity, so that code is written once. This module imports nothing of ours.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,6 +72,21 @@ class World:
         if not dist.is_initialized():
             dist.init_process_group(backend or ("nccl" if torch.cuda.is_available() else "gloo"))
         return cls(rank=dist.get_rank(), size=dist.get_world_size())
+
+    @classmethod
+    @contextmanager
+    def joined(cls, backend: str | None = None) -> Iterator[World]:
+        """`from_environment`, and left by all ranks together when the block has ended well.
+
+        A rank that leaves the interpreter with its group alone aborts now and then: gloo's threads then ask for
+        Python's lock while the interpreter is being taken down. A rank that fails does not wait for the others,
+        which may be waiting for it; the launcher ends them.
+        """
+        world = cls.from_environment(backend)
+        yield world
+        world.barrier()
+        if world.size > 1:
+            dist.destroy_process_group()
 
     @property
     def is_main(self) -> bool:

@@ -72,5 +72,6 @@ def run(args: list[str]) -> int:
         return 0
     if not recipe.out:
         recipe = replace(recipe, out=f"runs/{recipe.name}-{recipe.preset}")
-    run_recipe(recipe, World.from_environment())
+    with World.joined() as world:
+        run_recipe(recipe, world)
     return 0

@@ -37,7 +37,7 @@ from multiway.losses.same import Same
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
 from multiway.nn.heads import MaskedWordHead
 from multiway.nn.queue import FeatureQueue
-from multiway.nn.text import TextConfig, TextTransformer
+from multiway.nn.text import BERT_BASE, TextConfig, TextTransformer
 from multiway.nn.transformer import Transformer, TransformerConfig
 from multiway.nn.twin import copy_weights, follow, gap, twin_of
 from multiway.nn.vit import VisionConfig, VisionTransformer
@@ -110,21 +110,7 @@ class AlbefConfig:
             raise KeyError(f"ALBEF has no preset `{name}`; there are: tiny, base")
         return cls(
             image=VisionConfig(size=256, patch=16, width=768, layers=12, heads=12),
-            text=TextConfig(
-                vocabulary=30522,
-                context=512,
-                width=768,
-                layers=6,
-                heads=12,
-                causal=False,
-                pool="class",
-                norm="post",
-                epsilon=1e-12,
-                types=2,
-                embedding_norm=True,
-                dropout=0.1,
-                attention_dropout=0.1,
-            ),
+            text=replace(BERT_BASE, layers=6),
             fusion_layers=6,
             embedding=256,
             queue=65_536,

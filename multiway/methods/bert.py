@@ -17,7 +17,7 @@ from multiway.batch import Batch, DataInfo
 from multiway.losses.mlm import mlm
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
 from multiway.nn.heads import MaskedWordHead
-from multiway.nn.text import TextConfig, TextTransformer
+from multiway.nn.text import BERT_BASE, TextConfig, TextTransformer
 from multiway.world import World
 
 __all__ = ["Bert", "BertConfig"]
@@ -49,23 +49,7 @@ class BertConfig:
             return cls()
         if name != "base":
             raise KeyError(f"BERT has no preset `{name}`; there are: tiny, base")
-        return cls(
-            TextConfig(
-                vocabulary=30522,
-                context=512,
-                width=768,
-                layers=12,
-                heads=12,
-                causal=False,
-                pool="class",
-                norm="post",
-                epsilon=1e-12,
-                types=2,
-                embedding_norm=True,
-                dropout=0.1,
-                attention_dropout=0.1,
-            )
-        )
+        return cls(BERT_BASE)
 
 
 class Bert(Method):

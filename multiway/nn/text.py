@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from multiway.nn.pool import Tower, eos_positions, last_positions, masked_mean, take
 from multiway.nn.transformer import Activation, Transformer, TransformerConfig, init_weights
 
-__all__ = ["TextConfig", "TextEmbed", "TextTransformer"]
+__all__ = ["BERT_BASE", "TextConfig", "TextEmbed", "TextTransformer"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,24 @@ class TextConfig:
     attention_dropout: float = 0.0
     drop_path: float = 0.0
     checkpoint: bool = False
+
+
+BERT_BASE = TextConfig(
+    vocabulary=30522,
+    context=512,
+    width=768,
+    layers=12,
+    heads=12,
+    causal=False,
+    pool="class",
+    norm="post",
+    epsilon=1e-12,
+    types=2,
+    embedding_norm=True,
+    dropout=0.1,
+    attention_dropout=0.1,
+)
+"""BERT-base uncased (Devlin et al., 2019, section 3), which many methods start from or cut in two."""
 
 
 class TextEmbed(nn.Module):

@@ -11,32 +11,51 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 __all__ = [
     "ABILITIES",
+    "CaptionScores",
+    "Compares",
     "Encoded",
     "EncodesImages",
     "EncodesText",
     "FillsMask",
+    "Generates",
     "LacksAbility",
     "Matches",
+    "Query",
+    "ScoresCaptions",
     "ShowsAttention",
     "abilities_of",
     "require",
 ]
+
+Query = Literal[
+    "image", "text"
+]  # whose question a comparison answers: a picture's among texts, a text's among pictures
 
 
 @dataclass
 class Encoded:
     """One side of a batch, encoded.
 
+    There are three kinds of methods, and the width of the embedding tells them apart:
+
+    - D > 0: pictures and texts share a space, and what `compare` gives is the dot product of embeddings (CLIP, ALBEF).
+    - D = 0 and the method has `compare`: pictures and texts are compared by their tokens (FILIP).
+    - D = 0 and it has not: nothing is known of a pair before it is read together, by `match` (ViLT).
+
+    Without an embedding the tokens are all there is, so that they are never dropped.
+
     Attributes:
-        embedding: (B, D) L2-normalised, in the space that both modalities share: dot products are cosines.
-        tokens: (B, N, W) last-layer token features, before pooling; None if not kept.
+        embedding: (B, D) L2-normalised, in the space that both modalities share: dot products are cosines. (B, 0) where
+            there is no such space.
+        tokens: (B, N, W) last-layer token features, before pooling; None if not kept. Where pictures and texts are compared
+            by tokens, each is L2-normalised in the space of comparison, W wide on both sides.
         mask: (B, N) bool, True at tokens that are not padding; None when all count.
         ids: (B, N) token ids for text; None for images.
     """
@@ -45,6 +64,15 @@ class Encoded:
     tokens: Tensor | None = None
     mask: Tensor | None = None
     ids: Tensor | None = None
+
+    @property
+    def has_embedding(self) -> bool:
+        """Whether a row is summed up by one vector, so that dot products compare it."""
+        return self.embedding.shape[1] > 0
+
+    def slim(self) -> Encoded:
+        """The embedding alone, for those who only compare; everything where there is no embedding."""
+        return Encoded(self.embedding) if self.has_embedding else self
 
     @staticmethod
     def cat(parts: Sequence[Encoded]) -> Encoded:
@@ -86,18 +114,32 @@ class Encoded:
 
 @runtime_checkable
 class EncodesImages(Protocol):
-    """Pictures to embeddings in the shared space."""
+    """Pictures to embeddings in the shared space, or to tokens where there is none (`Encoded`)."""
 
     def encode_image(self, images: Tensor) -> Encoded:
-        """(B, 3, H, W) normalised pixels -> embeddings (B, D)."""
+        """(B, 3, H, W) normalised pixels -> embeddings (B, D), D = 0 without a shared space."""
 
 
 @runtime_checkable
 class EncodesText(Protocol):
-    """Texts to embeddings in the shared space."""
+    """Texts to embeddings in the shared space, or to tokens where there is none (`Encoded`)."""
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:
-        """(B, L) token ids and (B, L) bool mask -> embeddings (B, D)."""
+        """(B, L) token ids and (B, L) bool mask -> embeddings (B, D), D = 0 without a shared space."""
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """How like each picture is to each text, each encoded by itself."""
+
+    def compare(self, image: Encoded, text: Encoded, query: Query = "image") -> Tensor:
+        """(Bi, Bt) similarities of every picture with every text, higher for better.
+
+        Args:
+            image, text: what the encoders gave; Bi and Bt need not be equal.
+            query: who asks. Where similarity is not symmetric (FILIP), a picture looking for its text and a text looking for
+                its picture measure differently; elsewhere it makes no difference.
+        """
 
 
 @runtime_checkable
@@ -133,13 +175,62 @@ class FillsMask(Protocol):
         """
 
 
+@dataclass
+class CaptionScores:
+    """What a decoder says of given captions, each token after the first by those before it and the picture.
+
+    Attributes:
+        logp: (B, L) log-probability of each token, in nats; 0 at the first and at padding.
+        best: (B, L) int64, the likeliest token in its place; -1 at the first and at padding.
+    """
+
+    logp: Tensor
+    best: Tensor
+
+
+@runtime_checkable
+class ScoresCaptions(Protocol):
+    """How likely a caption is, given a picture."""
+
+    def caption_likelihood(self, image: Encoded, ids: Tensor, mask: Tensor) -> CaptionScores:
+        """(B, L) token ids and (B, L) bool mask, caption i beside picture i, tokens kept."""
+
+
+@runtime_checkable
+class Generates(Protocol):
+    """Writes captions."""
+
+    def generate(
+        self,
+        image: Encoded,
+        settings: Any,
+        prompts: Tensor | None = None,
+        prompt_mask: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Any:
+        """Texts for B pictures.
+
+        Args:
+            image: as `encode_image` gave them, tokens kept.
+            settings: `nn.generate.Generation`.
+            prompts, prompt_mask: (B, L) token ids that the texts begin with, and (B, L) bool; None for the start token.
+            generator: of random draws.
+
+        Returns:
+            `nn.generate.Texts`.
+        """
+
+
 # The one list of abilities: name of the method that provides it -> its protocol.
 ABILITIES: dict[str, type] = {
     "encode_image": EncodesImages,
     "encode_text": EncodesText,
+    "compare": Compares,
     "match": Matches,
     "match_with_maps": ShowsAttention,
     "fill_mask": FillsMask,
+    "caption_likelihood": ScoresCaptions,
+    "generate": Generates,
 }
 
 

@@ -102,6 +102,7 @@ class Batch:
         word_starts: (B, L) bool, True where a token begins a word; special tokens and padding are False.
         masked_text: (B, L) int64, the ids with some words masked (`data/masking.py`); None unless the method asks.
         masked: (B, L) bool, True at the positions that the masked words are to be guessed at.
+        patch_mask: (B, N) bool, True at patches that are hidden from the model (`data/patch_masking.py`); None unless asked.
         labels: (B,) int64 class of each row; -1 where unknown.
         image_id: (B,) int64. Rows that show the same picture share it, so captions of one picture are never each
             other's negatives.
@@ -120,6 +121,7 @@ class Batch:
     word_starts: Tensor | None = None
     masked_text: Tensor | None = None
     masked: Tensor | None = None
+    patch_mask: Tensor | None = None
     labels: Tensor | None = None
     image_id: Tensor | None = None
     text_id: Tensor | None = None

@@ -9,8 +9,8 @@ from typing import Annotated
 import tyro
 
 from multiway.hub.file import WeightsError, write_model
+from multiway.hub.layouts import to_transformers
 from multiway.hub.load import load
-from multiway.hub.transformers_clip import to_transformers
 
 __all__ = ["Convert", "run"]
 

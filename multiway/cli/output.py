@@ -26,7 +26,7 @@ def print_result(result: Result, console: Console) -> None:
     title = escape(f"{result.task} on {result.data}@{result.split}")
     table = Table("metric", "value", "95 % interval", "n", "chance", title=title)
     for name, metric in result.metrics.items():
-        if name.endswith("loss"):  # nats
+        if name.endswith(("loss", "nats")):
             show = "{:.3f}".format
         else:
             show = "{:.1f}".format if name.endswith("rank") else "{:.1%}".format

@@ -2,76 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from dataclasses import replace
 
-import tyro
-
-from multiway.recipes import RECIPES, recipe_function
+from multiway.recipes.command import parse
 from multiway.recipes.dry_run import dry_run
-from multiway.recipes.recipe import Recipe
 from multiway.recipes.training import run_recipe
 from multiway.world import World
 
 __all__ = ["parse", "run"]
 
 
-def parse(args: list[str]) -> Recipe:
-    """A recipe from the command line: its name, its preset, then any of its fields.
-
-    Raises:
-        SystemExit: on bad usage, as argument parsers do.
-    """
-    if not args or args[0].startswith("-"):
-        asked = bool(args) and args[0] in ("-h", "--help")
-        usage = (
-            "usage: multiway train RECIPE [options]\n"
-            f"recipes: {', '.join(sorted(RECIPES))}; `multiway train RECIPE --help` lists the options"
-        )
-        print(usage, file=sys.stdout if asked else sys.stderr)
-        raise SystemExit(0 if asked else 2)
-    name, rest = args[0], args[1:]
-    try:
-        function = recipe_function(name)
-        preset = _preset(rest)
-        default = function() if preset is None else function(preset)
-    except KeyError as error:
-        print(f"multiway train: {error.args[0]}", file=sys.stderr)
-        raise SystemExit(2) from error
-    try:
-        return tyro.cli(
-            type(default),
-            default=default,
-            args=rest,
-            prog=f"multiway train {name}",
-            description=inspect.getdoc(function),
-            compact_help=True,
-            config=(tyro.conf.AvoidSubcommands, tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagCreatePairsOff),
-        )
-    except ValueError as error:  # values that the fields' own checks refuse
-        print(f"multiway train: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
-
-
-def _preset(args: list[str]) -> str | None:
-    """The value of --preset, which must be known before the other defaults are."""
-    for place, arg in enumerate(args):
-        if arg == "--preset" and place + 1 < len(args):
-            return args[place + 1]
-        if arg.startswith("--preset="):
-            return arg.partition("=")[2]
-    return None
-
-
 def run(args: list[str]) -> int:
     """Train; exit code 0 when the run is finished or was asked to stop."""
     recipe = parse(args)
     if recipe.dry_run:
-        dry_run(recipe)
+        dry_run(recipe.stages()[0][1])
         return 0
     if not recipe.out:
         recipe = replace(recipe, out=f"runs/{recipe.name}-{recipe.preset}")
     with World.joined() as world:
-        run_recipe(recipe, world)
+        for name, part in recipe.stages():
+            if name and world.is_main:
+                print(f"stage {name}: {part.out}", file=sys.stderr)
+            if not run_recipe(part, world).finished:
+                break
     return 0

@@ -19,6 +19,7 @@ from multiway.batch import Batch, Place, ViewSpec
 from multiway.data.augment import DRAWS
 from multiway.data.draws import permutation, uniforms
 from multiway.data.masking import Masking, mask_words, ordinary_ids
+from multiway.data.patch_masking import PatchMasking, mask_patches
 from multiway.data.source import BadRow, DataError, DrawsBatches, Source, stable_id
 from multiway.data.tokenizer import Tokenizer, Tokens
 from multiway.data.view import draw
@@ -88,6 +89,7 @@ class _Steps(Dataset[Batch]):
         view: ViewSpec,
         tokenizer: Tokenizer | None,
         masking: Masking,
+        patches: PatchMasking,
         rank: int,
         world: int,
     ) -> None:
@@ -95,8 +97,8 @@ class _Steps(Dataset[Batch]):
         self.rank, self.world = rank, world
         # A source that draws whole batches is faster than any cache.
         self.cache = PixelCache(0 if isinstance(source, DrawsBatches) else len(source), view.kept)
-        self.masking = masking
-        self.ordinary = ordinary_ids(tokenizer) if tokenizer and masking.ratio > 0 else None
+        self.masking, self.patches = masking, patches
+        self.ordinary = ordinary_ids(tokenizer) if tokenizer and masking.some else None
 
     def __getitem__(self, step: int) -> Batch:
         epochs, rows = self.order.at(step, self.rank, self.world)
@@ -114,6 +116,7 @@ class _Steps(Dataset[Batch]):
             word_starts=tokens.word_starts if tokens else None,
             masked_text=masked_text,
             masked=masked,
+            patch_mask=self._hidden(epochs, rows),
             labels=torch.tensor(labels),
             image_id=torch.tensor(image_ids),
             text_id=torch.tensor([stable_id(caption) for caption in captions]),
@@ -143,6 +146,13 @@ class _Steps(Dataset[Batch]):
         draws = uniforms(self.order.seed, epochs, rows, "mask", 3 * self.tokenizer.context)
         draws = draws.reshape(len(rows), 3, -1)[:, :, : tokens.ids.shape[1]]
         return mask_words(tokens, draws, self.masking, self.tokenizer.special["mask"], self.ordinary)
+
+    def _hidden(self, epochs: np.ndarray, rows: np.ndarray) -> Tensor | None:
+        """The patches masked, where the method learns from that."""
+        if not self.patches.some:
+            return None
+        draws = uniforms(self.order.seed, epochs, rows, "patches", self.patches.draws(self.view.size))
+        return mask_patches(draws, self.view.size, self.patches)
 
     def _words(self, epochs: np.ndarray, rows: np.ndarray) -> tuple[list[str], list[int], list[int]]:
         """The caption drawn for each row (one of its several), picture ids and labels."""
@@ -184,6 +194,7 @@ class Loader:
         seed: of the run.
         rank, world: this process and how many there are.
         masking: which words are masked, for methods that guess them.
+        patches: which patches are masked, likewise.
         workers: processes that decode; 0 decodes in the training process, which is best for small cached pictures.
     """
 
@@ -198,6 +209,7 @@ class Loader:
         world: int = 1,
         workers: int = 0,
         masking: Masking | None = None,
+        patches: PatchMasking | None = None,
     ) -> None:
         if len(source) == 0:
             raise DataError(f"{source.name}@{source.split} has no rows; nothing can be trained on it")
@@ -206,7 +218,8 @@ class Loader:
         self.order = Order(len(source), batch, seed)
         self.view = view
         self.workers = workers
-        self._steps = _Steps(source, self.order, view, tokenizer, masking or Masking(), rank, world)
+        hidden = (masking or Masking(), patches or PatchMasking())
+        self._steps = _Steps(source, self.order, view, tokenizer, *hidden, rank, world)
 
     def batch(self, step: int) -> Batch:
         """One batch, drawn here and now."""

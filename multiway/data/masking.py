@@ -29,6 +29,8 @@ class Masking:
         replaced: share of chosen tokens shown as [MASK].
         random: share of chosen tokens shown as a random token; what remains is shown as it is.
         least: words chosen at least in every text that has so many; short texts would else often have none.
+        ratios: for methods that use the parts of a batch in different ways: the ratio of each of its equal parts, in order,
+            instead of `ratio`.
     """
 
     ratio: float = 0.0
@@ -36,9 +38,15 @@ class Masking:
     replaced: float = 0.8
     random: float = 0.1
     least: int = 0
+    ratios: tuple[float, ...] = ()
+
+    @property
+    def some(self) -> bool:
+        """Whether any word is masked at all."""
+        return any(share > 0 for share in (self.ratios or (self.ratio,)))
 
     def __post_init__(self) -> None:
-        shares = (self.ratio, self.replaced, self.random)
+        shares = (self.ratio, self.replaced, self.random, *self.ratios)
         if not all(0.0 <= share <= 1.0 for share in shares) or self.replaced + self.random > 1.0 or self.least < 0:
             raise ValueError(
                 f"masking needs shares from 0 to 1, replaced + random at most 1, and least >= 0; given {self}"
@@ -71,13 +79,16 @@ def mask_words(
     first = np.where(real & (word != np.roll(word, 1, 1)), column, 0)
     first = np.maximum.accumulate(first, 1)  # each token's word begins here
     chance = np.where(real, np.take_along_axis(draws[:, 0], first, 1), 1.0)
-    chosen = chance < masking.ratio
-    if masking.least and masking.ratio > 0:
+    rows = len(ids)
+    ratios = masking.ratios or (masking.ratio,)
+    ratio = np.array([ratios[row * len(ratios) // rows] for row in range(rows)])[:, None]
+    chosen = chance < ratio
+    if masking.least and masking.some:
         # The words with the smallest numbers are chosen whatever the ratio.
         at_starts = np.where(real & (first == column), chance, 1.0)
         kept = min(masking.least, at_starts.shape[1])
         bound = np.partition(at_starts, kept - 1, 1)[:, kept - 1 : kept]
-        chosen |= (chance <= bound) & real
+        chosen |= (chance <= bound) & real & (ratio > 0)
     shown = ids.copy()
     what = draws[:, 1]
     shown[chosen & (what < masking.replaced)] = mask_id

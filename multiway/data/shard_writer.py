@@ -11,17 +11,18 @@ import io
 import json
 import shutil
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 from multiway.data.decode import decode, picture_suffix
 from multiway.data.rejected import Rejected
 from multiway.data.shards import FACTS_FILE
 from multiway.data.source import BadRow, DataError, Row, Source
 
-__all__ = ["Written", "write_shards"]
+__all__ = ["Written", "write_facts", "write_shards", "write_tar"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,48 @@ def write_shards(sources: Source | Sequence[Source], out: str | Path, rows_per_s
             shutil.rmtree(aside, ignore_errors=True)
 
 
+def write_tar(path: Path, source: Source, rows: Iterable[tuple[int, Row, Mapping[str, Any]]]) -> Written:
+    """Write one shard of rows whose words may be other than the source's, aside and then renamed.
+
+    The same rows give the same bytes. Without a readable row no file is left, not even one that was there.
+
+    Args:
+        path: of the tar; its folder exists.
+        source: of the pictures.
+        rows: (number in the source, what is said of it, further fields for the sample's JSON).
+
+    Raises:
+        DataError: if the disk is full, or the folder cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.part")
+    skipped: list[Rejected] = []
+    count = 0
+    try:
+        with tarfile.open(aside, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for index, row, more in rows:
+                try:
+                    suffix, picture = _picture(source, index, row)
+                except BadRow as error:
+                    skipped.append(Rejected(row.where or row.key, str(error)))
+                    continue
+                _add_sample(tar, f"{index:09d}", suffix, picture, row, more)
+                count += 1
+        aside.replace(path) if count else path.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{path}: the shard cannot be written ({error.strerror or error}); make room or choose another folder"
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
+    return Written((path,) if count else (), count, tuple(skipped))
+
+
+def write_facts(folder: Path, source: Source) -> None:
+    """Write the names of a source's classes and its templates beside its shards."""
+    facts = {"classes": list(source.classes), "templates": list(source.templates)}
+    (folder / FACTS_FILE).write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
 def _write(splits: Sequence[Source], folder: Path, aside: Path, rows_per_shard: int) -> Written:
     tars: list[Path] = []
     skipped: list[Rejected] = []
@@ -86,8 +129,7 @@ def _write(splits: Sequence[Source], folder: Path, aside: Path, rows_per_shard: 
         names, count = _write_split(source, aside, rows_per_shard, skipped)
         tars += [folder / name for name in names]
         rows += count
-    facts = {"classes": list(splits[0].classes), "templates": list(splits[0].templates)}
-    (aside / FACTS_FILE).write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_facts(aside, splits[0])
     for name in [tar.name for tar in tars] + [FACTS_FILE]:
         (aside / name).replace(folder / name)
     return Written(tuple(tars), rows, tuple(skipped))
@@ -132,8 +174,15 @@ def _picture(source: Source, index: int, row: Row) -> tuple[str, bytes]:
     return "png", buffer.getvalue()
 
 
-def _add_sample(tar: tarfile.TarFile, name: str, suffix: str, picture: bytes, row: Row) -> None:
-    facts = {"key": row.key, "picture_id": row.image_id, "captions": list(row.captions), "label": row.label}
+def _add_sample(
+    tar: tarfile.TarFile, name: str, suffix: str, picture: bytes, row: Row, more: Mapping[str, Any] | None = None
+) -> None:
+    facts = dict(more or {}) | {
+        "key": row.key,
+        "picture_id": row.image_id,
+        "captions": list(row.captions),
+        "label": row.label,
+    }
     text = json.dumps(facts, ensure_ascii=False, sort_keys=True)
     for extension, data in ((suffix, picture), ("json", text.encode()), ("txt", row.captions[0].encode())):
         member = tarfile.TarInfo(f"{name}.{extension}")  # times, owner and group of a new TarInfo are zero or empty

@@ -18,6 +18,7 @@ __all__ = [
     "BadRow",
     "DataError",
     "DrawsBatches",
+    "KnowsTruth",
     "KnowsWords",
     "Row",
     "Source",
@@ -125,6 +126,19 @@ class KnowsWords(Protocol):
     """
 
     word_classes: Mapping[str, tuple[str, ...]]
+
+
+@runtime_checkable
+class KnowsTruth(Protocol):
+    """A source that can tell whether a caption is true of a picture: what a procedural world does."""
+
+    def noise_kind(self, row: int) -> str:
+        """What was done to a row's captions, by the data's own names for it; `none` where they are true."""
+        ...
+
+    def holds(self, row: int, caption: str) -> bool:
+        """Whether any caption, also one that is not the row's own, is true of the row's picture."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -222,7 +222,13 @@ def _wrap(method: Method, settings: Settings, world: World, device: torch.device
     if world.size == 1:
         return method
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(method, device_ids=ids, process_group=world.group, gradient_as_bucket_view=True)
+    return DistributedDataParallel(
+        method,
+        device_ids=ids,
+        process_group=world.group,
+        gradient_as_bucket_view=True,
+        find_unused_parameters=method.rests,
+    )
 
 
 def _seed(seed: int, index: int, rank: int) -> None:

@@ -16,7 +16,8 @@ def load(source: str | Path, device: str = "cpu", precision: str = "fp32") -> Mo
     """Open a trained model.
 
     Args:
-        source: a run folder, a `model.safetensors`, or `hf:` followed by a name or folder of a `transformers` CLIP.
+        source: a run folder, a `model.safetensors`, or `hf:` followed by a name or folder in `transformers` layout
+            (`hub/layouts.py` has the list of models).
         device: `cpu`, `cuda`, ...
         precision: `fp32` or `bf16` autocast.
 
@@ -30,7 +31,7 @@ def load(source: str | Path, device: str = "cpu", precision: str = "fp32") -> Mo
         raise WeightsError(f"there is no precision {precision!r}; expected fp32 or bf16")
     text = str(source)
     if text.startswith("hf:"):
-        from multiway.hub.transformers_clip import from_transformers
+        from multiway.hub.layouts import from_transformers
 
         model = from_transformers(text[3:])
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from multiway.abilities import Encoded, abilities_of, require
+from multiway.abilities import CaptionScores, Encoded, Query, abilities_of, require
 from multiway.data.decode import decode
 from multiway.data.processor import Processor
 from multiway.methods.method import Method
+from multiway.nn.generate import Generation, Texts
 
 __all__ = ["Model", "Picture"]
 
@@ -55,10 +57,11 @@ class Model:
 
         Args:
             images: Pillow pictures, paths, or (B, 3, H, W) normalised pixels.
-            tokens: keep the token features too, for `match`; they take N x W numbers a picture instead of D.
+            tokens: keep the token features too, for `match`; they take N x W numbers a picture instead of D. They are kept
+                anyway where the method has no embedding (see `Encoded`).
 
         Returns:
-            `Encoded` with (B, D) unit vectors on the CPU.
+            `Encoded` with (B, D) unit vectors on the CPU; (B, 0) where the method has no shared space.
 
         Raises:
             BadRow: if a path leads to no picture.
@@ -84,7 +87,8 @@ class Model:
         return self._in_batches(len(images), lambda rows: encode(draw(rows).to(self.device)), tokens)
 
     def encode_text(self, texts: Sequence[str], tokens: bool = False) -> Encoded:
-        """Embeddings of strings: `Encoded` with (B, D) unit vectors on the CPU, and with `tokens` their token features.
+        """Embeddings of strings: `Encoded` with (B, D) unit vectors on the CPU, and with `tokens`, or where there is no
+        embedding, their token features.
 
         Equal strings are encoded once, and strings of like length together, so that little is computed for padding.
         """
@@ -100,6 +104,33 @@ class Model:
         encoded = self._in_batches(len(distinct), encode, tokens)
         place = {text: row for row, text in enumerate(distinct)}
         return encoded.rows(torch.tensor([place[text] for text in texts], dtype=torch.int64))
+
+    @torch.inference_mode()
+    def compare(self, image: Encoded, text: Encoded, query: Query = "image") -> Tensor:
+        """Similarities of every picture with every text: (Bi, Bt) float32 on the CPU.
+
+        Args:
+            image, text: what `encode_image` and `encode_text` gave.
+            query: who asks, where that makes a difference; see `abilities.Compares`.
+
+        Raises:
+            LacksAbility: if the method cannot tell how like two are without reading them together.
+        """
+        require(self.method, ("compare",), "compare")
+        if image.has_embedding:
+            # One product where the vectors lie: a round trip by way of the device costs more than the product itself.
+            return image.embedding.float() @ text.embedding.float().T
+        compare: Callable[[Encoded, Encoded, Query], Tensor] = self.method.compare  # type: ignore[assignment]
+        rows = []
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            for start in range(0, len(image.embedding), self.batch):
+                some = image.rows(torch.arange(start, min(start + self.batch, len(image.embedding)))).to(self.device)
+                columns = []
+                for first in range(0, len(text.embedding), self.batch):
+                    others = text.rows(torch.arange(first, min(first + self.batch, len(text.embedding))))
+                    columns.append(compare(some, others.to(self.device), query).float().cpu())
+                rows.append(torch.cat(columns, 1))
+        return torch.cat(rows)
 
     @torch.inference_mode()
     def match(self, image: Encoded, text: Encoded) -> Tensor:
@@ -148,6 +179,79 @@ class Model:
         return torch.cat(parts)
 
     @torch.inference_mode()
+    def caption_likelihood(self, images: Encoded, ids: Tensor, mask: Tensor) -> CaptionScores:
+        """What the decoder says of each token of given captions; see `abilities.ScoresCaptions`. On the CPU.
+
+        Args:
+            images: what `encode_image` gave with `tokens=True`, a row for each caption.
+            ids, mask: (B, L).
+        """
+        require(self.method, ("caption_likelihood",), "caption_likelihood")
+        told: Callable[[Encoded, Tensor, Tensor], CaptionScores] = self.method.caption_likelihood  # type: ignore[assignment]
+        parts = []
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            for start in range(0, len(ids), self.batch):
+                some = torch.arange(start, min(start + self.batch, len(ids)))
+                texts = [tensor[some].to(self.device) for tensor in (ids, mask)]
+                scores = told(images.rows(some).to(self.device), *texts)
+                parts.append((scores.logp.float().cpu(), scores.best.cpu()))
+        return CaptionScores(torch.cat([logp for logp, _ in parts]), torch.cat([best for _, best in parts]))
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        images: Encoded,
+        settings: Generation | None = None,
+        prompts: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> list[list[str]]:
+        """Captions of pictures.
+
+        Args:
+            images: what `encode_image` gave with `tokens=True`.
+            settings: how they are written; greedily by default.
+            prompts: what each text begins with, one for every picture; the captions include them.
+            seed: of random draws.
+
+        Returns:
+            For each picture `settings.texts` captions.
+
+        Raises:
+            LacksAbility: if the method writes no texts.
+            ValueError: if tokens were not kept, or the numbers of prompts and pictures differ.
+        """
+        require(self.method, ("generate",), "generate")
+        settings = settings or Generation()
+        if images.tokens is None or (prompts is not None and len(prompts) != len(images.tokens)):
+            given = "no" if prompts is None else len(prompts)
+            raise ValueError(
+                f"generate takes pictures encoded with tokens=True and a prompt for each or none; given {len(images.embedding)} "
+                f"pictures, tokens kept: {images.tokens is not None}, {given} prompts"
+            )
+        tokenizer = self.processor.tokenizer
+        if tokenizer is None:
+            raise TypeError("this model's processor has no tokeniser, so that its texts cannot be spelt")
+        write: Callable[..., Texts] = self.method.generate  # type: ignore[assignment]
+        generator = torch.Generator().manual_seed(seed)
+        captions: list[str] = []
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            for start in range(0, len(images.tokens), self.batch):
+                some = torch.arange(start, min(start + self.batch, len(images.tokens)))
+                ids, mask = None, None
+                if prompts is not None:
+                    words = self.processor.texts([prompts[row] for row in some.tolist()])
+                    # A prompt goes on where its end token would be.
+                    mask = words.mask & (words.ids != tokenizer.special["eos"])
+                    ids, mask = words.ids.to(self.device), mask.to(self.device)
+                texts = write(images.rows(some).to(self.device), settings, ids, mask, generator)
+                lines = zip(texts.ids.tolist(), texts.mask.tolist(), strict=True)
+                captions += [
+                    tokenizer.decode([i for i, real in zip(row, reals, strict=True) if real and i < len(tokenizer)])
+                    for row, reals in lines
+                ]
+        return [captions[i : i + settings.texts] for i in range(0, len(captions), settings.texts)]
+
+    @torch.inference_mode()
     def _in_batches(self, count: int, encode: Callable[[slice], Encoded], tokens: bool = False) -> Encoded:
         if count == 0:
             raise ValueError("nothing to encode: the list is empty")
@@ -155,9 +259,8 @@ class Model:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             for start in range(0, count, self.batch):
                 encoded = encode(slice(start, min(count, start + self.batch)))
-                embedding = encoded.embedding.float()
-                kept = Encoded(embedding, encoded.tokens, encoded.mask, encoded.ids) if tokens else Encoded(embedding)
-                parts.append(kept.to("cpu"))
+                encoded = replace(encoded, embedding=encoded.embedding.float())
+                parts.append((encoded if tokens else encoded.slim()).to("cpu"))
         return Encoded.cat(parts)
 
     def describe(self) -> dict[str, Any]:

@@ -7,29 +7,35 @@ to the bit. Activation, epsilon, normalisation, resolution and tokeniser come al
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
-from multiway.data.tokenizer import Tokenizer
 from multiway.hub.file import WeightsError, assign
 from multiway.hub.model import Model
+from multiway.hub.transformers_folder import (
+    activation_of,
+    open_folder,
+    read_config,
+    read_tensors,
+    read_tokenizer,
+    read_view,
+    resample_number,
+    their_activation,
+    write_json,
+    write_tensors,
+    write_tokenizer,
+)
 from multiway.methods.clip import Clip, ClipConfig
 from multiway.nn.text import TextConfig
 from multiway.nn.vit import VisionConfig
 
 __all__ = ["clip_config", "from_transformers", "ours_to_theirs", "theirs_to_ours", "to_transformers"]
-
-_RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as transformers stores them
 
 
 def _renamed(config: ClipConfig) -> Iterator[tuple[str, str]]:
@@ -122,9 +128,7 @@ def clip_config(theirs: dict[str, Any]) -> ClipConfig:
             "layers": part.get("num_hidden_layers", 12),
             "heads": part.get("num_attention_heads", heads),
             "mlp_ratio": part.get("intermediate_size", 4 * width) / width,
-            "activation": {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}.get(
-                part.get("hidden_act", "quick_gelu"), part.get("hidden_act", "quick_gelu")
-            ),
+            "activation": activation_of(part.get("hidden_act", "quick_gelu")),
             "epsilon": part.get("layer_norm_eps", 1e-5),
         }
 
@@ -155,67 +159,17 @@ def from_transformers(source: str) -> Model:
     Raises:
         WeightsError: if a file is missing, it is another architecture, or a tensor is unaccounted for.
     """
-    folder = _folder(source)
-    config_file = folder / "config.json"
-    if not config_file.is_file():
-        raise WeightsError(f"{folder} has no config.json; expected a folder written by `save_pretrained`")
-    theirs = json.loads(config_file.read_text(encoding="utf-8"))
+    folder = open_folder(source)
+    theirs = read_config(folder)
     if theirs.get("model_type", "clip") != "clip":
-        raise WeightsError(f"{folder} holds a {theirs['model_type']!r} model; only `clip` can be converted so far")
+        raise WeightsError(f"{folder} holds a {theirs['model_type']!r} model; expected `clip`")
     config = clip_config(theirs)
-    method = Clip(config)
-    assign(method, theirs_to_ours(_tensors(folder), config), str(folder))
-    return Model(method, Processor(_view(folder, config), _tokenizer(folder, config)))
-
-
-def _folder(source: str) -> Path:
-    if Path(source).is_dir():
-        return Path(source)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors", "pytorch_model.bin"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise WeightsError(f"{source} is neither a folder here nor reachable on the hub: {error}") from error
-
-
-def _tensors(folder: Path) -> dict[str, Tensor]:
-    safe, old = folder / "model.safetensors", folder / "pytorch_model.bin"
-    if safe.is_file():
-        return load_file(str(safe))
-    if old.is_file():
-        return dict(torch.load(old, map_location="cpu", weights_only=True))
-    raise WeightsError(f"{folder} has neither model.safetensors nor pytorch_model.bin")
-
-
-def _view(folder: Path, config: ClipConfig) -> ViewSpec:
     assert isinstance(config.image, VisionConfig)
-    view = ViewSpec(size=config.image.size)
-    file = folder / "preprocessor_config.json"
-    if not file.is_file():
-        return view  # CLIP's own normalisation and resize, which are ViewSpec's defaults
-    theirs = json.loads(file.read_text(encoding="utf-8"))
-    size, cut = theirs.get("size", view.size), theirs.get("crop_size", view.size)
-    size = size.get("shortest_edge", size.get("height")) if isinstance(size, dict) else size
-    cut = cut.get("height") if isinstance(cut, dict) else cut
-    if size != cut or cut != view.size:
-        raise WeightsError(
-            f"{file} resizes to {size} and cuts {cut} for a model of {view.size}; only equal sizes are supported"
-        )
-    return replace(
-        view,
-        mean=tuple(theirs.get("image_mean", view.mean)),
-        std=tuple(theirs.get("image_std", view.std)),
-        resample=_RESAMPLE[theirs.get("resample", 3)],  # type: ignore[arg-type]
-    )
-
-
-def _tokenizer(folder: Path, config: ClipConfig) -> Tokenizer | None:
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        return None  # embeddings of pictures, and of token ids, still work
-    return Tokenizer.from_json(file.read_text(encoding="utf-8"), config.text.context)
+    method = Clip(config)
+    assign(method, theirs_to_ours(read_tensors(folder), config), str(folder))
+    # CLIP's own normalisation and resize are ViewSpec's defaults.
+    view = read_view(folder, ViewSpec(size=config.image.size))
+    return Model(method, Processor(view, read_tokenizer(folder, config.text.context)))
 
 
 def to_transformers(model: Model, folder: Path) -> None:
@@ -234,28 +188,20 @@ def to_transformers(model: Model, folder: Path) -> None:
             "transformers' CLIP has a class token, a norm before the blocks and patches projected without bias; this model differs"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(ours_to_theirs(method.state_dict(), config), str(folder / "model.safetensors"), metadata={"format": "pt"})
-    _write(folder / "config.json", _their_config(config, model.processor))
+    write_tensors(folder, ours_to_theirs(method.state_dict(), config))
+    write_json(folder / "config.json", _their_config(config, model.processor))
     view = model.processor.view
-    _write(
+    write_json(
         folder / "preprocessor_config.json",
         {
             "image_processor_type": "CLIPImageProcessor",
             "do_resize": True, "size": {"shortest_edge": view.size}, "do_center_crop": True,
             "crop_size": {"height": view.size, "width": view.size}, "do_rescale": True, "rescale_factor": 1 / 255,
             "do_normalize": True, "image_mean": list(view.mean), "image_std": list(view.std), "do_convert_rgb": True,
-            "resample": next(number for number, name in _RESAMPLE.items() if name == view.resample),
+            "resample": resample_number(view),
         },
     )  # fmt: skip
-    tokenizer = model.processor.tokenizer
-    if tokenizer is not None:
-        (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
-        names = {f"{role}_token": tokenizer.backend.id_to_token(number) for role, number in tokenizer.special.items()}
-        names["unk_token"] = names.pop("unknown_token", names["eos_token"])
-        _write(
-            folder / "tokenizer_config.json",
-            {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": tokenizer.context, **names},
-        )
+    write_tokenizer(folder, model.processor)
 
 
 def _their_config(config: ClipConfig, processor: Processor) -> dict[str, Any]:
@@ -266,7 +212,7 @@ def _their_config(config: ClipConfig, processor: Processor) -> dict[str, Any]:
         return {
             "hidden_size": part.width, "num_hidden_layers": part.layers, "num_attention_heads": part.heads,
             "intermediate_size": int(part.width * part.mlp_ratio), "layer_norm_eps": part.epsilon,
-            "hidden_act": re.sub("^gelu_tanh$", "gelu_pytorch_tanh", part.activation), "projection_dim": config.embedding,
+            "hidden_act": their_activation(part.activation), "projection_dim": config.embedding,
         }  # fmt: skip
 
     eos = 2 if config.text.eos_id is None else config.text.eos_id
@@ -280,7 +226,3 @@ def _their_config(config: ClipConfig, processor: Processor) -> dict[str, Any]:
         "text_config": {"model_type": "clip_text_model", **blocks(config.text), **text},
         "vision_config": {"model_type": "clip_vision_model", **blocks(config.image), **vision},
     }
-
-
-def _write(file: Path, value: dict[str, Any]) -> None:
-    file.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

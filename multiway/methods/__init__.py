@@ -12,7 +12,15 @@ from multiway.methods.method import Method
 METHODS: dict[str, str] = {
     "albef": "multiway.methods.albef:Albef",
     "bert": "multiway.methods.bert:Bert",
+    "blip": "multiway.methods.blip:Blip",
     "clip": "multiway.methods.clip:Clip",
+    "filip": "multiway.methods.filip:Filip",
+    "siglip": "multiway.methods.siglip:Siglip",
+    "vlmo": "multiway.methods.vlmo:Vlmo",
+    "vilt": "multiway.methods.vilt:Vilt",
+    "meter": "multiway.methods.meter:Meter",
+    "vqkd": "multiway.methods.vqkd:Vqkd",
+    "beit3": "multiway.methods.beit3:Beit3",
 }
 
 

@@ -20,9 +20,7 @@ loss stays at its prior for long at small scale.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -30,16 +28,13 @@ from torch import Tensor, nn
 
 from multiway.abilities import Encoded
 from multiway.batch import Batch, DataInfo
-from multiway.losses.itc import Candidates, itc
-from multiway.losses.itm import ItmResult, hard_negatives, itm
+from multiway.losses.itm import ItmResult, itm
 from multiway.losses.mlm import MlmResult, mlm
-from multiway.losses.same import Same
-from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
+from multiway.methods.method import Losses, Pairs, Reps, Step, Term
+from multiway.methods.momentum import MomentumContrast, negative_health
 from multiway.nn.heads import MaskedWordHead
-from multiway.nn.queue import FeatureQueue
 from multiway.nn.text import BERT_BASE, TextConfig, TextTransformer
 from multiway.nn.transformer import Transformer, TransformerConfig
-from multiway.nn.twin import copy_weights, follow, gap, twin_of
 from multiway.nn.vit import VisionConfig, VisionTransformer
 from multiway.world import World
 
@@ -149,32 +144,22 @@ class _Towers(nn.Module):
         return self.words(fused[at], self.text.embed.words.weight)  # type: ignore[no-any-return]
 
 
-class Albef(Method):
+class Albef(MomentumContrast):
     """ALBEF's student, its twin, its queue and its three losses."""
 
     name = "albef"
     config_class = AlbefConfig
     config: AlbefConfig
-    own_state: ClassVar[tuple[str, ...]] = ("twin.", "queue.")
-    watched: ClassVar[dict[str, tuple[float, float]]] = {"temperature": (0.001, 0.5)}
+    student: _Towers
+    twin: _Towers
 
     def __init__(self, config: AlbefConfig) -> None:
-        super().__init__()
         if config.text.vocabulary < 1 or config.text.context < 2:
             raise ValueError("the text encoder has no vocabulary or context yet; call config.resolve(data_info) first")
-        self.config = config
-        self.student = _Towers(config)
-        self.twin = twin_of(self.student)
+        super().__init__(_Towers(config), config)
         self.match_head = nn.Linear(config.text.width, 2)
         nn.init.trunc_normal_(self.match_head.weight, std=0.02)
         nn.init.zeros_(self.match_head.bias)
-        self.temperature = nn.Parameter(torch.tensor(config.temperature))
-        widths = {"image": config.embedding, "text": config.embedding}
-        self.queue = FeatureQueue(config.queue, widths, ids=("image_id", "text_id"))
-
-    def started(self) -> None:
-        """The twin equals the student again."""
-        copy_weights([self.twin], [self.student])
 
     # Section 3.1: the encoders, and what a trained model can be asked.
 
@@ -216,17 +201,6 @@ class Albef(Method):
 
     # Schedules.
 
-    def alpha(self, step: Step) -> float:
-        """Weight of the twin's targets: rises from 0 to the configured value (section 3.5)."""
-        ramp = self.config.alpha_ramp
-        return self.config.alpha * (min(1.0, step.progress / ramp) if ramp > 0 else 1.0)
-
-    def hardness(self, step: Step) -> float:
-        """Share of the negatives that are drawn by similarity."""
-        start, stop = self.config.hard_from, self.config.hard_until
-        risen = 1.0 if step.progress >= stop else max(0.0, (step.progress - start) / (stop - start))
-        return self.config.hardness * risen
-
     def aligning(self, step: Step) -> bool:
         """Whether training is still in its contrastive beginning."""
         return step.progress < self.config.align
@@ -259,44 +233,16 @@ class Albef(Method):
                 _, reps["twin_masked_tokens"] = self.twin.encode_text(batch.masked_text, batch.text_mask)
         return reps
 
-    def mine(self, reps: Reps, batch: Batch, world: World, step: Step) -> Pairs:
-        """Hard negatives from this rank's batch, by the student's similarity (section 3.2)."""
-        similarity = reps["image"] @ reps["text"].T / self.temperature
-        negatives = hard_negatives(similarity, Same(batch.image_id, batch.text_id), self.hardness(step))
-        return {
-            "text_of_image": negatives.text_of_image,
-            "image_of_text": negatives.image_of_text,
-            "found": negatives.found,
-        }
-
     def losses(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
         """ITC among the twin's features; over the fused tokens ITM and MLM."""
-        alpha = self.alpha(step)
-        fresh = {name: world.gather(reps[f"twin_{name}"], "none") for name in ("image", "text")}
-        for name, ids in (("image_id", batch.image_id), ("text_id", batch.text_id)):
-            assert ids is not None
-            fresh[name] = world.gather(ids, "none")
-        queued = self.queue.read()
-        candidates = Candidates(**fresh)
-        if step.progress >= self.config.queue_from:
-            candidates = Candidates(**{name: torch.cat([fresh[name], queued[name]]) for name in fresh})
-        aligned = itc(reps["image"], reps["text"], 1.0 / self.temperature, world, candidates=candidates, soft=alpha)
-        contrast = aligned.loss
+        contrast = self.contrast(reps, batch, world, step)
         if self.aligning(step):
             # DDP waits for the gradient of every parameter; those of the fused half are zero for now, on one rank as on many.
-            contrast = contrast + 0.0 * torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()
-        terms = {"itc": Term(contrast, chance=aligned.chance, formula=aligned.formula)}
-        report = {
-            "temperature": self.temperature.detach(),
-            "image_to_text_accuracy": aligned.image_to_text_accuracy,
-            "text_to_image_accuracy": aligned.text_to_image_accuracy,
-            "alpha": torch.tensor(alpha),
-            "momentum": torch.tensor(self.config.momentum),
-            "twin_gap": gap([self.twin], [self.student]),
-            **dict(self._queue_health(reps, queued["text"])),
-        }
+            rest = torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()
+            contrast = replace(contrast, term=replace(contrast.term, value=contrast.term.value + 0.0 * rest))
+        terms, report = {"itc": contrast.term}, contrast.report
         if not self.aligning(step):
-            matched, guessed = self._fused(reps, pairs, batch, alpha)
+            matched, guessed = self._fused(reps, pairs, batch, self.alpha(step))
             terms["itm"] = Term(matched.loss, chance=matched.chance, formula=matched.formula)
             terms["mlm"] = Term(guessed.loss, chance=guessed.chance, formula=guessed.formula)
             report |= {
@@ -305,14 +251,9 @@ class Albef(Method):
                 "match_negative": matched.negative,
                 "mlm_accuracy": guessed.accuracy,
                 "hardness": torch.tensor(self.hardness(step)),
-                **_negative_health(reps, pairs),
+                **negative_health(reps, pairs),
             }
-        features = {"image": reps["image"].detach(), "text": reps["text"].detach()}
-        # Ranks take rows by turns. In the rows' own order a queue holds the same whatever their number.
-        updates = {
-            name: rows.unflatten(0, (world.size, -1)).transpose(0, 1).flatten(0, 1) for name, rows in fresh.items()
-        }
-        return Losses(terms, report=report, updates=updates, features=features)
+        return Losses(terms, report=report, updates=contrast.updates, features=contrast.features)
 
     def _fused(self, reps: Reps, pairs: Pairs, batch: Batch, alpha: float) -> tuple[ItmResult, MlmResult]:
         """Equations 4, 5 and 7. The fused half is run over 3B rows for ITM and B rows for MLM; the towers are not."""
@@ -336,43 +277,3 @@ class Albef(Method):
                 teacher = self.twin.guess(reps["twin_masked_tokens"], mask, reps["twin_image_tokens"], at)
         guesses = self.student.guess(reps["masked_tokens"], mask, images, at)
         return matched, mlm(guesses, batch.text[at], teacher, alpha)
-
-    @torch.no_grad()
-    def after_step(self, step: Step, updates: Mapping[str, Tensor]) -> None:
-        """Section 3.2 and 3.4: the temperature's bounds, the twin's step, the queue's new rows."""
-        self.temperature.clamp_(*self.config.temperature_bounds)
-        follow([self.twin], [self.student], self.config.momentum)
-        self.queue.push(updates)
-
-    # What the doctor watches.
-
-    @torch.no_grad()
-    def _queue_health(self, reps: Reps, queued: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """How well the twin and its queue keep up with the student, from numbers that are there anyway."""
-        image, fresh = reps["image"], reps["twin_text"]
-        row = torch.arange(len(image), device=image.device)
-        # Both among this batch's captions, so that they can be compared.
-        yield "student_accuracy", ((image @ reps["text"].T).argmax(1) == row).float().mean()
-        yield "twin_accuracy", ((reps["twin_image"] @ fresh.T).argmax(1) == row).float().mean()
-        if len(queued):
-            # Fresh and queued candidates are of one kind unless the queue is stale: their mean cosines then agree.
-            here = image @ fresh.T
-            apart = (here.mean() - (image.mean(0) * queued.mean(0)).sum()).abs()
-            yield "queue_gap", apart / here.std().clamp(min=1e-6)
-            yield "queue_age", torch.tensor(len(queued) / len(image))
-
-
-@torch.no_grad()
-def _negative_health(reps: Reps, pairs: Pairs) -> dict[str, Tensor]:
-    """How hard the mined negatives are: cosines of pairs, of negatives, and of any two rows."""
-    similarity = reps["image"] @ reps["text"].T
-    row = torch.arange(len(similarity), device=similarity.device)
-    own = similarity.diagonal()
-    wrong_text, wrong_image = similarity[row, pairs["text_of_image"]], similarity[pairs["image_of_text"], row]
-    others = max(1, len(similarity) * (len(similarity) - 1))
-    return {
-        "positive_cosine": own.mean(),
-        "negative_cosine": 0.5 * (wrong_text.mean() + wrong_image.mean()),
-        "random_cosine": (similarity.sum() - own.sum()) / others,
-        "negatives_above": 0.5 * ((wrong_text > own).float().mean() + (wrong_image > own).float().mean()),
-    }

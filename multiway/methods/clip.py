@@ -26,6 +26,7 @@ from multiway.abilities import Encoded
 from multiway.batch import Batch, DataInfo
 from multiway.losses.itc import itc
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
+from multiway.methods.shared_space import SharedSpace
 from multiway.nn.resnet import ModifiedResNet, ModifiedResNetConfig, ResNet, ResNetConfig
 from multiway.nn.text import TextConfig, TextTransformer
 from multiway.nn.transformer import clip_init
@@ -150,7 +151,7 @@ def _image_tower(config: ClipConfig) -> tuple[nn.Module, nn.Module]:
     return tower, projection
 
 
-class Clip(Method):
+class Clip(SharedSpace, Method):
     """CLIP's two towers and its loss."""
 
     name = "clip"

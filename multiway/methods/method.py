@@ -87,12 +87,15 @@ class Method(nn.Module):
         watched: for the doctor: names in `report` that have bounds, e.g. `{"temperature_scale": (1.0, 100.0)}`.
         own_state: beginnings of the names of tensors that training makes for itself, twins and queues, which another run
             has no use for.
+        rests: whether a step may leave some parameters without a gradient (experts that a stage has no tokens for). DDP then
+            looks for them, which costs it a walk over the graph.
     """
 
     name: ClassVar[str] = ""
     config_class: ClassVar[type]
     config: Any
     own_state: ClassVar[tuple[str, ...]] = ()
+    rests: ClassVar[bool] = False
     watched: ClassVar[dict[str, tuple[float, float]]] = {}
 
     def encode(self, batch: Batch, step: Step) -> Reps:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multiway.nn.cache import KeyValues
+
 __all__ = ["ALL_VISIBLE", "Attention", "Kernel", "Visibility", "attend", "choose_kernel"]
 
 Kernel = Literal["written", "fused"]
@@ -52,14 +54,17 @@ class Visibility(NamedTuple):
     triangle: bool = False
 
     @classmethod
-    def of(cls, mask: Tensor | None, length: int, device: torch.device, *, causal: bool = False) -> Visibility:
+    def of(
+        cls, mask: Tensor | None, length: int, device: torch.device, *, causal: bool = False, past: int = 0
+    ) -> Visibility:
         """From a padding mask and the order of the tokens.
 
         Args:
             mask: (B, M) bool, True at keys that are real; None when all are.
             length: M.
             device: where to build what is missing.
-            causal: a query sees no key that comes after it (N = M).
+            causal: a query sees no key that comes after it.
+            past: how many of the M keys were seen before: the queries are the last M - past positions.
 
         Raises:
             ValueError: if the mask does not fit the keys.
@@ -70,10 +75,10 @@ class Visibility(NamedTuple):
                 "real tokens"
             )
         allowed = None if mask is None else mask.bool()[:, None, None, :]
-        if not causal:
+        if not causal or (past and length - past == 1):
             return cls(allowed)
-        earlier = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-        return cls(earlier, triangle=True) if allowed is None else cls(allowed & earlier)
+        earlier = torch.ones(length - past, length, dtype=torch.bool, device=device).tril(past)
+        return cls(earlier, triangle=past == 0) if allowed is None else cls(allowed & earlier)
 
     def at(self, positions: Tensor) -> Visibility:
         """For one query per row, at `positions` (B,): `allowed` becomes (B, 1, 1, M)."""
@@ -191,6 +196,7 @@ class Attention(nn.Module):
         memory_rows: Tensor | None = None,
         at: Tensor | None = None,
         bias: Tensor | None = None,
+        cache: KeyValues | None = None,
         record: MutableMapping[str, Tensor] | None = None,
         path: str = "attention",
     ) -> Tensor:
@@ -198,13 +204,16 @@ class Attention(nn.Module):
 
         Args:
             tokens: (B, N, W).
-            memory: (B, M, memory_width), for attention over a memory only.
+            memory: (B, M, memory_width), for attention over a memory only. Fewer rows than the tokens have serve equally
+                many rows in a row each (the beams of one picture).
             memory_rows: (B,) int64, for a memory of fewer rows than B: which of them each row looks at. Keys and values
                 are then projected once per memory, not once per row.
             visibility: what each of the N queries may look at.
             at: (B,) one position per row whose result is wanted: N is then 1 for the queries, and only keys and values
                 are computed for the other tokens. Self-attention only.
             bias: added to the scores, broadcastable to (B, H, N, M).
+            cache: of self-attention: keys and values of earlier tokens, which are seen too, and to which these are added.
+                Of attention over a memory: projected at the first call, read at the others, whatever `memory` is then.
             record: receives the attention map (B, H, N, M) under `path`; it is part of the graph, so that a gradient
                 with respect to it can be asked for. Forces the written-out form.
             path: where in `record`.
@@ -213,19 +222,25 @@ class Attention(nn.Module):
             (B, N, output_width), or (B, 1, output_width) with `at`.
 
         Raises:
-            ValueError: if an attention over a memory is given none.
+            ValueError: if an attention over a memory is given none, or one whose rows do not divide the tokens'.
         """
         keys = tokens if memory is None else memory
+        rows = tokens.shape[0]
+        stored = cache if cache is not None and len(cache) else None
+        count = keys.shape[1] if stored is None else len(stored) + (0 if self.crosses else tokens.shape[1])
         backward = torch.is_grad_enabled() and (
             tokens.requires_grad or keys.requires_grad or self.out.weight.requires_grad
         )
         if self.crosses:
-            if memory is None:
-                raise ValueError("this attention looks at a memory, and none was given; pass memory=(B, M, width)")
-            key_value = self.key_value(memory)
-            if memory_rows is not None:
-                key_value = key_value.index_select(0, memory_rows)
-            projected = [(self.query(tokens), 1), (key_value, 2)]
+            query_of = self._beside(self.query(tokens), memory, memory_rows, stored)
+            projected = [(query_of, 1)]
+            if stored is None:
+                if memory is None:
+                    raise ValueError("this attention looks at a memory, and none was given; pass memory=(B, M, width)")
+                key_value = self.key_value(memory)
+                if memory_rows is not None and cache is None:
+                    key_value = key_value.index_select(0, memory_rows)
+                projected.append((key_value, 2))
         elif at is None:
             projected = [(self.qkv(tokens), 3)]
         else:
@@ -235,13 +250,34 @@ class Attention(nn.Module):
             one = tokens[torch.arange(tokens.shape[0], device=tokens.device), at][:, None]
             projected = [(F.linear(one, query_weight, query_bias), 1), (F.linear(tokens, other_weight, other_bias), 2)]
 
-        kernel = "written" if record is not None else choose_kernel(projected[0][0], keys.shape[1], backward=backward)
-        query, key, value = (part for each, parts in projected for part in self._split(each, parts, kernel))
+        kernel = "written" if record is not None else choose_kernel(projected[0][0], count, backward=backward)
+        query, *own = (part for each, parts in projected for part in self._split(each, parts, kernel))
+        if self.crosses and stored is not None:
+            key, value = stored.read()
+        else:
+            key, value = own if cache is None else cache.extend(own[0], own[1])
+        if self.crosses and cache is not None and memory_rows is not None:
+            key, value = key.index_select(0, memory_rows), value.index_select(0, memory_rows)
         dropout = self.dropout if self.training else 0.0
         mixed, weights = attend(query, key, value, visibility, bias=bias, dropout=dropout, kernel=kernel)
         if record is not None and weights is not None:
             record[path] = weights
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        return self.out(mixed.transpose(1, 2).flatten(2).reshape(rows, -1, mixed.shape[1] * mixed.shape[3]))
+
+    @staticmethod
+    def _beside(queries: Tensor, memory: Tensor | None, memory_rows: Tensor | None, stored: KeyValues | None) -> Tensor:
+        """(B, N, W) queries as (P, B / P x N, W), for P memories: queries over a memory do not see each other."""
+        if memory_rows is not None:
+            return queries
+        own = stored.read()[0] if stored is not None else memory
+        if own is None or own.shape[0] == queries.shape[0]:
+            return queries
+        if queries.shape[0] % own.shape[0]:
+            raise ValueError(
+                f"{queries.shape[0]} rows look at {own.shape[0]} memories; expected equally many rows for each, or "
+                "memory_rows, which says whose is whose"
+            )
+        return queries.reshape(own.shape[0], -1, queries.shape[2])
 
     def _query_apart(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor | None, Tensor | None]]:
         """The merged projection's weights and biases, cut into the queries' and the rest."""

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multiway.nn.attention import ALL_VISIBLE, Attention, Visibility
+from multiway.nn.cache import BlockCache
 from multiway.nn.pool import take
 
 __all__ = ["ACTIVATIONS", "Activation", "Block", "FeedForward", "Residual", "TransformerConfig"]
@@ -173,6 +174,8 @@ class Block(nn.Module):
         memory_rows: Tensor | None = None,
         at: Tensor | None = None,
         bias: Tensor | None = None,
+        cache: BlockCache | None = None,
+        instead: nn.ModuleDict | None = None,
         record: MutableMapping[str, Tensor] | None = None,
         path: str = "block",
     ) -> Tensor:
@@ -185,24 +188,40 @@ class Block(nn.Module):
             visibility, memory_visibility: what the tokens may look at among themselves, and in the memory.
             at: (B,) the one position per row that is wanted; see `Attention.forward`.
             bias: added to the scores of self-attention.
+            cache: keys and values of earlier calls; see `Attention.forward`.
+            instead: parts that stand in for the block's own in this call, by their names here (`attention`, `mlp_norm`,
+                ...): weights that serve two modes share the rest.
             record, path: where attention maps go.
 
         Returns:
             (B, N, W), or (B, 1, W) with `at`.
         """
 
-        def look(x: Tensor) -> Tensor:
-            return self.attention(x, None, visibility, at=at, bias=bias, record=record, path=f"{path}.attention")
+        parts = {} if instead is None else dict(instead.items())
+        own, seen = (None, None) if cache is None else (cache.own, cache.memory)
+        attention = parts.get("attention", self.attention)
 
-        tokens = self._part(tokens, look, self.attention_norm, self.attention_residual, at)
-        if self.cross is not None and memory is not None:
-            cross = self.cross
+        def look(x: Tensor) -> Tensor:
+            return attention(x, None, visibility, at=at, bias=bias, cache=own, record=record, path=f"{path}.attention")
+
+        tokens = self._part(tokens, look, parts.get("attention_norm", self.attention_norm), self.attention_residual, at)
+        if self.cross is not None and (memory is not None or (seen is not None and len(seen) > 0)):
+            cross = parts.get("cross", self.cross)
 
             def consult(x: Tensor) -> Tensor:
-                return cross(x, memory, memory_visibility, memory_rows=memory_rows, record=record, path=f"{path}.cross")
+                return cross(
+                    x,
+                    memory,
+                    memory_visibility,
+                    memory_rows=memory_rows,
+                    cache=seen,
+                    record=record,
+                    path=f"{path}.cross",
+                )
 
-            tokens = self._part(tokens, consult, self.cross_norm, self.cross_residual)
-        return self._part(tokens, self.mlp, self.mlp_norm, self.mlp_residual)
+            tokens = self._part(tokens, consult, parts.get("cross_norm", self.cross_norm), self.cross_residual)
+        mlp, norm = parts.get("mlp", self.mlp), parts.get("mlp_norm", self.mlp_norm)
+        return self._part(tokens, mlp, norm, self.mlp_residual)
 
     def _part(
         self,

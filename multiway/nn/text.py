@@ -94,19 +94,19 @@ class TextEmbed(nn.Module):
         init_weights(self)
         nn.init.trunc_normal_(self.positions, std=0.02)
 
-    def forward(self, ids: Tensor, types: Tensor | None = None) -> Tensor:
-        """(B, L) ids, and (B, L) segment types (0 by default) -> (B, L, W).
+    def forward(self, ids: Tensor, types: Tensor | None = None, past: int = 0) -> Tensor:
+        """(B, L) ids, and (B, L) segment types (0 by default) -> (B, L, W); the first id is at position `past`.
 
         Raises:
             ValueError: if the text is longer than the context.
         """
-        length = ids.shape[1]
+        length = past + ids.shape[1]
         if length > self.context:
             raise ValueError(
                 f"text of {length} tokens for a context of {self.context}; truncate it in the tokeniser, or build the "
                 f"model with context={length}"
             )
-        places = self.positions[:length]
+        places = self.positions[past:length]
         if self.types is not None:
             places = places + (self.types.weight[0] if types is None else self.types(types))
         return self.norm(self.words(ids) + places)

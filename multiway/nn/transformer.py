@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from functools import partial
 
 import torch
@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from multiway.nn.attention import ALL_VISIBLE, Visibility
 from multiway.nn.block import Activation, Block, TransformerConfig
+from multiway.nn.cache import Cache
 
 __all__ = ["Activation", "Block", "Transformer", "TransformerConfig", "clip_init", "init_weights"]
 
@@ -38,6 +39,8 @@ class Transformer(nn.Module):
         at: Tensor | None = None,
         bias: Tensor | None = None,
         causal: bool | None = None,
+        cache: Cache | None = None,
+        instead: Sequence[nn.ModuleDict] | None = None,
         record: MutableMapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Run all blocks.
@@ -52,6 +55,10 @@ class Transformer(nn.Module):
                 does not depend on, which saves most of it; the result is exactly the same.
             bias: added to the scores of self-attention in every block, broadcastable to (B, H, N, N).
             causal: overrides the config's, for weights that serve as encoder and decoder both.
+            cache: keys and values of earlier calls, which the tokens see as positions before them, and to which theirs are
+                added; `mask` is then (B, past + N). The memory and its mask are read at the first call alone. Blocks are
+                not recomputed then, whatever `checkpoint` says.
+            instead: for every block the parts that stand in for its own; see `Block.forward`.
             record: a dict that receives, by path, the embedded tokens (`embedded`), the output of every block
                 (`blocks.3`), its attention maps (`blocks.3.attention`, `blocks.3.cross`) and the last tokens
                 (`tokens`). Attention is then computed in its written-out form.
@@ -60,19 +67,37 @@ class Transformer(nn.Module):
             (B, N, W), after the final norm; (B, 1, W) with `at`.
         """
         causal = self.config.causal if causal is None else causal
-        visibility = Visibility.of(mask, tokens.shape[1], tokens.device, causal=causal)
+        past = 0 if cache is None else len(cache)
+        visibility = Visibility.of(mask, past + tokens.shape[1], tokens.device, causal=causal, past=past)
         memory_visibility = ALL_VISIBLE
-        if memory is not None:
+        if cache is not None:
+            if not any(len(block.memory) for block in cache.blocks):
+                cache.memory_mask = memory_mask
+            memory_mask = cache.memory_mask
+        if cache is not None and memory is None and memory_mask is not None:
+            memory_visibility = Visibility.of(memory_mask, memory_mask.shape[1], tokens.device)
+        elif memory is not None:
             if memory_mask is not None and memory_rows is not None:
                 memory_mask = memory_mask[memory_rows]
             memory_visibility = Visibility.of(memory_mask, memory.shape[1], memory.device)
         if record is not None:
             record["embedded"] = tokens
-        recompute = self.config.checkpoint and self.training and record is None and torch.is_grad_enabled()
+        recompute = (
+            self.config.checkpoint and self.training and record is None and cache is None and torch.is_grad_enabled()
+        )
         for index, block in enumerate(self.blocks):
             path = f"blocks.{index}"
             wanted = at if index == len(self.blocks) - 1 else None
-            run = partial(block, memory_rows=memory_rows, at=wanted, bias=bias, record=record, path=path)
+            run = partial(
+                block,
+                memory_rows=memory_rows,
+                at=wanted,
+                bias=bias,
+                cache=None if cache is None else cache.blocks[index],
+                instead=None if instead is None else instead[index],
+                record=record,
+                path=path,
+            )
             seen = (tokens, memory, visibility, memory_visibility)
             tokens = checkpoint(run, *seen, use_reentrant=False) if recompute else run(*seen)
             if record is not None:

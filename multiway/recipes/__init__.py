@@ -12,7 +12,18 @@ if TYPE_CHECKING:
 RECIPES: dict[str, str] = {
     "albef": "multiway.recipes.albef:albef",
     "bert": "multiway.recipes.bert:bert",
+    "blip": "multiway.recipes.blip:blip",
     "clip": "multiway.recipes.clip:clip",
+    "filip": "multiway.recipes.filip:filip",
+    "siglip": "multiway.recipes.siglip:siglip",
+    "vlmo": "multiway.recipes.vlmo:vlmo",
+    "vlmo-stages": "multiway.recipes.vlmo:vlmo_stages",
+    "vilt": "multiway.recipes.vilt:vilt",
+    "meter": "multiway.recipes.meter:meter",
+    "vqkd": "multiway.recipes.vqkd:vqkd",
+    "beit3": "multiway.recipes.beit3:beit3",
+    "beit3-captioning": "multiway.recipes.beit3:beit3_captioning",
+    "beit3-retrieval": "multiway.recipes.beit3:beit3_retrieval",
 }
 
 

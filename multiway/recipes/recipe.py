@@ -14,6 +14,7 @@ import tyro
 from multiway.batch import DataInfo, ViewSpec
 from multiway.config import ConfigError, to_json
 from multiway.data.masking import Masking
+from multiway.data.patch_masking import PatchMasking
 from multiway.data.tokenizer import TokenizerSpec
 from multiway.engine.settings import OPERATIONAL, Settings
 from multiway.methods import Method, method_class
@@ -41,6 +42,7 @@ class Recipe:
         view: how pictures are drawn.
         tokenizer: which tokeniser.
         masking: which words are masked; none by default.
+        patches: which patches are masked; none by default.
     """
 
     name: ClassVar[str] = ""
@@ -61,6 +63,7 @@ class Recipe:
     view: ViewSpec = ViewSpec()
     tokenizer: TokenizerSpec = TokenizerSpec()
     masking: Masking = Masking()
+    patches: PatchMasking = PatchMasking()
     method: Any = None
 
     def __post_init__(self) -> None:
@@ -75,6 +78,14 @@ class Recipe:
     def build(self, info: DataInfo) -> Method:
         """The method, its open sizes filled in from the data."""
         return method_class(self.method_name)(self.method.resolve(info))  # type: ignore[call-arg]
+
+    def stages(self) -> tuple[tuple[str, Recipe], ...]:
+        """(name, recipe) of the runs that this recipe consists of, in order; most are one run, themselves."""
+        return (("", self),)
+
+    def lenders(self) -> tuple[str, ...]:
+        """Runs whose tensors `build` copies into the method; their hash becomes part of the run's identity."""
+        return ()
 
     def identity(self) -> dict[str, Any]:
         """The recipe as JSON, as it is kept in the run folder: horizon made explicit, `out` and `dry_run` left out."""

@@ -94,6 +94,7 @@ def prepare(recipe: Recipe, world: World) -> Prepared:
         world.size,
         settings.workers,
         recipe.masking,
+        recipe.patches,
     )
     return Prepared(recipe, source, Processor(recipe.view, tokenizer), info, method, loader, started, init_hash)
 
@@ -141,6 +142,8 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
     ready = prepare(recipe, world)
     # Weights under the same name may be others by the time a run is resumed.
     identity = recipe.identity() | ({"init_hash": ready.init_hash} if ready.init_hash else {})
+    if recipe.lenders():
+        identity["lent"] = {path: weights_hash(load(path).method.state_dict()) for path in recipe.lenders()}
     run = Run.open(Path(recipe.out), identity, recipe.operational(), ready.source.fingerprint, world)
     rejected = [str(each) for each in getattr(ready.source, "rejected", ())]
     with run:

@@ -1,6 +1,6 @@
-"""Search by words over the pictures of a source: one matrix product, exact.
+"""Search by words over the pictures of a source: one matrix product, exact, or tokens against tokens.
 
-Pictures are encoded once and the embeddings are kept beside the run, so that a second search answers at once. They are
+Pictures are encoded once and the embeddings (the tokens, of a model that compares by those) are kept beside the run, so that a second search answers at once. They are
 kept under a name made of everything they depend on: the weights, how pictures are drawn, the arithmetic, the data's
 fingerprint, and of pictures that are files their sizes and times.
 """
@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from multiway.abilities import Encoded, require
 from multiway.config import to_json
 from multiway.data.files import PictureFiles
 from multiway.data.join import Joined
@@ -32,7 +33,7 @@ __all__ = ["Hit", "PictureIndex"]
 
 @dataclass(frozen=True)
 class Hit:
-    """One picture that was found; `score` is the cosine of its embedding with the query's."""
+    """One picture that was found; `score` is its similarity with the query, for most models the cosine of embeddings."""
 
     rank: int
     score: float
@@ -42,28 +43,34 @@ class Hit:
 
 
 class PictureIndex:
-    """Embeddings of a source's distinct pictures.
+    """A source's distinct pictures, encoded.
 
     Args:
-        model: that encodes queries.
+        model: that encodes queries and compares.
         source: whose rows the hits are.
         rows: (N,) int64 row of each picture.
-        embeddings: (N, D) unit vectors.
+        pictures: N of them: (N, D) unit vectors, or their tokens where the model has no such vectors.
+
+    Raises:
+        LacksAbility: if the model cannot compare, and would have to read every picture again for each query.
     """
 
-    def __init__(self, model: Model, source: Source, rows: Tensor, embeddings: Tensor) -> None:
-        self.model, self.source, self.rows, self.embeddings = model, source, rows, embeddings
+    def __init__(self, model: Model, source: Source, rows: Tensor, pictures: Encoded) -> None:
+        require(model, ("encode_image", "encode_text", "compare"), "search")
+        self.model, self.source, self.rows, self.pictures = model, source, rows, pictures
 
     @classmethod
     def build(cls, model: Model, source: Source, cache: Path | None = None) -> PictureIndex:
-        """Encode every distinct picture, or take the embeddings from the cache.
+        """Encode every distinct picture, or take what was encoded from the cache.
 
         Args:
             cache: folder to keep the embeddings in; None keeps nothing.
 
         Raises:
+            LacksAbility: if the model cannot compare pictures with texts.
             DataError: if no picture can be read.
         """
+        require(model, ("encode_image", "encode_text", "compare"), "search")
         file = cache / f"index-{_fingerprint(model)}-{_fingerprint_of_data(source)}.safetensors" if cache else None
         kept = _kept(file)
         if kept is not None:
@@ -73,14 +80,14 @@ class PictureIndex:
             raise DataError(
                 f"{source.name}@{source.split} has no readable picture to search; `multiway data check` says what ails them"
             )
-        index = cls(model, source, torch.tensor(rows), torch.cat(parts))
+        index = cls(model, source, torch.tensor(rows), Encoded.cat(parts))
         if file is not None:
             _keep(file, index)
         return index
 
     def search(self, queries: Sequence[str], top: int = 5) -> list[list[Hit]]:
         """The `top` pictures for each query, best first."""
-        scores = self.model.encode_text(queries).embedding @ self.embeddings.T
+        scores = self.model.compare(self.pictures, self.model.encode_text(queries), query="text").T
         best = scores.topk(min(top, len(self.rows)), dim=1)
         return [
             [
@@ -96,13 +103,13 @@ class PictureIndex:
         return Hit(rank, score, row, words.key, words.captions[0])
 
 
-def _kept(file: Path | None) -> tuple[Tensor, Tensor] | None:
-    """Rows and embeddings of a cache file; None if there is none, or it is damaged and has to be made anew."""
+def _kept(file: Path | None) -> tuple[Tensor, Encoded] | None:
+    """Rows and pictures of a cache file; None if there is none, or it is damaged and has to be made anew."""
     if file is None or not file.is_file():
         return None
     try:
         kept = load_file(str(file))
-        return kept["rows"], kept["embeddings"]
+        return kept["rows"], Encoded(kept["embeddings"], kept.get("tokens"), kept.get("mask"))
     except (OSError, SafetensorError, KeyError):
         return None
 
@@ -112,17 +119,19 @@ def _keep(file: Path, index: PictureIndex) -> None:
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"rows": index.rows, "embeddings": index.embeddings.contiguous()}, str(aside))
+        encoded = {"embeddings": index.pictures.embedding, "tokens": index.pictures.tokens, "mask": index.pictures.mask}
+        kept = {name: tensor.contiguous() for name, tensor in encoded.items() if tensor is not None}
+        save_file({"rows": index.rows, **kept}, str(aside))
         aside.replace(file)
     except (OSError, SafetensorError):
         with suppress(OSError):
             aside.unlink(missing_ok=True)
 
 
-def _encode(model: Model, source: Source) -> tuple[list[int], list[Tensor]]:
-    """Rows and embeddings of the distinct pictures, decoded a batch at a time; unreadable ones are left out."""
+def _encode(model: Model, source: Source) -> tuple[list[int], list[Encoded]]:
+    """Rows and encodings of the distinct pictures, decoded a batch at a time; unreadable ones are left out."""
     rows: list[int] = []
-    parts: list[Tensor] = []
+    parts: list[Encoded] = []
     seen: set[int] = set()
     pictures = []
     for index in range(len(source)):
@@ -135,10 +144,10 @@ def _encode(model: Model, source: Source) -> tuple[list[int], list[Tensor]]:
             except BadRow:
                 continue
         if len(pictures) == model.batch:
-            parts.append(model.encode_image(pictures).embedding)
+            parts.append(model.encode_image(pictures))
             pictures = []
     if pictures:
-        parts.append(model.encode_image(pictures).embedding)
+        parts.append(model.encode_image(pictures))
     return rows, parts
 
 

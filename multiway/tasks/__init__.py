@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from multiway.tasks.captioning import Captioning
 from multiway.tasks.masked_words import MaskedWords
 from multiway.tasks.matching import Matching
 from multiway.tasks.rerank import Rerank
@@ -14,5 +15,13 @@ __all__ = ["TASKS", "Metric", "Result", "Task"]
 # Every task with its default settings, by the name the command line uses. A new task is one line here.
 TASKS: dict[str, Task] = {
     task.name: task
-    for task in (Retrieval(), Rerank(), Rerank(name="fusion", top=0), Matching(), MaskedWords(), ZeroShot())
+    for task in (
+        Retrieval(),
+        Rerank(),
+        Rerank(name="fusion", top=0),
+        Matching(),
+        MaskedWords(),
+        Captioning(),
+        ZeroShot(),
+    )
 }

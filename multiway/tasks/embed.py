@@ -3,53 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from multiway.abilities import Encoded
 from multiway.data.source import Source
 
-__all__ = ["BadEmbedding", "embed_images", "embed_texts", "embed_texts_in_batches", "encode_images", "encode_texts"]
+__all__ = ["BadEmbedding", "encode_images", "encode_texts", "encode_texts_in_batches"]
 
 
 class BadEmbedding(ValueError):
-    """A model returned embeddings from which no cosine can be computed."""
+    """A model returned embeddings, or tokens in their place, from which no similarity can be computed."""
 
 
 @torch.no_grad()
-def encode_images(model: Any, source: Source, rows: Sequence[int], batch: int = 256) -> Encoded:
-    """As `embed_images`, with the token features kept for `match`, on the CPU."""
-    parts = []
-    for start in range(0, len(rows), batch):
-        pictures = [source.image(row) for row in rows[start : start + batch]]
-        encoded = model.encode_image(pictures, tokens=True)
-        _checked(encoded.embedding, len(pictures), "encode_image", start)
-        parts.append(encoded)
-    return Encoded.cat(parts)
-
-
-@torch.no_grad()
-def encode_texts(model: Any, texts: Sequence[str]) -> Encoded:
-    """As `embed_texts`, with the token features kept for `match`, on the CPU."""
-    encoded: Encoded = model.encode_text(list(texts), tokens=True)
-    _checked(encoded.embedding, len(texts), "encode_text", 0)
-    return encoded
-
-
-@torch.no_grad()
-def embed_images(model: Any, source: Source, rows: Sequence[int], batch: int = 256) -> Tensor:
-    """Embeddings of the pictures of some rows.
+def encode_images(
+    model: Any, source: Source, rows: Sequence[int], batch: int = 256, *, tokens: bool = False
+) -> Encoded:
+    """The pictures of some rows.
 
     Args:
         model: has `encode_image`, taking Pillow pictures.
         source: where the pictures come from; at most `batch` of them are decoded at a time.
         rows: numbers of rows in `source`.
         batch: pictures per call of the model.
+        tokens: keep the token features, for `match`.
 
     Returns:
-        (len(rows), D) float32, L2-normalised.
+        Embeddings (len(rows), D), L2-normalised; (len(rows), 0) and tokens where the model has no shared space.
 
     Raises:
         BadEmbedding: if an embedding is not finite or not of length 1.
@@ -58,31 +41,45 @@ def embed_images(model: Any, source: Source, rows: Sequence[int], batch: int = 2
     parts = []
     for start in range(0, len(rows), batch):
         pictures = [source.image(row) for row in rows[start : start + batch]]
-        parts.append(_checked(model.encode_image(pictures).embedding, len(pictures), "encode_image", start))
-    return torch.cat(parts)
+        encoded = model.encode_image(pictures, **_kept(tokens))
+        parts.append(_checked(encoded, len(pictures), "encode_image", start))
+    return Encoded.cat(parts)
 
 
-def embed_texts(model: Any, texts: Sequence[str], batch: int = 1024) -> Tensor:
-    """Embeddings of strings, (len(texts), D) float32, L2-normalised; see `embed_images`."""
-    return torch.cat(list(embed_texts_in_batches(model, texts, batch)))
+@torch.no_grad()
+def encode_texts(model: Any, texts: Sequence[str], *, tokens: bool = False) -> Encoded:
+    """As `encode_images`, of strings, in one call: a model sorts them by length, which it can only do with all at hand."""
+    return _checked(model.encode_text(list(texts), **_kept(tokens)), len(texts), "encode_text", 0)
 
 
-def embed_texts_in_batches(model: Any, texts: Sequence[str], batch: int = 1024) -> Iterator[Tensor]:
-    """As `embed_texts`, a batch at a time, for those who keep only a sum."""
+def encode_texts_in_batches(model: Any, texts: Sequence[str], batch: int = 1024) -> Iterator[Encoded]:
+    """As `encode_texts`, a batch at a time, for those who keep only a sum."""
     for start in range(0, len(texts), batch):
         some = list(texts[start : start + batch])
         with torch.no_grad():
-            yield _checked(model.encode_text(some).embedding, len(some), "encode_text", start)
+            yield _checked(model.encode_text(some), len(some), "encode_text", start)
 
 
-def _checked(embedding: Tensor, rows: int, ability: str, start: int) -> Tensor:
+def _kept(tokens: bool) -> dict[str, bool]:
+    """A stand-in for a model that only embeds need not know of tokens."""
+    return {"tokens": True} if tokens else {}
+
+
+def _checked(encoded: Encoded, rows: int, ability: str, start: int) -> Encoded:
     """Every comparison with NaN is false, so that a diverged model would outrank its gallery; hence this check."""
+    embedding = encoded.embedding
     if embedding.ndim != 2 or len(embedding) != rows:
         raise BadEmbedding(
             f"`{ability}` was given {rows} inputs and returned {tuple(embedding.shape)}; expected ({rows}, D)"
         )
     embedding = embedding.float()
-    finite = torch.isfinite(embedding).all(dim=1)
+    if embedding.shape[1] == 0 and encoded.tokens is None:
+        raise BadEmbedding(
+            f"`{ability}` returned neither embeddings nor tokens for {rows} inputs; a model without a shared space keeps "
+            "its tokens: return them in `Encoded.tokens`"
+        )
+    numbers = embedding if embedding.shape[1] or encoded.tokens is None else encoded.tokens.flatten(1)
+    finite = torch.isfinite(numbers).all(dim=1)
     if not finite.all():
         bad = int((~finite).nonzero()[0])
         raise BadEmbedding(
@@ -91,9 +88,9 @@ def _checked(embedding: Tensor, rows: int, ability: str, start: int) -> Tensor:
         )
     # bf16 rounds the length by up to 0.4 %.
     length = embedding.norm(dim=1)
-    if ((length - 1).abs() > 0.02).any():
+    if embedding.shape[1] and ((length - 1).abs() > 0.02).any():
         raise BadEmbedding(
             f"`{ability}` returned embeddings of lengths {float(length.min()):.3g} to {float(length.max()):.3g}; expected 1: "
             "L2-normalise them, so that dot products are cosines"
         )
-    return embedding
+    return replace(encoded, embedding=embedding)

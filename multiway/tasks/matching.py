@@ -7,6 +7,9 @@ picture with a wrong text, and its text with a wrong picture, so one yes to two 
   rows of a batch of `rows`, as in training.
 - `random/loss`, `random/accuracy`: they are drawn evenly.
 
+A model that cannot `compare` before it has read a picture and a text together (ViLT) has no cosines to sample by, and is
+asked the random kind only.
+
 Chance: 0.6365 = H(1/3) and 2/3, by always saying no with probability 2/3.
 """
 
@@ -21,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multiway.abilities import Encoded, require
+from multiway.abilities import Encoded, abilities_of, require
 from multiway.data.source import Source, stable_id
 from multiway.losses.chance import binary
 from multiway.losses.itm import hard_negatives
@@ -62,14 +65,12 @@ class Matching:
         require(model, self.needs, self.name)
         require_rows(self.name, source)
         captions = [source.row(row).captions[0] for row in range(len(source))]
-        pictures = encode_images(model, source, range(len(source)))
-        texts = encode_texts(model, captions)
+        pictures = encode_images(model, source, range(len(source)), tokens=True)
+        texts = encode_texts(model, captions, tokens=True)
         ids = torch.tensor([source.row(row).image_id for row in range(len(source))])
         same = torch.tensor([stable_id(caption) for caption in captions])
-        odds = {
-            kind: self._odds(model, pictures, texts, ids, same, hardness)
-            for kind, hardness in (("hard", 1.0), ("random", 0.0))
-        }
+        kinds = {"hard": 1.0, "random": 0.0} if "compare" in abilities_of(model) else {"random": 0.0}
+        odds = {kind: self._odds(model, pictures, texts, ids, same, hardness) for kind, hardness in kinds.items()}
         return collect(self, source, self.metrics(odds), odds)
 
     def metrics(self, odds: dict[str, Tensor]) -> Iterator[Metric]:
@@ -98,7 +99,9 @@ class Matching:
             torch.manual_seed(self.seed)
             for start in range(0, len(image_id), self.rows):
                 own = torch.arange(start, min(start + self.rows, len(image_id)))
-                similarity = pictures.embedding[own] @ texts.embedding[own].T / self.temperature
+                similarity = torch.zeros(len(own), len(own))
+                if hardness > 0:
+                    similarity = model.compare(pictures.rows(own), texts.rows(own)) / self.temperature
                 wrong = hard_negatives(similarity, Same(image_id[own], text_id[own]), hardness)
                 pairs = [(own, own), (own, own[wrong.text_of_image]), (own[wrong.image_of_text], own)]
                 odds = torch.stack([model.match(pictures.rows(i), texts.rows(t)) for i, t in pairs], 1)

@@ -6,8 +6,10 @@ together with it, by image-text matching. With s the cosine, m the log-odds of `
     score(q, g) = m(q, g) + mix s(q, g) / tau    for g in T_k(q), ranked before all others
     score(q, g) = s(q, g)                        for the others, in their old order
 
+For a model that compares in another way (FILIP) s is what its `compare` says.
 `mix` 0 is ALBEF's released code; BLIP's (Li et al., 2022, arXiv 2201.12086) adds the cosine, there with tau = 1. `top` 0 scores
-every pair, which is *full fusion*: N x M passes of the fused encoder where re-ranking takes k (N + M).
+every pair, which is *full fusion*: N x M passes of the fused encoder where re-ranking takes k (N + M). That needs no
+cosine, so models without a shared space (ViLT) can do it; there is then no dual ranking to set beside it.
 
 Every picture and every text is encoded once, and a pair that both directions ask for is matched once. Pairs are matched in
 order of the text's length, so that little is computed for padding.
@@ -15,19 +17,20 @@ order of the text's length, so that little is computed for padding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from multiway.abilities import Encoded, require
+from multiway.abilities import Encoded, abilities_of, require
 from multiway.data.source import Source
 from multiway.tasks import statistics
 from multiway.tasks.embed import encode_images, encode_texts
-from multiway.tasks.ranking import Ranking, rank, rank_scores
+from multiway.tasks.ranking import Ranking, rank_scores
 from multiway.tasks.retrieval import Gallery, RetrievalDetails, Ways, groups_of
+from multiway.tasks.similarity import Similarity
 from multiway.tasks.task import Metric, Result, collect, require_rows
 
 __all__ = ["Rerank", "RerankDetails"]
@@ -41,12 +44,12 @@ class RerankDetails:
     """What became of each query before and after.
 
     Attributes:
-        dual: by the encoders alone.
+        dual: by the encoders alone; None where the model cannot compare.
         fused: after the fused encoder had its say.
         encoded, matched: passes of the encoders and of the fused encoder.
     """
 
-    dual: RetrievalDetails
+    dual: RetrievalDetails | None
     fused: RetrievalDetails
     encoded: int
     matched: int
@@ -66,8 +69,6 @@ class Rerank:
         resamples, seed: of the bootstrap.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("encode_image", "encode_text", "match")
-
     name: str = "rerank"
     top: int = 16
     mix: float = 0.0
@@ -77,45 +78,53 @@ class Rerank:
     resamples: int = statistics.RESAMPLES
     seed: int = 0
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Abilities: to compare as well, unless every pair is matched and nothing else counts."""
+        compares = ("compare",) if self.top or self.mix else ()
+        return ("encode_image", "encode_text", *compares, "match")
+
     def run(self, model: Any, source: Source) -> Result:
         """Encode everything once, rank both ways, match the best, rank again.
 
         Raises:
-            LacksAbility: if the model has no fused encoder.
+            LacksAbility: if the model has no fused encoder, or nothing by which to propose what that should look at.
             DataError: if the source has no rows.
         """
         require(model, self.needs, self.name)
         require_rows(self.name, source)
         gallery = Gallery.of(source)
-        pictures = encode_images(model, source, gallery.rows, self.batch)
-        texts = encode_texts(model, gallery.texts)
-        cosine = [(pictures.embedding, texts.embedding), (texts.embedding, pictures.embedding)]
-        answers = [gallery.texts_of, gallery.pictures_of]
-        nearest = [self._nearest(*pair) for pair in cosine]
+        pictures = encode_images(model, source, gallery.rows, self.batch, tokens=True)
+        texts = encode_texts(model, gallery.texts, tokens=True)
+        sizes = len(gallery.rows), len(gallery.texts)
+        similarity = Similarity.of(model, pictures, texts) if "compare" in abilities_of(model) else None
+        ways = similarity.ways if similarity else (None, None)
+        nearest = self._nearest(ways[0], *sizes), self._nearest(ways[1], *sizes[::-1])
         odds, pairs = self._match(model, pictures, texts, *nearest)
 
         def score(way: int, rows: slice) -> Tensor:
-            queries, items = cosine[way]
-            similarity = (queries[rows] @ items.T).double()
-            best = nearest[way][rows]
-            fused = odds[way][rows] + self.mix * similarity.gather(1, best) / self.tau
-            return similarity.scatter(1, best, fused + _FIRST)
+            similar = ways[way]
+            if similar is None:  # every pair was matched, in the gallery's order
+                return odds[way][rows]
+            values, best = similar(rows).double(), nearest[way][rows]
+            fused = odds[way][rows] + self.mix * values.gather(1, best) / self.tau
+            return values.scatter(1, best, fused + _FIRST)
 
-        ranked: list[Ranking] = []
-        for way in range(2):
-            sizes = (len(cosine[way][0]), len(cosine[way][1]))
-            ranked.append(rank_scores(lambda rows, way=way: score(way, rows), *sizes, answers[way]))  # type: ignore[misc]
-        dual = RetrievalDetails(gallery, *(rank(*cosine[way], answers[way]) for way in range(2)))
-        details = RerankDetails(
-            dual, RetrievalDetails(gallery, *ranked), len(pictures.embedding) + len(texts.embedding), pairs
-        )
+        def ranked(way: int) -> Ranking:
+            answers = (gallery.texts_of, gallery.pictures_of)[way]
+            return rank_scores(lambda rows: score(way, rows), sizes[way], sizes[1 - way], answers)
+
+        dual = RetrievalDetails.of(gallery, similarity) if similarity else None
+        details = RerankDetails(dual, RetrievalDetails(gallery, ranked(0), ranked(1)), sum(sizes), pairs)
         return collect(self, source, self.metrics(details, source), details)
 
-    def _nearest(self, queries: Tensor, items: Tensor) -> Tensor:
-        """(Q, k) the items nearest to each query."""
-        k = min(self.top or len(items), len(items))
-        rows = max(1, (1 << 23) // len(items))
-        return torch.cat([(queries[at : at + rows] @ items.T).topk(k).indices for at in range(0, len(queries), rows)])
+    def _nearest(self, similar: Callable[[slice], Tensor] | None, queries: int, items: int) -> Tensor:
+        """(Q, k) the items most similar to each query; all of them, in the gallery's order, where all are wanted."""
+        if similar is None or not 0 < self.top < items:
+            return torch.arange(items).expand(queries, items)
+        rows = max(1, (1 << 23) // items)
+        slices = (slice(at, min(at + rows, queries)) for at in range(0, queries, rows))
+        return torch.cat([similar(some).topk(self.top).indices for some in slices])
 
     def _match(
         self, model: Any, pictures: Encoded, texts: Encoded, texts_near: Tensor, pictures_near: Tensor
@@ -143,11 +152,13 @@ class Rerank:
         return (both[0].view_as(texts_near), both[1].view_as(pictures_near)), len(pair)
 
     def metrics(self, details: RerankDetails, source: Source) -> Iterator[Metric]:
-        """Recall after and before, and the difference on the same queries."""
+        """Recall after; where there is a before, that too and the difference on the same queries."""
         options = {"resamples": self.resamples, "seed": self.seed}
-        groups = groups_of(source, details.dual.gallery)
-        after, before = Ways.of(details.fused), Ways.of(details.dual)
-        yield from after.metrics(self.ks, options, groups)
+        after = Ways.of(details.fused)
+        yield from after.metrics(self.ks, options, groups_of(source, details.fused.gallery))
+        if details.dual is None:
+            return
+        before = Ways.of(details.dual)
         for metric in before.metrics((1,), options):
             if not metric.name.endswith("median_rank"):
                 yield Metric(f"dual/{metric.name}", metric.value, metric.low, metric.high, metric.n, metric.chance)

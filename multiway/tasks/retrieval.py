@@ -1,7 +1,8 @@
 """Image-text retrieval, both ways, counting every caption.
 
 The gallery of pictures holds each distinct picture once (by `image_id`), the gallery of texts each distinct string.
-With unit embeddings v of picture i and w of text j the score is their cosine, and nothing else:
+The score is what the model's `compare` makes of picture i and text j, each encoded by itself, and nothing else: where
+both have a unit vector in one space, v and w, that is their cosine,
 
     s_ij = <v_i, w_j>
 
@@ -27,8 +28,9 @@ import numpy as np
 from multiway.abilities import require
 from multiway.data.source import Source
 from multiway.tasks import statistics
-from multiway.tasks.embed import embed_images, embed_texts
-from multiway.tasks.ranking import Answers, Ranking, chance_of_hit, chance_of_median_rank, rank
+from multiway.tasks.embed import encode_images, encode_texts
+from multiway.tasks.ranking import Answers, Ranking, chance_of_hit, chance_of_median_rank, rank_scores
+from multiway.tasks.similarity import Similarity
 from multiway.tasks.task import Metric, Result, collect, require_rows
 
 __all__ = ["Gallery", "Retrieval", "RetrievalDetails", "Ways", "groups_of"]
@@ -89,6 +91,16 @@ class RetrievalDetails:
     text_retrieval: Ranking
     image_retrieval: Ranking
 
+    @classmethod
+    def of(cls, gallery: Gallery, similarity: Similarity) -> RetrievalDetails:
+        """Rank both ways by similarity alone."""
+        pictures, texts = similarity.sizes
+        return cls(
+            gallery,
+            text_retrieval=rank_scores(similarity.of_pictures, pictures, texts, gallery.texts_of),
+            image_retrieval=rank_scores(similarity.of_texts, texts, pictures, gallery.pictures_of),
+        )
+
 
 @dataclass(frozen=True)
 class Retrieval:
@@ -101,7 +113,7 @@ class Retrieval:
     """
 
     name: ClassVar[str] = "retrieval"
-    needs: ClassVar[tuple[str, ...]] = ("encode_image", "encode_text")
+    needs: ClassVar[tuple[str, ...]] = ("encode_image", "encode_text", "compare")
 
     ks: tuple[int, ...] = (1, 5, 10)
     batch: int = 256
@@ -112,19 +124,14 @@ class Retrieval:
         """Encode everything once, rank both ways, count.
 
         Raises:
-            LacksAbility: if the model does not encode both pictures and text.
+            LacksAbility: if the model does not encode pictures and texts, or cannot compare them.
             DataError: if the source has no rows.
         """
         require(model, self.needs, self.name)
         require_rows(self.name, source)
         gallery = Gallery.of(source)
-        pictures = embed_images(model, source, gallery.rows, self.batch)
-        texts = embed_texts(model, gallery.texts).to(pictures.device)
-        details = RetrievalDetails(
-            gallery=gallery,
-            text_retrieval=rank(pictures, texts, gallery.texts_of),
-            image_retrieval=rank(texts, pictures, gallery.pictures_of),
-        )
+        pictures = encode_images(model, source, gallery.rows, self.batch)
+        details = RetrievalDetails.of(gallery, Similarity.of(model, pictures, encode_texts(model, gallery.texts)))
         return collect(self, source, self.metrics(details, groups_of(source, gallery)), details)
 
     def metrics(self, details: RetrievalDetails, groups: Sequence[str] = ()) -> Iterator[Metric]:

@@ -7,6 +7,11 @@ brought back to length 1 (Radford et al. 2021, arXiv 2103.00020, section 3.1.4: 
 
 The weights are computed once, so an ensemble of 80 templates classifies at the price of one.
 
+A model that compares token by token has no embeddings to average. It compares the picture with every prompt, and the mean
+of a class's similarities counts (Yao et al., FILIP, 2021, arXiv 2111.07783, on prompts):
+
+    prediction = argmax_c  1/T sum_t s(picture, template_t(c))
+
 Reported are `accuracy/top-1`, `accuracy/top-5` (where there are more than five classes) and `accuracy/balanced`, the
 mean of the recalls of the classes, which a model cannot raise by always naming the largest. Chance is the best
 constant answer: the share of the largest class (of the five largest), and 1 / K for K classes that have pictures.
@@ -25,11 +30,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from multiway.abilities import require
+from multiway.abilities import Encoded, require
 from multiway.data.source import DataError, Source
 from multiway.tasks import statistics
-from multiway.tasks.embed import embed_images, embed_texts_in_batches
-from multiway.tasks.ranking import Answers, Ranking, rank
+from multiway.tasks.embed import encode_images, encode_texts, encode_texts_in_batches
+from multiway.tasks.ranking import Answers, Ranking, rank_scores
 from multiway.tasks.task import Metric, Result, collect, require_rows
 
 __all__ = ["Prompts", "ZeroShot", "ZeroShotClassifier", "ZeroShotDetails"]
@@ -41,7 +46,7 @@ class ZeroShotClassifier:
     """A classifier made of words.
 
     Args:
-        model: has `encode_text` and, to classify pictures, `encode_image`.
+        model: has `encode_text` and, to classify pictures, `encode_image` and `compare`.
         classes: K names.
         templates: T strings, each with one `{}` for the name; `("{}",)` is the bare name.
 
@@ -63,12 +68,17 @@ class ZeroShotClassifier:
         self.classes = tuple(classes)
         self.templates = tuple(templates)
 
+    @property
+    def _sentences(self) -> list[str]:
+        """K x T, class by class."""
+        return [template.replace("{}", name) for name in self.classes for template in self.templates]
+
     @cached_property
     def weights(self) -> Tensor:
         """(K, D) unit vectors, computed on first use; memory does not grow with the number of templates."""
-        prompts = [template.replace("{}", name) for name in self.classes for template in self.templates]
         total, done = None, 0
-        for embedding in embed_texts_in_batches(self.model, prompts):
+        for encoded in encode_texts_in_batches(self.model, self._sentences):
+            embedding = encoded.embedding
             if total is None:
                 total = embedding.new_zeros(len(self.classes), embedding.shape[1])
             owner = torch.arange(done, done + len(embedding), device=total.device) // len(self.templates)
@@ -77,13 +87,22 @@ class ZeroShotClassifier:
         assert total is not None
         return F.normalize(total, dim=1)
 
-    def scores(self, pictures: Tensor) -> Tensor:
-        """(B, D) picture embeddings -> (B, K) cosines with the classes."""
-        return pictures @ self.weights.to(pictures.device).T
+    @cached_property
+    def prompts(self) -> Encoded:
+        """The K x T prompts with their tokens, class by class, for models without embeddings; kept from first use on."""
+        return encode_texts(self.model, self._sentences)
+
+    def scores(self, pictures: Encoded) -> Tensor:
+        """B pictures as `encode_image` gave them -> (B, K): cosines with the classes, or mean similarities with their
+        prompts."""
+        if pictures.has_embedding:
+            return self.model.compare(pictures, Encoded(self.weights))  # type: ignore[no-any-return]
+        similar: Tensor = self.model.compare(pictures, self.prompts)
+        return similar.unflatten(1, (len(self.classes), len(self.templates))).mean(2)
 
     def classify(self, images: Sequence[Any]) -> list[str]:
         """The name of the nearest class of each Pillow picture."""
-        best = self.scores(self.model.encode_image(images).embedding.float()).argmax(dim=1)
+        best = self.scores(self.model.encode_image(images)).argmax(dim=1)
         return [self.classes[number] for number in best.tolist()]
 
 
@@ -142,7 +161,7 @@ class ZeroShot:
     """
 
     name: ClassVar[str] = "zeroshot"
-    needs: ClassVar[tuple[str, ...]] = ("encode_image", "encode_text")
+    needs: ClassVar[tuple[str, ...]] = ("encode_image", "encode_text", "compare")
 
     prompts: Prompts = "ensemble"
     templates: tuple[str, ...] = ()
@@ -154,15 +173,20 @@ class ZeroShot:
         """Classify every labelled picture once.
 
         Raises:
-            LacksAbility: if the model does not encode both pictures and text.
+            LacksAbility: if the model does not encode pictures and texts, or cannot compare them.
             DataError: if the source has no rows, class names or labels, or lacks a template that was asked for.
         """
         require(model, self.needs, self.name)
         require_rows(self.name, source)
         rows, labels, unlabelled = _labelled(source)
         classifier = ZeroShotClassifier(model, source.classes, self.choose_templates(source))
-        pictures = embed_images(model, source, rows, self.batch)
-        ranking = rank(pictures, classifier.weights.to(pictures.device), Answers.of([[label] for label in labels]))
+        pictures = encode_images(model, source, rows, self.batch)
+
+        def scores(some: slice) -> Tensor:
+            return classifier.scores(pictures.rows(torch.arange(some.start, some.stop)))
+
+        answers = Answers.of([[label] for label in labels])
+        ranking = rank_scores(scores, len(rows), len(classifier.classes), answers)
         details = ZeroShotDetails(
             classifier.classes, classifier.templates, np.asarray(rows), np.asarray(labels), ranking, unlabelled
         )

@@ -113,4 +113,4 @@ class _Remembering:
 
 
 def _joined(parts: list[Encoded], tokens: bool) -> Encoded:
-    return Encoded.cat(parts if tokens else [Encoded(part.embedding) for part in parts])
+    return Encoded.cat(parts if tokens else [part.slim() for part in parts])

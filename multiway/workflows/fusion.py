@@ -89,7 +89,7 @@ def fused_section(once: EncodedOnce, uri: Uri, count: int = 4) -> Fused:
     """Everything about one split; examples are spread evenly, not chosen.
 
     Args:
-        once: a model that has `match`, and the split.
+        once: a model that has `compare` and `match`, and the split.
         uri: picture to data URI.
         count: examples of each kind.
     """
@@ -98,6 +98,7 @@ def fused_section(once: EncodedOnce, uri: Uri, count: int = 4) -> Fused:
     details: RerankDetails = rerank.details
     up, down = _moved(source, details, uri, count)
     masked = masked_words(once)
+    assert details.dual is not None
     gallery = details.dual.gallery
     return Fused(
         title=f"{source.name}@{source.split}",
@@ -127,7 +128,7 @@ def masked_words(once: EncodedOnce) -> Result | None:
 def _by_encoders(source: Source, details: RerankDetails) -> Result:
     """What the task `retrieval` would find: re-ranking has ranked by cosine already."""
     task = TASKS["retrieval"]
-    assert isinstance(task, Retrieval)
+    assert isinstance(task, Retrieval) and details.dual is not None
     return collect(task, source, task.metrics(details.dual, groups_of(source, details.dual.gallery)), details.dual)
 
 
@@ -138,6 +139,7 @@ def spread(items: list[int], count: int) -> list[int]:
 
 
 def _moved(source: Source, details: RerankDetails, uri: Uri, count: int) -> tuple[list[Moved], list[Moved]]:
+    assert details.dual is not None
     before, after = details.dual.image_retrieval, details.fused.image_retrieval
     gallery = details.dual.gallery
 

@@ -23,6 +23,7 @@ from multiway.data.source import Source
 from multiway.data.view import on_background
 from multiway.engine.doctor import diagnose
 from multiway.engine.run import Run
+from multiway.hub.layouts import LAYOUTS
 from multiway.hub.load import load
 from multiway.hub.model import Model
 from multiway.methods import method_class
@@ -133,6 +134,7 @@ def environment() -> Environment:
     """Templates that escape everything: captions come from strangers."""
     templates = Environment(loader=PackageLoader("multiway.workflows"), autoescape=True, trim_blocks=True)
     templates.filters["percent"] = lambda value: f"{100 * value:.1f}"
+    templates.filters["figure"] = lambda value, nats: f"{value:.3f} nats" if nats else f"{100 * value:.1f} %"
     return templates
 
 
@@ -153,16 +155,20 @@ def write_report(folder: Path, model: Model | None = None) -> Path:
     watched = method_class(recipe_function(config["recipe"])().method_name).watched
     sections: list[Section] = []
     fused: list[Fused] = []
-    tables, blind = [], []
+    tables: list[Result] = []
+    others: list[Result] = []
     able = model.abilities()
     for spec in held_out_splits(config):
         source = open_source(spec, **_layout(config))
         if len(source) == 0:
             continue
         once = EncodedOnce(model, source)
-        if not {"encode_image", "encode_text"} <= set(able):
-            if (guessed := masked_words(once)) is not None:
-                blind.append(guessed)
+        if "caption_likelihood" in able:
+            others.append(once.run(TASKS["captioning"]))
+        if "compare" not in able:
+            # Nothing is searched by what has no shared space; it matches, guesses or writes.
+            others += [once.run(TASKS["matching"])] if "match" in able else []
+            others += [guessed] if (guessed := masked_words(once)) is not None else []
             continue
         if "match" in able:
             fused.append(fused_section(once, picture_uri))
@@ -192,8 +198,8 @@ def write_report(folder: Path, model: Model | None = None) -> Path:
             sections=sections,
             zeroshot=tables,
             fused=fused,
-            blind=blind,
-            commands=_commands(folder, config, model, sections, blind, bool(tables)),
+            others=others,
+            commands=_commands(folder, config, model, sections, others, bool(tables)),
         )
     )
     run.report_file.write_text(page, encoding="utf-8")
@@ -217,7 +223,7 @@ def _summary(metrics: list[dict[str, Any]], timings: list[dict[str, Any]], confi
 
 
 def _commands(
-    folder: Path, config: dict[str, Any], model: Model, sections: list[Section], blind: list[Result], labelled: bool
+    folder: Path, config: dict[str, Any], model: Model, sections: list[Section], others: list[Result], labelled: bool
 ) -> list[tuple[str, str]]:
     """What to try next, with this run's own names in it, quoted for the shell: captions and paths come from strangers."""
     fields = (("--images", "images"), ("--image-column", "image_column"), ("--caption-column", "caption_column"))
@@ -225,16 +231,16 @@ def _commands(
     name, _ = data_of(config)
     data, run, able = shlex.quote(name), shlex.quote(str(folder)), model.abilities()
     commands = []
-    if "encode_image" in able and "encode_text" in able:
+    if "compare" in able:
         query = "red fruit" if name == "emoji" or not sections else sections[0].result.details.gallery.texts[0]
         commands += [(f"multiway search {run} {shlex.quote(query)}", "search these pictures by words")]
     measures = [("retrieval", "measure it, also on other data")] if sections else []
-    measures += [("masked-words", "measure it, also on other data")] if blind else []
+    measures += [(task, "measure it, also on other data") for task in dict.fromkeys(each.task for each in others)]
     if sections and "match" in able:
         measures += [("rerank --top 32", "let the fused encoder look further down the list")]
         measures += [("rerank --mix 1 --tau 0.05", "weigh the cosine beside the match")]
     measures += [("zeroshot", "classify by words alone")] if labelled else []
-    for held in [each.title for each in sections[-1:]] or [f"{each.data}@{each.split}" for each in blind[-1:]]:
+    for held in [each.title for each in sections[-1:]] or [f"{each.data}@{each.split}" for each in others[-1:]]:
         commands += [
             (f"multiway eval {run} --task {task} --data {shlex.quote(held)}{own}", why) for task, why in measures
         ]
@@ -250,6 +256,6 @@ def _commands(
             "and train on them",
         ),
     ]
-    if model.name == "clip":  # the one method that transformers has a layout for
+    if model.name in LAYOUTS:  # what transformers has a layout for
         commands += [(f"multiway convert {run} clip-folder", "use it from transformers")]
     return commands

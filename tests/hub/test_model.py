@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from by_tokens import by_tokens
 from toy import ToySource
 
 from multiway.hub.load import load
@@ -47,4 +48,22 @@ def test_misuse_is_explained(model: Model) -> None:
         model.encode_text([])
     with pytest.raises(ValueError, match="nothing to encode"):
         model.encode_image([])
-    assert model.abilities() == ("encode_image", "encode_text") and model.describe()["size"] == 16
+    assert model.abilities() == ("encode_image", "encode_text", "compare") and model.describe()["size"] == 16
+
+
+def test_compare_is_the_dot_product_where_there_is_a_space(model: Model) -> None:
+    image = model.encode_image([ToySource(5).image(i) for i in range(5)])
+    text = model.encode_text(["red on the left", "blue"])
+    for query in ("image", "text"):
+        assert torch.equal(model.compare(image, text, query), image.embedding @ text.embedding.T)  # type: ignore[arg-type]
+
+
+def test_compare_by_tokens_in_batches_is_compare_in_one() -> None:
+    model = by_tokens()
+    image = model.encode_image([ToySource(7).image(i) for i in range(7)])
+    text = model.encode_text(["red on the left", "blue", "the top is blue or green", "a", "black on the right"])
+    assert image.tokens is not None and text.tokens is not None  # kept though nobody asked: they are all there is
+    for query in ("image", "text"):
+        whole = model.method.compare(image, text, query)  # type: ignore[operator]
+        assert torch.allclose(model.compare(image, text, query), whole, atol=1e-6)  # type: ignore[arg-type]
+        assert whole.std() > 1e-3

@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from by_tokens import by_tokens
 from toy import ToySource
 
+from multiway.abilities import LacksAbility
 from multiway.data.source import BadRow
 from multiway.hub.load import load
 from multiway.hub.model import Model
@@ -41,7 +43,7 @@ def test_embeddings_are_kept_until_weights_or_data_change(model: Model, tiny_run
     source = Counting(8)
     first = PictureIndex.build(model, source, tmp_path)
     second = PictureIndex.build(model, source, tmp_path)
-    assert source.read == 8 and torch.equal(first.embeddings, second.embeddings)
+    assert source.read == 8 and torch.equal(first.pictures.embedding, second.pictures.embedding)
     other = load(tiny_run)
     with torch.no_grad():
         other.method.image_projection.weight.mul_(1.5)
@@ -63,3 +65,22 @@ def test_unreadable_pictures_are_left_out(model: Model) -> None:
     index = PictureIndex.build(model, Holes(10))
     assert index.rows.tolist() == [0, 2, 4, 6, 8]
     assert {hit.index for hit in index.search(["red"], 10)[0]} == {0, 2, 4, 6, 8}
+
+
+def test_a_model_without_embeddings_is_searched_by_tokens(tmp_path: Path) -> None:
+    model, source = by_tokens(), ToySource(10)
+    index = PictureIndex.build(model, source, tmp_path)
+    text = model.encode_text(["red on the left"])
+    scores = model.compare(model.encode_image([source.image(i) for i in range(10)]), text, "text")[:, 0]
+    found = index.search(["red on the left"], 4)[0]
+    assert [hit.index for hit in found] == scores.topk(4).indices.tolist()
+    kept = PictureIndex.build(model, source, tmp_path)
+    assert torch.equal(kept.pictures.tokens, index.pictures.tokens) and kept.search(["red"], 3) == index.search(
+        ["red"], 3
+    )
+
+
+def test_a_model_that_only_matches_is_refused(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Model, "abilities", lambda self: ("encode_image", "encode_text", "match"))
+    with pytest.raises(LacksAbility, match=r"search.*compare"):
+        PictureIndex.build(model, ToySource(4))

@@ -49,7 +49,7 @@ class FusedModel:
     calls: dict[str, int] = field(default_factory=lambda: {"image": 0, "text": 0, "match": 0})
 
     def abilities(self) -> tuple[str, ...]:
-        return ("encode_image", "encode_text", "match")
+        return ("encode_image", "encode_text", "compare", "match")
 
     def _vectors(self, numbers: list[int], which: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.seed + which)
@@ -68,6 +68,9 @@ class FusedModel:
         mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
         content = torch.tensor(numbers).float()[:, None, None].expand(-1, max(lengths), 1)
         return Encoded(self._vectors(numbers, 1), content if tokens else None, mask)
+
+    def compare(self, image: Encoded, text: Encoded, query: str = "image") -> torch.Tensor:
+        return image.embedding @ text.embedding.T
 
     def match(self, image: Encoded, text: Encoded) -> torch.Tensor:
         self.calls["match"] += len(image.embedding)

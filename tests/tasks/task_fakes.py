@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from multiway.abilities import Encoded
+from multiway.abilities import CaptionScores, Encoded
 from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
 from multiway.data.source import Row
@@ -70,6 +70,9 @@ class Lookup:
         unit = F.normalize(torch.stack([self.of_text(text) for text in texts]), dim=1)
         return Encoded(unit, unit[:, None] if tokens else None)
 
+    def compare(self, image: Encoded, text: Encoded, query: str = "image") -> torch.Tensor:
+        return image.embedding @ text.embedding.T
+
 
 class Fused(Lookup):
     """The same, able to do all: it matches by cosine, and takes every masked token for the first of its vocabulary."""
@@ -84,6 +87,9 @@ class Fused(Lookup):
 
     def fill_mask(self, image: Encoded | None, ids: torch.Tensor, mask: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
         return torch.eye(270)[torch.full((int(at.sum()),), 5)]
+
+    def caption_likelihood(self, image: Encoded, ids: torch.Tensor, mask: torch.Tensor) -> CaptionScores:
+        return CaptionScores(torch.full(ids.shape, -1.0), torch.full_like(ids, 5))
 
 
 def random_vector(seed: int, width: int = 8) -> torch.Tensor:

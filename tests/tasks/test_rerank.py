@@ -119,7 +119,7 @@ def test_groups_are_reported_by_themselves() -> None:
 def test_a_dual_encoder_is_refused() -> None:
     source, texts = cards(3)
     model = FusedModel(torch.zeros(3, 6), texts)
-    model.abilities = lambda: ("encode_image", "encode_text")  # type: ignore[method-assign]
+    model.abilities = lambda: ("encode_image", "encode_text", "compare")  # type: ignore[method-assign]
     with pytest.raises(LacksAbility, match="match"):
         Rerank().run(model, source)
 

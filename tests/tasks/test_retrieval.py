@@ -7,7 +7,8 @@ import pytest
 import torch
 from tasks.task_fakes import Lookup, Shelf, constant_model, hash_of, random_model, random_vector
 
-from multiway.tasks.embed import BadEmbedding, embed_images, embed_texts
+from multiway.abilities import Encoded
+from multiway.tasks.embed import BadEmbedding, encode_images, encode_texts
 from multiway.tasks.retrieval import Gallery, Retrieval
 
 # Picture 7 in two rows; "red" on pictures 7 and 8; "two" said twice of picture 9.
@@ -151,13 +152,15 @@ def test_a_diverged_model_is_an_error_not_a_perfect_score():
 
 def test_embeddings_are_checked():
     class Odd:
-        def encode_text(self, texts):
-            return type("E", (), {"embedding": torch.ones(len(texts), 4)})
+        def encode_text(self, texts, tokens=False):
+            return Encoded(torch.ones(len(texts), 4 * (texts[0] != "b")))
 
-        def encode_image(self, images):
-            return type("E", (), {"embedding": torch.ones(1, 4) / 2})
+        def encode_image(self, images, tokens=False):
+            return Encoded(torch.ones(1, 4) / 2)
 
     with pytest.raises(BadEmbedding, match="lengths 2 to 2; expected 1"):
-        embed_texts(Odd(), ["a"])
+        encode_texts(Odd(), ["a"])
+    with pytest.raises(BadEmbedding, match="neither embeddings nor tokens"):
+        encode_texts(Odd(), ["b"])
     with pytest.raises(BadEmbedding, match=r"given 2 inputs and returned \(1, 4\)"):
-        embed_images(Odd(), SHELF, [0, 1])
+        encode_images(Odd(), SHELF, [0, 1])

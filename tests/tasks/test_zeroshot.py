@@ -44,7 +44,7 @@ def test_weights_are_computed_once_and_in_batches(monkeypatch):
     model = random_model()
     whole = ZeroShotClassifier(model, CLASSES, TEMPLATES).weights
     model.texts.clear()
-    monkeypatch.setattr("multiway.tasks.embed.embed_texts_in_batches.__defaults__", (4,))
+    monkeypatch.setattr("multiway.tasks.embed.encode_texts_in_batches.__defaults__", (4,))
     classifier = ZeroShotClassifier(model, CLASSES, TEMPLATES)
     assert torch.allclose(classifier.weights, whole, atol=1e-6)
     source = unbalanced(4)
@@ -62,7 +62,7 @@ def test_scores_agree_with_scikit_learn():
     result = ZeroShot().run(model, source)
     labels = np.array([label for _, _, label in source.rows])
     classifier = ZeroShotClassifier(model, CLASSES, TEMPLATES)
-    scores = classifier.scores(model.encode_image([source.image(i) for i in range(len(source))]).embedding).numpy()
+    scores = classifier.scores(model.encode_image([source.image(i) for i in range(len(source))])).numpy()
     value = {name: metric.value for name, metric in result.metrics.items()}
     assert value["accuracy/top-1"] == pytest.approx(accuracy_score(labels, scores.argmax(1)))
     assert value["accuracy/top-5"] == pytest.approx(top_k_accuracy_score(labels, scores, k=5))

@@ -60,7 +60,7 @@ def test_rows_of_one_picture_are_encoded_once_and_told_apart_by_their_id(model: 
 def test_a_model_that_returns_too_few_rows_is_named(source: Scenes) -> None:
     class Short:
         def abilities(self) -> tuple[str, ...]:
-            return ("encode_image", "encode_text")
+            return ("encode_image", "encode_text", "compare")
 
         def encode_image(self, images) -> Encoded:
             return Encoded(torch.eye(24)[: len(images) - 1])

@@ -174,7 +174,7 @@ def test_what_is_tried_next_is_what_the_model_can_do(fused_run: Path, tiny_run: 
 def test_a_model_of_words_alone_is_reported_too(tmp_path: Path, trained, small) -> None:
     layers = ["--method.text.width", "32", "--method.text.layers", "1", "--method.text.heads", "2"]
     page = trained("bert", tmp_path / "run", *small["scenes"], *layers)
-    assert page.count("Masked words, from words alone: scenes:easy,gallery=16@") == 2
+    assert page.count("Masked words: scenes:easy,gallery=16@") == 2
     assert "without_picture colour" in page and "with_picture colour" not in page.replace("without_picture", "")
     assert "Seen together" not in page and "multiway search" not in page and "Recall on pictures" not in page
     assert "--task masked-words --data scenes:easy,gallery=16@test" in page

@@ -34,12 +34,12 @@ class Oracle:
     def __init__(self, right: int) -> None:
         self.right = right
 
-    def encode_image(self, images):
+    def encode_image(self, images, tokens=False):
         from multiway.abilities import Encoded
 
         return Encoded(__import__("torch").eye(8)[: len(images)])
 
-    def encode_text(self, texts):
+    def encode_text(self, texts, tokens=False):
         import torch
 
         from multiway.abilities import Encoded
@@ -47,6 +47,9 @@ class Oracle:
         rows = torch.eye(8)[: len(texts)]
         rows[self.right :] = torch.eye(8)[0]
         return Encoded(rows)
+
+    def compare(self, image, text, query="image"):
+        return image.embedding @ text.embedding.T
 
 
 def test_hits_and_misses_are_told_apart_and_the_right_one_is_shown() -> None:

@@ -18,6 +18,7 @@ from multiway.data.scenes.grammar import KINDS, captions
 from multiway.data.scenes.graph import Difficulty, Scene, make_scene
 from multiway.data.scenes.noise import Noise, junk, without_one, wrong_word
 from multiway.data.scenes.options import SAMPLES_LIMIT, SceneOptions
+from multiway.data.scenes.parse import parse
 from multiway.data.scenes.words import WORD_CLASSES
 from multiway.data.source import DataError, Row, stable_id
 
@@ -62,7 +63,7 @@ def _gallery(first: int, count: int, seed: int, difficulty: Difficulty) -> tuple
 
 
 class Scenes:
-    """One split of a world of scenes; satisfies `Source`, `DrawsBatches` and `KnowsWords`.
+    """One split of a world of scenes; satisfies `Source`, `DrawsBatches`, `KnowsWords` and `KnowsTruth`.
 
     Args:
         split: `train`, `val` or `test`.
@@ -124,6 +125,18 @@ class Scenes:
         scene = self.scene(row)
         kind, given = self._captions(row, scene)
         return Noise(kind, captions(scene, 1, "full", self.options.seed)[0], given[0])
+
+    def noise_kind(self, row: int) -> str:
+        """What was done to a row's captions: of `noise.KINDS`, or `none`."""
+        return self._captions(row, self.scene(row))[0]
+
+    def holds(self, row: int, caption: str) -> bool:
+        """Whether a caption is a sentence of the grammar, and true of the row's picture."""
+        try:
+            claim = parse(caption)
+        except ValueError:
+            return False
+        return claim.holds(self.scene(row))
 
     def _captions(self, row: int, scene: Scene) -> tuple[str, tuple[str, ...]]:
         """The kind of noise, and the captions that the row gets.

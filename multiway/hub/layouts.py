@@ -1,0 +1,51 @@
+"""Which methods have a counterpart in `transformers`, and which module converts them.
+
+`LAYOUTS` is the one list: `model_type` in their `config.json`, which is the method's name here as well -> module. Each such
+module has `from_transformers(source) -> Model` and `to_transformers(model, folder)`. A plain table, so that listing the
+layouts imports none of them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from multiway.hub.file import WeightsError
+from multiway.hub.model import Model
+from multiway.hub.transformers_folder import open_folder, read_config
+
+__all__ = ["LAYOUTS", "from_transformers", "to_transformers"]
+
+LAYOUTS: dict[str, str] = {
+    "blip": "multiway.hub.transformers_blip",
+    "clip": "multiway.hub.transformers_clip",
+    "siglip": "multiway.hub.transformers_siglip",
+    "vilt": "multiway.hub.transformers_vilt",
+}
+
+
+def from_transformers(source: str) -> Model:
+    """A model from a folder in `transformers` layout, or by its name on the hub.
+
+    Raises:
+        WeightsError: if a file is missing, nothing here is such a model, or a tensor is unaccounted for.
+    """
+    folder = open_folder(source)
+    # Configs older than the field are CLIP's.
+    return _module(read_config(folder).get("model_type", "clip"), str(folder)).from_transformers(str(folder))  # type: ignore[no-any-return]
+
+
+def to_transformers(model: Model, folder: Path) -> None:
+    """Write a folder that the model's counterpart in `transformers` reads.
+
+    Raises:
+        WeightsError: if it has none.
+    """
+    _module(model.name, f"this {model.name}").to_transformers(model, folder)
+
+
+def _module(kind: str, what: str) -> ModuleType:
+    if kind not in LAYOUTS:
+        raise WeightsError(f"{what} is a model of type {kind!r}; those that can be converted are: {', '.join(LAYOUTS)}")
+    return import_module(LAYOUTS[kind])

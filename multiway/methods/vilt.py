@@ -1,0 +1,389 @@
+"""ViLT: Vision-and-Language Transformer Without Convolution or Region Supervision.
+
+Kim, Son, Kim; ICML 2021; arXiv 2102.03334. Earlier models spent most of their time on looking at the picture: a detector,
+or a convolutional network. ViLT cuts it into patches and projects each by one matrix, as cheap as looking up a word; one
+transformer does the rest, over words and patches together (section 3.1):
+
+    z = Transformer([ word + position + modality 0 ;  patch W + position + modality 1 ])
+    L = L_itm + L_mlm + 0.1 L_wpa   ( + L_mpp, an ablation without gain)
+
+    itm   does the picture belong to the text, from the pooled first token; half of the rows have another's picture
+    mlm   masked whole words, from the words' tokens
+    wpa   words transported onto patches: cheap for pairs, dear for wrong pairs
+    mpp   mean colours of hidden patches
+
+As in the released code these are separate passes: `mlm` masks the text and has the true picture; `itm` and `wpa` share one
+with the text as it is; `mpp` hides patches. Departures: a picture is projected once for all of them, and one sample of its
+patches serves them all; rows that share a picture or a caption are never each other's wrong pairs; pictures of a batch have
+one shape; the word head's matrix is the word embedding's by default, as `transformers` has it (`tied_words`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from multiway.abilities import Encoded
+from multiway.batch import Batch, DataInfo
+from multiway.losses.itm_random import itm_random, random_pairs
+from multiway.losses.mlm import mlm
+from multiway.losses.mpp import LEVELS, mpp, patch_colours
+from multiway.losses.same import Same
+from multiway.losses.wpa import inner_words, transport_distance, wpa
+from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
+from multiway.nn.block import Activation
+from multiway.nn.heads import MaskedWordHead
+from multiway.nn.patch import ConvStem, PatchEmbed
+from multiway.nn.segments import run_with_segment_maps
+from multiway.nn.text import TextConfig, TextEmbed
+from multiway.nn.transformer import Transformer, TransformerConfig, init_weights
+from multiway.world import World
+
+__all__ = ["Vilt", "ViltConfig"]
+
+
+@dataclass(frozen=True)
+class ViltConfig:
+    """Sizes and losses of ViLT.
+
+    Attributes:
+        vocabulary, context: number of token ids, and greatest number of tokens; 0 leaves them to the data.
+        size: side, in pixels, of the pictures whose grid has positions of its own; other shapes interpolate them.
+        patch: side of a patch, in pixels.
+        stem: `patch` cuts and projects, which is the paper's point; `conv` puts small convolutions before (`ConvStem`).
+        keep: greatest number of patches of a picture in training, drawn anew for every step; 0 keeps all.
+        width, layers, heads, mlp_ratio, activation, epsilon, dropout, attention_dropout, qkv_bias, checkpoint: of the
+            blocks; see `TransformerConfig`.
+        types: number of segment types that BERT's embedding has, of which a caption uses the first.
+        modalities: rows of the modality embedding: text, picture, and a third for a second picture (NLVR2).
+        tied_words: the word head's matrix is the word embedding; False gives it its own.
+        matching, words: whether there is a head for pairs and one for words, and the loss that trains it.
+        answers: names of the answers that the answer head chooses among; none, no head.
+        wpa: weight of word-patch alignment; 0 leaves it out.
+        mpp: weight of masked patch prediction; 0 leaves it out.
+        hidden: share of the patches that it hides.
+        mean, std: normalisation of the pictures, from which it gets their colours back.
+    """
+
+    vocabulary: int = 0
+    context: int = 0
+    size: int = 64
+    patch: int = 8
+    stem: Literal["patch", "conv"] = "patch"
+    keep: int = 0
+    width: int = 128
+    layers: int = 6
+    heads: int = 2
+    mlp_ratio: float = 4.0
+    activation: Activation = "gelu"
+    epsilon: float = 1e-6
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    qkv_bias: bool = True
+    checkpoint: bool = False
+    types: int = 0
+    modalities: int = 2
+    tied_words: bool = True
+    matching: bool = True
+    words: bool = True
+    answers: tuple[str, ...] = ()
+    wpa: float = 0.1
+    mpp: float = 0.0
+    hidden: float = 0.15
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def resolve(self, data: DataInfo) -> ViltConfig:
+        """The config with vocabulary and context filled in from the data; sizes that were given are kept."""
+        return replace(self, vocabulary=self.vocabulary or data.vocabulary, context=self.context or data.context)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches at the configured size."""
+        return (self.size // self.patch,) * 2
+
+    @property
+    def text(self) -> TextConfig:
+        """BERT's embedding of words, positions and segment types, normed."""
+        return TextConfig(
+            vocabulary=self.vocabulary,
+            context=self.context,
+            width=self.width,
+            types=self.types,
+            epsilon=self.epsilon,
+            embedding_norm=True,
+            dropout=self.dropout,
+        )
+
+    @classmethod
+    def preset(cls, name: str) -> ViltConfig:
+        """`tiny`, made for a laptop, or `base`, the paper's ViLT-B/32: ViT-B/32 at 384 pixels, 40 tokens of BERT's vocabulary.
+
+        Raises:
+            KeyError: for an unknown name, with the names that exist.
+        """
+        if name == "tiny":
+            return cls()
+        if name != "base":
+            raise KeyError(f"ViLT has no preset `{name}`; there are: tiny, base")
+        return cls(
+            vocabulary=30522,
+            context=40,
+            size=384,
+            patch=32,
+            keep=200,
+            width=768,
+            layers=12,
+            heads=12,
+            epsilon=1e-12,
+            dropout=0.1,
+            types=2,
+        )
+
+
+class Vilt(Method):
+    """Embeddings of words and patches, one transformer, and a head for each loss."""
+
+    name = "vilt"
+    config_class = ViltConfig
+    config: ViltConfig
+
+    def __init__(self, config: ViltConfig) -> None:
+        super().__init__()
+        if config.vocabulary < 1 or config.context < 2:
+            raise ValueError("the text has no vocabulary or context yet; call config.resolve(data_info) first")
+        if config.size % config.patch:
+            raise ValueError(f"size {config.size} is not divisible by patch {config.patch}; change one of them")
+        self.config = config
+        width = config.width
+        # Section 3.1: words as BERT embeds them; patches as ViT does, and nothing more.
+        self.text = TextEmbed(config.text)
+        self.patches = (PatchEmbed if config.stem == "patch" else ConvStem)(config.patch, width)
+        self.class_token = nn.Parameter(torch.empty(width))
+        self.class_position = nn.Parameter(torch.empty(width))
+        self.positions = nn.Parameter(torch.empty(config.grid[0] * config.grid[1], width))
+        self.modalities = nn.Embedding(config.modalities, width)
+        self.transformer = Transformer(TransformerConfig.of(config))
+        self.pooler = nn.Linear(width, width)
+        # Section 3.2: heads.
+        self.match_head = nn.Linear(width, 2) if config.matching else None
+        self.word_head = MaskedWordHead(width, config.vocabulary, config.epsilon) if config.words else None
+        self.word_matrix = None if config.tied_words or not config.words else nn.Embedding(config.vocabulary, width)
+        self.answer_head = None
+        if config.answers:
+            inner = nn.Linear(width, 2 * width), nn.LayerNorm(2 * width, 1e-5), nn.GELU()
+            self.answer_head = nn.Sequential(*inner, nn.Linear(2 * width, len(config.answers)))
+        self.hidden_patch = self.colour_head = None
+        if config.mpp > 0:
+            self.hidden_patch = nn.Parameter(torch.zeros(width))
+            norm = nn.LayerNorm(width, config.epsilon)
+            self.colour_head = nn.Sequential(nn.Linear(width, width), nn.GELU(), norm, nn.Linear(width, 3 * LEVELS))
+        for part in (
+            self.modalities,
+            self.pooler,
+            self.match_head,
+            self.word_matrix,
+            self.answer_head,
+            self.colour_head,
+        ):
+            if part is not None:
+                init_weights(part)
+        for parameter in (self.class_token, self.class_position, self.positions):
+            nn.init.trunc_normal_(parameter, std=0.02)
+        if config.stem == "patch":
+            nn.init.trunc_normal_(self.patches.project.weight, std=0.02)
+
+    # What a trained model can be asked.
+
+    def abilities(self) -> tuple[str, ...]:
+        """Those whose heads are there. There is no space that pictures and texts share, so nothing to `compare`."""
+        heads = [("match", self.match_head), ("match_with_maps", self.match_head), ("fill_mask", self.word_head)]
+        return ("encode_image", "encode_text", *(name for name, head in heads if head is not None))
+
+    def encode_image(self, images: Tensor) -> Encoded:
+        """(B, 3, H, W) normalised pixels -> tokens (B, 1 + N, W) that enter the blocks; an embedding of width 0."""
+        return _embedded(self._image_tokens(self._project(images), self.patches.grid(images)))
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:
+        """(B, L) token ids -> tokens (B, L, W) that enter the blocks; an embedding of width 0."""
+        return _embedded(self._text_tokens(ids), mask, ids)
+
+    def match(self, image: Encoded, text: Encoded) -> Tensor:
+        """(B,) log-odds that picture i and text i are a pair: the two logits' difference."""
+        assert image.tokens is not None and text.tokens is not None
+        return self._odds(self.pool(self.fuse(text.tokens, text.mask, image.tokens, first=True)))
+
+    def match_with_maps(self, image: Encoded, text: Encoded) -> tuple[Tensor, list[Tensor]]:
+        """`match`, and from every block the attention of words over patches within the joint one: (B, heads, L, 1 + N).
+
+        The maps are part of the graph. A word's row sums to less than 1: the rest is on the other words.
+        """
+        assert image.tokens is not None and text.tokens is not None
+        tokens, mask = _joined(text.tokens, text.mask, image.tokens)
+        fused, maps = run_with_segment_maps(self.transformer, tokens, mask, text.tokens.shape[1])
+        return self._odds(self.pool(fused)), maps
+
+    def fill_mask(self, image: Encoded | None, ids: Tensor, mask: Tensor, at: Tensor) -> Tensor:
+        """(P, V) logits of the words at `at`, with the picture's tokens in the sequence or without them."""
+        fused = self.fuse(self._text_tokens(ids), mask, None if image is None else image.tokens)
+        return self._guess(fused[:, : ids.shape[1]][at])
+
+    def answer_logits(self, image: Encoded, text: Encoded) -> Tensor:
+        """(B, answers) from the pooled token of picture and question (section 4.3).
+
+        Raises:
+            ValueError: if the model has no answers.
+        """
+        if self.answer_head is None:
+            raise ValueError("this ViLT has no answer head; build it with config.answers, the names of the answers")
+        assert image.tokens is not None and text.tokens is not None
+        pooled = self.pool(self.fuse(text.tokens, text.mask, image.tokens, first=True))
+        return self.answer_head(pooled)  # type: ignore[no-any-return]
+
+    # Section 3.1: the model.
+
+    def fuse(self, text: Tensor, mask: Tensor | None, image: Tensor | None, *, first: bool = False) -> Tensor:
+        """The transformer over words and patches.
+
+        Args:
+            text: (B, L, W); mask: (B, L) bool, True at real tokens.
+            image: (B, 1 + N, W); None for the words alone.
+            first: whether the first token is all that is wanted.
+
+        Returns:
+            (B, L + 1 + N, W), words first; (B, 1, W) with `first`.
+        """
+        tokens, mask = _joined(text, mask, image)
+        at = torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device) if first else None
+        return self.transformer(tokens, mask, at=at)  # type: ignore[no-any-return]
+
+    def pool(self, fused: Tensor) -> Tensor:
+        """(B, ..., W) fused tokens -> (B, W): a layer and tanh on the first, which is the text's class token."""
+        return self.pooler(fused[:, 0]).tanh()  # type: ignore[no-any-return]
+
+    def _text_tokens(self, ids: Tensor) -> Tensor:
+        return self.text(ids) + self.modalities.weight[0]  # type: ignore[no-any-return]
+
+    def _project(self, images: Tensor) -> Tensor:
+        """(B, N, W) patches without positions; all that is done for a picture by itself."""
+        return self.patches(images)  # type: ignore[no-any-return]
+
+    def _image_tokens(self, patches: Tensor, grid: tuple[int, int], kept: Tensor | None = None) -> Tensor:
+        """(B, K, W) projected patches, of which `kept` (B, K) are the numbers -> (B, 1 + K, W)."""
+        positions = _interpolated(self.positions, self.config.grid, grid)
+        tokens = patches + (positions if kept is None else positions[kept])
+        first = (self.class_token + self.class_position).to(tokens.dtype).expand(len(tokens), 1, -1)
+        tokens = torch.cat([first, tokens], 1)
+        return F.dropout(tokens, self.config.dropout, self.training) + self.modalities.weight[1]
+
+    def _odds(self, pooled: Tensor) -> Tensor:
+        if self.match_head is None:
+            raise ValueError("this ViLT has no matching head; build it with config.matching=True")
+        logits = self.match_head(pooled)
+        return logits[:, 1] - logits[:, 0]  # type: ignore[no-any-return]
+
+    def _guess(self, tokens: Tensor) -> Tensor:
+        """(P, V) logits from the P tokens at masked positions."""
+        if self.word_head is None:
+            raise ValueError("this ViLT has no word head; build it with config.words=True")
+        matrix = self.text.words.weight if self.word_matrix is None else self.word_matrix.weight
+        return self.word_head(tokens, matrix)  # type: ignore[no-any-return]
+
+    # Section 3.2: the training step.
+
+    def encode(self, batch: Batch, step: Step) -> Reps:
+        """Tokens that enter the blocks: of the text, of the masked text, of the picture, and of the picture with holes."""
+        assert batch.images is not None and batch.text is not None
+        if not self.config.matching and not self.config.words:
+            raise ValueError("this ViLT has no head to train; build it with config.matching or config.words")
+        grid, patches = self.patches.grid(batch.images), self._project(batch.images)
+        kept = None
+        if 0 < self.config.keep < patches.shape[1]:
+            chance = torch.rand(patches.shape[:2], device=patches.device)
+            kept = chance.argsort(1)[:, : self.config.keep].sort(1).values
+            patches = patches.gather(1, kept[..., None].expand(-1, -1, patches.shape[2]))
+        reps = {"image": self._image_tokens(patches, grid, kept), "text": self._text_tokens(batch.text)}
+        if self.config.words:
+            if batch.masked_text is None:
+                raise ValueError("ViLT guesses masked words and the batch has none; set masking.ratio above 0")
+            reps["masked"] = self._text_tokens(batch.masked_text)
+        if self.hidden_patch is not None:
+            asked = torch.rand(patches.shape[:2], device=patches.device) < self.config.hidden
+            # Of those asked about, a fifth stay visible, as in the released code.
+            covered = asked & (torch.rand(patches.shape[:2], device=patches.device) < 0.8)
+            holes = torch.where(covered[..., None], self.hidden_patch.to(patches.dtype), patches)
+            colours = patch_colours(batch.images, self.config.patch, self.config.mean, self.config.std)
+            if kept is not None:
+                colours = colours.gather(1, kept[..., None].expand(-1, -1, 3))
+            reps |= {"holes": self._image_tokens(holes, grid, kept), "asked": asked, "colours": colours}
+        return reps
+
+    def mine(self, reps: Reps, batch: Batch, world: World, step: Step) -> Pairs:
+        """Half of the texts keep their picture; the others get one drawn at random from this rank's batch."""
+        pairs = random_pairs(len(reps["text"]), Same(batch.image_id, batch.text_id), reps["text"].device)
+        return {"image_of_text": pairs.image_of_text, "matched": pairs.matched}
+
+    def losses(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
+        """Matching and alignment in one pass over the text as it is, masked words and hidden patches in one each."""
+        terms: dict[str, Term] = {}
+        report: dict[str, Tensor] = {}
+        if self.match_head is not None:
+            self._pairs(terms, report, reps, pairs, batch)
+        if self.word_head is not None:
+            assert batch.text is not None and batch.masked is not None
+            fused = self.fuse(reps["masked"], batch.text_mask, reps["image"])
+            guessed = mlm(self._guess(fused[:, : batch.text.shape[1]][batch.masked]), batch.text[batch.masked])
+            terms["mlm"] = Term(guessed.loss, chance=guessed.chance, formula=guessed.formula)
+            report["mlm_accuracy"] = guessed.accuracy
+        if self.colour_head is not None:
+            fused = self.fuse(reps["text"], batch.text_mask, reps["holes"])
+            patches = fused[:, reps["text"].shape[1] + 1 :]
+            coloured = mpp(self.colour_head(patches[reps["asked"]]), reps["colours"][reps["asked"]])
+            terms["mpp"] = Term(coloured.loss, self.config.mpp, coloured.chance, coloured.formula)
+            report["mpp_error"] = coloured.error
+        return Losses(terms, report=report)
+
+    def _pairs(self, terms: dict[str, Term], report: dict[str, Tensor], reps: Reps, pairs: Pairs, batch: Batch) -> None:
+        """Matching, and what it costs to move the words onto the patches, over the same fused tokens."""
+        assert self.match_head is not None and batch.text_mask is not None
+        aligning = self.config.wpa > 0
+        image, matched = reps["image"].index_select(0, pairs["image_of_text"]), pairs["matched"]
+        fused = self.fuse(reps["text"], batch.text_mask, image, first=not aligning)
+        result = itm_random(self.match_head(self.pool(fused)), matched)
+        terms["itm"] = Term(result.loss, chance=result.chance, formula=result.formula)
+        report["itm_accuracy"] = result.accuracy
+        report["match_positive"], report["match_negative"] = result.positive, result.negative
+        if aligning:
+            length = batch.text_mask.shape[1]
+            words, patches = fused[:, :length], fused[:, length + 1 :]
+            every = torch.ones(patches.shape[:2], dtype=torch.bool, device=patches.device)
+            moved = wpa(transport_distance(words, patches, inner_words(batch.text_mask), every), matched)
+            terms["wpa"] = Term(moved.loss, self.config.wpa, moved.chance, moved.formula)
+            report["wpa_positive"], report["wpa_negative"] = moved.positive, moved.negative
+
+
+def _embedded(tokens: Tensor, mask: Tensor | None = None, ids: Tensor | None = None) -> Encoded:
+    return Encoded(tokens.new_zeros(len(tokens), 0), tokens, mask, ids)
+
+
+def _joined(text: Tensor, mask: Tensor | None, image: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Words and patches in one sequence, and the padding mask over both; every patch is real."""
+    if image is None:
+        return text, mask
+    tokens = torch.cat([text, image.to(text.dtype)], 1)
+    if mask is None:
+        return tokens, None
+    return tokens, torch.cat([mask, mask.new_ones(len(mask), image.shape[1])], 1)
+
+
+def _interpolated(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """(N, W) positions of one grid at another: bilinear, with the corners of both on each other (released code)."""
+    if old == new:
+        return positions
+    grid = positions.T.reshape(1, -1, *old).float()
+    grid = F.interpolate(grid, size=new, mode="bilinear", align_corners=True)
+    return grid.reshape(positions.shape[1], -1).T.to(positions.dtype)

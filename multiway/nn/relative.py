@@ -1,0 +1,94 @@
+"""Relative positions: a learned number for each displacement, added to the scores of attention.
+
+Among patches as in BEiT (Bao et al., 2022, arXiv 2106.08254), among words in one dimension, and one number for each
+direction between the two: VLMo (Bao et al., 2022, arXiv 2111.02358; released code).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["RelativePositions"]
+
+# A class token has no place: what it sees, what sees it, and itself.
+_CLASS = 3
+
+
+class RelativePositions(nn.Module):
+    """Biases for all blocks from one table.
+
+    Sequences begin with a class token each; in a pair the text comes first.
+
+    Args:
+        layers: of the transformer; each has numbers of its own.
+        heads: H.
+        grid: (rows, columns) of patches, without the class token.
+        context: greatest number of tokens of a text, its class token included.
+    """
+
+    def __init__(self, layers: int, heads: int, grid: tuple[int, int], context: int) -> None:
+        super().__init__()
+        self.layers, self.heads, self.grid, self.context = layers, heads, grid, context
+        self.near = (2 * grid[0] - 1) * (2 * grid[1] - 1)  # displacements of patches
+        self.words = 2 * (context - 1) - 1  # displacements of words
+        entries = self.near + _CLASS + self.words + _CLASS + 2
+        self.table = nn.Parameter(torch.zeros(entries, layers * heads))
+
+    def image(self, grid: tuple[int, int] | None = None) -> Tensor:
+        """(layers, 1, H, N, N) among a class token and the patches of a grid; another grid interpolates the table."""
+        grid = grid or self.grid
+        return self._look(self._patches(grid), self._image_index(grid))
+
+    def text(self, length: int) -> Tensor:
+        """(layers, 1, H, L, L) among the tokens of a text.
+
+        Raises:
+            ValueError: if the text is longer than the context.
+        """
+        if length > self.context:
+            raise ValueError(f"text of {length} tokens for a context of {self.context}; truncate it in the tokeniser")
+        return self._look(self.table[self.near + _CLASS : -2], self._text_index(length))
+
+    def pair(self, length: int, grid: tuple[int, int] | None = None) -> Tensor:
+        """(layers, 1, H, L + N, L + N) among a text and a picture after it."""
+        text, image = self.text(length), self.image(grid)
+        there, back = self.table[-2:].view(2, self.layers, 1, self.heads, 1, 1)
+        across = (length, image.shape[-1])
+        above = torch.cat([text, there.expand(-1, -1, -1, *across)], -1)
+        below = torch.cat([back.expand(-1, -1, -1, *across[::-1]), image], -1)
+        return torch.cat([above, below], -2)
+
+    def _look(self, table: Tensor, index: Tensor) -> Tensor:
+        """(E, layers x H) by (N, N) -> (layers, 1, H, N, N)."""
+        size = len(index)
+        return table[index.flatten()].view(size, size, self.layers, 1, self.heads).permute(2, 3, 4, 0, 1)
+
+    def _patches(self, grid: tuple[int, int]) -> Tensor:
+        """The entries of patches, for any grid, and the class token's after them."""
+        own = self.table[: self.near]
+        if grid != self.grid:
+            old, new = ((2 * side - 1 for side in each) for each in (self.grid, grid))
+            square = own.T.view(1, -1, *old).float()
+            square = F.interpolate(square, size=tuple(new), mode="bicubic", align_corners=False)
+            own = square.flatten(2)[0].T.to(own.dtype)
+        return torch.cat([own, self.table[self.near : self.near + _CLASS]])
+
+    def _image_index(self, grid: tuple[int, int]) -> Tensor:
+        rows, columns = (torch.arange(side, device=self.table.device) for side in grid)
+        row, column = (axis.flatten() for axis in torch.meshgrid(rows, columns, indexing="ij"))
+        down = row[:, None] - row[None, :] + grid[0] - 1
+        right = column[:, None] - column[None, :] + grid[1] - 1
+        return self._with_class(down * (2 * grid[1] - 1) + right, (2 * grid[0] - 1) * (2 * grid[1] - 1))
+
+    def _text_index(self, length: int) -> Tensor:
+        place = torch.arange(length - 1, device=self.table.device)
+        return self._with_class(place[:, None] - place[None, :] + self.context - 2, self.words)
+
+    @staticmethod
+    def _with_class(index: Tensor, entries: int) -> Tensor:
+        """A row and a column for the class token around (N, N) displacements."""
+        index = F.pad(index, (1, 0, 1, 0))
+        index[0, :], index[:, 0], index[0, 0] = entries, entries + 1, entries + 2
+        return index

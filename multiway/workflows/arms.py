@@ -1,0 +1,176 @@
+"""One cell of a comparison: a recipe trained on so many samples, measured on every task it can do.
+
+A cell is a run folder with `cell.json` beside its weights. What went into it is hashed, so that a cell that is there already is
+not computed again, and one whose recipe has changed is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from multiway.abilities import abilities_of
+from multiway.config import to_json
+from multiway.data.open import open_source
+from multiway.data.subset import Subset
+from multiway.hub.load import load
+from multiway.methods.method import Step
+from multiway.recipes.command import parse
+from multiway.recipes.recipe import Recipe
+from multiway.recipes.training import prepare
+from multiway.tasks import TASKS
+from multiway.version import __version__
+from multiway.world import World
+
+__all__ = ["Arm", "CellFailed", "cell", "measure"]
+
+_LATE = Step(index=1, epoch=1, progress=0.9)  # past every ramp and every wait
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is compared.
+
+    Attributes:
+        name: of the row in the table.
+        recipe: by name.
+        options: of the command line, beyond data, steps, seed and folder.
+        needs: option -> the arm whose run it names; that arm is trained first.
+        share: of the samples; what an arm begun from another is given on top.
+    """
+
+    name: str
+    recipe: str
+    options: tuple[str, ...] = ()
+    needs: tuple[tuple[str, str], ...] = ()
+    share: float = 1.0
+
+
+class CellFailed(RuntimeError):
+    """Training a cell ended with an error; the message has its last lines."""
+
+
+def cell(
+    arm: Arm, folder: Path, data: str, samples: int, seed: int, gallery: int, others: dict[str, Path]
+) -> dict[str, Any]:
+    """Train and measure an arm, or read what was measured before.
+
+    Args:
+        folder: of the run.
+        data: what all arms train on; they are measured on its `@test`.
+        samples: seen in training.
+        gallery: pictures of the test set in which is searched.
+        others: folders of the arms it needs.
+
+    Raises:
+        CellFailed: if the training command fails.
+    """
+    recipe, args = _recipe(arm, folder, data, samples, seed, others)
+    asked = {
+        "arm": to_json(arm),
+        "recipe": recipe.identity(),
+        "gallery": gallery,
+        "samples": samples,
+        "version": __version__,
+    }
+    key = hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=8).hexdigest()
+    kept = folder / "cell.json"
+    if kept.is_file():
+        before: dict[str, Any] = json.loads(kept.read_text())
+        if before["key"] == key:
+            return before
+    peak = _train(args)
+    found = {
+        "key": key,
+        "arm": arm.name,
+        "recipe": arm.recipe,
+        "samples": recipe.settings.steps * recipe.settings.batch,
+    }
+    found |= measure(folder, data, gallery) | _costs(recipe, folder) | {"peak_mib": peak}
+    partial = folder / "cell.json.part"
+    partial.write_text(json.dumps(found, indent=1))
+    partial.replace(kept)
+    return found
+
+
+def _recipe(
+    arm: Arm, folder: Path, data: str, samples: int, seed: int, others: dict[str, Path]
+) -> tuple[Recipe, list[str]]:
+    """The arm's recipe with as many steps as the samples allow, and the command that trains it."""
+    args = [arm.recipe, "--data", data, "--seed", str(seed), "--out", str(folder), *arm.options]
+    for option, name in arm.needs:
+        args += [option, str(others[name])]
+    batch = parse(args).settings.batch
+    args += ["--steps", str(max(1, round(arm.share * samples / batch)))]
+    return parse(args), args
+
+
+def _train(args: list[str]) -> float | None:
+    """Run the command in a process of its own; its peak memory in MiB, where the system tells."""
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "multiway", "train", *args], stderr=said, stdout=subprocess.DEVNULL
+        )
+        # The kernel's own record of a finished child begins with what its parent held, so the living one is asked.
+        status, peak = Path(f"/proc/{process.pid}/status"), None
+        while process.poll() is None:
+            with contextlib.suppress(OSError):  # no /proc here, or the process has just ended
+                peak = next((int(line.split()[1]) for line in status.open() if line.startswith("VmHWM")), peak)
+            time.sleep(0.2)
+        if process.returncode:
+            said.seek(0)
+            last = "".join(said.readlines()[-15:])
+            raise CellFailed(f"multiway train {' '.join(args)} failed:\n{last}")
+    return None if peak is None else peak / 1024
+
+
+def measure(folder: Path, data: str, gallery: int) -> dict[str, Any]:
+    """Every task that the trained model can do, on one gallery for all.
+
+    What has no shared space ranks by matching every pair; that is quadratic, hence the gallery's size.
+    """
+    model = load(folder)
+    test = open_source(data, default_split="test")
+    small = Subset(test, gallery)
+    able = abilities_of(model)
+    tasks: list[tuple[str, Any, Any]] = []
+    if "compare" in able:
+        tasks.append(("retrieval", TASKS["retrieval"], small))
+    elif "match" in able:
+        tasks.append(("fusion", TASKS["fusion"], small))
+    if {"compare", "match"} <= set(able):
+        tasks.append(("rerank", TASKS["rerank"], small))
+    for task, ability in (("matching", "match"), ("masked-words", "fill_mask"), ("captioning", "caption_likelihood")):
+        if ability in able:
+            tasks.append((task, TASKS[task], test))
+    results = {name: task.run(model, source).to_json()["metrics"] for name, task, source in tasks}
+    return {"abilities": list(able), "results": results}
+
+
+def _costs(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Parameters that are trained, FLOPs of a training step per pair, and the median time of a step."""
+    ready = prepare(replace(recipe, settings=replace(recipe.settings, precision="fp32")), World())
+    batch = ready.finish(ready.loader.batch(0))
+    method = ready.method
+    with FlopCounterMode(display=False) as counter:
+        method(batch, World(), _LATE).total.backward()
+    times = [json.loads(line) for line in (folder / "timings.jsonl").read_text().splitlines()]
+    seconds = [each["step_seconds"] for each in times[1:]] or [times[0]["step_seconds"]]
+    return {
+        "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
+        "gflops_per_pair": counter.get_total_flops() / len(batch) / 1e9,
+        "step_ms_per_pair": 1000 * statistics.median(seconds) / len(batch),
+        "threads": torch.get_num_threads(),
+    }

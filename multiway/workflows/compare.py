@@ -1,0 +1,187 @@
+"""`multiway compare`: every method trained on equal data, in one table.
+
+The table grows cell by cell: each is written as soon as it is there, finished ones are kept, and a table that was interrupted
+goes on where it was. An arm that fails is a row that says so.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from multiway.config import ConfigError
+from multiway.workflows.arms import Arm, CellFailed, cell
+
+__all__ = ["ARMS", "COLUMNS", "Column", "compare", "markdown"]
+
+# In the order of the table: blind models, dual encoders, fused ones, those that write.
+ARMS: dict[str, Arm] = {
+    arm.name: arm
+    for arm in (
+        Arm("bert (blind)", "bert"),
+        Arm("clip", "clip", ("--method.image.stem", "conv")),
+        Arm("siglip", "siglip"),
+        Arm("filip", "filip"),
+        Arm("vilt", "vilt"),
+        Arm("meter", "meter"),
+        Arm("albef", "albef"),
+        Arm("vlmo", "vlmo"),
+        Arm("blip", "blip"),
+        Arm("vqkd", "vqkd", needs=(("--teacher", "clip"),)),
+        Arm("beit3", "beit3", needs=(("--codes", "vqkd"),)),
+        Arm("beit3, then contrast", "beit3-retrieval", needs=(("--init", "beit3"),), share=0.5),
+        Arm("beit3, then captions", "beit3-captioning", needs=(("--init", "beit3"),), share=0.5),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table: its title, a short one for terminals, and a cell's text."""
+
+    title: str
+    short: str
+    show: Callable[[dict[str, Any]], str]
+
+
+def _share(task: str, metric: str) -> Callable[[dict[str, Any]], str]:
+    def show(found: dict[str, Any]) -> str:
+        value = found["results"].get(task, {}).get(metric)
+        return (
+            "" if value is None else f"{100 * value['value']:.1f} ({100 * value['low']:.1f}–{100 * value['high']:.1f})"
+        )
+
+    return show
+
+
+def _nats(task: str, metric: str) -> Callable[[dict[str, Any]], str]:
+    def show(found: dict[str, Any]) -> str:
+        value = found["results"].get(task, {}).get(metric)
+        return "" if value is None else f"{value['value']:.3f} ({value['low']:.3f}–{value['high']:.3f})"
+
+    return show
+
+
+def _either(*shows: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any]], str]:
+    return lambda found: next((text for text in (show(found) for show in shows) if text), "")
+
+
+# What the model sees of a word beside its picture; the blind one has no picture to see.
+_WORD = "masked-words"
+COLUMNS: tuple[Column, ...] = (
+    Column(
+        "picture → text R@1 %",
+        "i→t",
+        _either(_share("retrieval", "text_retrieval/R@1"), _share("fusion", "text_retrieval/R@1")),
+    ),
+    Column(
+        "text → picture R@1 %",
+        "t→i",
+        _either(_share("retrieval", "image_retrieval/R@1"), _share("fusion", "image_retrieval/R@1")),
+    ),
+    Column("re-ranked mean R@1 %", "re-ranked", _share("rerank", "mean/R@1")),
+    Column("matching, random %", "match", _share("matching", "random/accuracy")),
+    Column("matching, hard %", "hard", _share("matching", "hard/accuracy")),
+    Column(
+        "masked colour %",
+        "colour",
+        _either(_share(_WORD, "with_picture/colour"), _share(_WORD, "without_picture/colour")),
+    ),
+    Column(
+        "masked shape %", "shape", _either(_share(_WORD, "with_picture/shape"), _share(_WORD, "without_picture/shape"))
+    ),
+    Column("caption nats/token", "nats", _nats("captioning", "with_picture/nats")),
+    Column("with another picture", "other", _nats("captioning", "other_picture/nats")),
+    Column("ms/pair", "ms", lambda found: f"{found['step_ms_per_pair']:.1f}"),
+    Column("peak MiB", "MiB", lambda found: "" if found["peak_mib"] is None else f"{found['peak_mib']:,.0f}"),
+    Column("GFLOP/pair", "GFLOP", lambda found: f"{found['gflops_per_pair']:.2f}"),
+    Column("M parameters", "M", lambda found: f"{found['parameters'] / 1e6:.2f}"),
+    Column("samples", "samples", lambda found: f"{found['samples']:,}"),
+)
+
+
+def compare(
+    out: Path,
+    data: str,
+    samples: int,
+    names: Iterable[str] = (),
+    seed: int = 0,
+    gallery: int = 100,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Fill the table.
+
+    Args:
+        out: folder of the table, a folder in it for each arm.
+        data: what all train on and, at `@test`, are measured on.
+        samples: seen by each in training.
+        names: of the arms; all by default. What they need is trained as well, and shown.
+        seed: of all runs.
+        gallery: pictures among which is searched.
+        say: what is being done.
+
+    Returns:
+        `{"data", "samples", ..., "cells": {name: cell}}`, as it stands in `compare.json`; a failed cell is `{"failed": why}`.
+
+    Raises:
+        ConfigError: for an unknown arm.
+    """
+    wanted = list(names) or list(ARMS)
+    for name in wanted:
+        if name not in ARMS:
+            raise ConfigError(f"there is no arm {name!r} to compare; there are: {', '.join(ARMS)}")
+    order = [name for name in ARMS if name in _with_needs(wanted)]
+    out.mkdir(parents=True, exist_ok=True)
+    table: dict[str, Any] = {
+        "data": data, "samples": samples, "seed": seed, "gallery": gallery,
+        "date": date.today().isoformat(), "machine": platform.processor() or platform.machine(), "cells": {},
+    }  # fmt: skip
+    for name in order:
+        arm, folder = ARMS[name], _folder(out, name)
+        say(f"{name}: {folder}")
+        try:
+            failed = [need for _, need in arm.needs if "failed" in table["cells"][need]]
+            if failed:
+                raise CellFailed(f"it needs {failed[0]}, which failed")
+            others = {need: _folder(out, need) for _, need in arm.needs}
+            table["cells"][name] = cell(arm, folder, data, samples, seed, gallery, others)
+        except CellFailed as error:
+            say(str(error))
+            table["cells"][name] = {"failed": str(error)}
+        (out / "compare.json").write_text(json.dumps(table, indent=1))
+        (out / "compare.md").write_text(markdown(table))
+    return table
+
+
+def markdown(table: dict[str, Any]) -> str:
+    """The table for people: a row for each arm, 95 % intervals in brackets, empty where a model cannot do a task."""
+    lines = [
+        f"{table['samples']:,} samples of `{table['data']}` each, seed {table['seed']}, {table['date']}; searched among "
+        f"{table['gallery']} pictures of `@test`.",
+        "",
+        "| | " + " | ".join(column.title for column in COLUMNS) + " |",
+        "|---" * (len(COLUMNS) + 1) + "|",
+    ]
+    for name, found in table["cells"].items():
+        if "failed" in found:
+            why = found["failed"].strip().splitlines()[-1]
+            lines.append(f"| {name} | failed: {why} " + "| " * (len(COLUMNS) - 1) + "|")
+        else:
+            lines.append(f"| {name} | " + " | ".join(column.show(found) for column in COLUMNS) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _with_needs(names: Iterable[str]) -> set[str]:
+    found = set(names)
+    while missing := {need for name in found for _, need in ARMS[name].needs} - found:
+        found |= missing
+    return found
+
+
+def _folder(out: Path, name: str) -> Path:
+    return out / "".join(letter if letter.isalnum() else "-" for letter in name).strip("-").replace("--", "-")

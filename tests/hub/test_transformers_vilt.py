@@ -1,0 +1,210 @@
+"""ViLT equals four classes of transformers with copied random weights, both ways: tokens, pooled, words, pairs, answers."""
+
+import json
+from typing import get_args
+
+import pytest
+import torch
+from peer_weights import randomise
+from transformers import (
+    ViltConfig as TheirConfig,
+)
+from transformers import (
+    ViltForImageAndTextRetrieval,
+    ViltForMaskedLM,
+    ViltForQuestionAnswering,
+    ViltModel,
+)
+
+from multiway.batch import DataInfo, ViewSpec
+from multiway.data.processor import Processor
+from multiway.data.tokenizer import Tokenizer, TokenizerSpec
+from multiway.hub.file import WeightsError
+from multiway.hub.load import load
+from multiway.hub.model import Model
+from multiway.hub.transformers_vilt import (
+    Kind,
+    from_transformers,
+    ours_to_theirs,
+    theirs_to_ours,
+    to_transformers,
+    vilt_config,
+)
+from multiway.methods.vilt import Vilt, ViltConfig
+
+CLASSES = {each.__name__: each for each in (ViltModel, ViltForMaskedLM, ViltForImageAndTextRetrieval,
+                                            ViltForQuestionAnswering)}  # fmt: skip
+CAPTIONS = ["a red apple", "a green pear on a plate", "seven blue cups"]
+
+
+def peer(kind: Kind, **more):
+    torch.manual_seed(0)
+    config = TheirConfig(
+        vocab_size=60, max_position_embeddings=12, hidden_size=32, num_hidden_layers=3, num_attention_heads=2,
+        intermediate_size=48, image_size=32, patch_size=8, num_labels=5, **more,
+    )  # fmt: skip
+    model = randomise(CLASSES[kind](config))
+    if kind == "ViltForMaskedLM":
+        model.tie_weights()
+    return model
+
+
+def converted(theirs, kind: Kind) -> Vilt:
+    config = vilt_config(json.loads(theirs.config.to_json_string(use_diff=False)), kind)
+    ours = Vilt(config).eval()
+    ours.load_state_dict(theirs_to_ours(theirs.state_dict(), config, kind))
+    return ours
+
+
+def inputs(height: int = 32, width: int = 32):
+    generator = torch.Generator().manual_seed(1)
+    mask = torch.arange(9) < torch.tensor([9, 6, 3])[:, None]
+    ids = torch.randint(3, 60, (3, 9), generator=generator) * mask
+    return ids, mask, torch.randn(3, 3, height, width, generator=generator)
+
+
+def asked(model, ids, mask, images):
+    pixel_mask = torch.ones(len(images), *images.shape[-2:], dtype=torch.int64)
+    return model(input_ids=ids, attention_mask=mask.long(), pixel_values=images, pixel_mask=pixel_mask)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (48, 32), (16, 40)])  # positions interpolated, as published
+@pytest.mark.parametrize("activation, bias", [("gelu", True), ("relu", False)])
+@torch.no_grad()
+def test_tokens_and_pooled_equal(shape: tuple[int, int], activation: str, bias: bool) -> None:
+    theirs = peer("ViltModel", hidden_act=activation, qkv_bias=bias)
+    ours = converted(theirs, "ViltModel")
+    ids, mask, images = inputs(*shape)
+    wanted = asked(theirs, ids, mask, images)
+    image, text = ours.encode_image(images), ours.encode_text(ids, mask)
+    fused = ours.fuse(text.tokens, mask, image.tokens)
+    length, patches = ids.shape[1], shape[0] * shape[1] // 64
+    assert (fused - wanted.last_hidden_state)[:, :length][mask].abs().max() < 1e-5
+    # They gather the patches in an order of their own; pictures of one shape keep it up to a permutation.
+    their_patches = wanted.last_hidden_state[:, length + 1 :]
+    distance = torch.cdist(fused[:, length + 1 :], their_patches)
+    assert distance.shape == (3, patches, patches)
+    assert distance.min(2).values.max() < 1e-4 and (distance.argmin(2).sort(1).values == torch.arange(patches)).all()
+    assert (ours.pool(fused) - wanted.pooler_output).abs().max() < 1e-5
+    assert (ours.pool(ours.fuse(text.tokens, mask, image.tokens, first=True)) - wanted.pooler_output).abs().max() < 1e-5
+    assert wanted.pooler_output.std(0).max() > 0.01  # rows differ, so the comparison can fail
+
+
+@torch.no_grad()
+def test_masked_words_equal() -> None:
+    theirs = peer("ViltForMaskedLM")
+    ours = converted(theirs, "ViltForMaskedLM")
+    ids, mask, images = inputs()
+    wanted = asked(theirs, ids, mask, images).logits
+    assert (ours.fill_mask(ours.encode_image(images), ids, mask, mask) - wanted[:, :9][mask]).abs().max() < 1e-5
+    assert "fill_mask" in ours.abilities() and "match" not in ours.abilities()
+
+
+@torch.no_grad()
+def test_pairs_equal() -> None:
+    theirs = peer("ViltForImageAndTextRetrieval")
+    ours = converted(theirs, "ViltForImageAndTextRetrieval")
+    ids, mask, images = inputs()
+    odds = ours.match(ours.encode_image(images), ours.encode_text(ids, mask))
+    assert (odds - asked(theirs, ids, mask, images).logits[:, 0]).abs().max() < 1e-5
+    assert "match" in ours.abilities() and "fill_mask" not in ours.abilities()
+
+
+@torch.no_grad()
+def test_answers_equal() -> None:
+    theirs = peer("ViltForQuestionAnswering")
+    ours = converted(theirs, "ViltForQuestionAnswering")
+    ids, mask, images = inputs()
+    logits = ours.answer_logits(ours.encode_image(images), ours.encode_text(ids, mask))
+    assert logits.shape == (3, 5) and len(ours.config.answers) == 5
+    assert (logits - asked(theirs, ids, mask, images).logits).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_round_trip_is_exact_to_the_bit(kind: Kind) -> None:
+    theirs = peer(kind)
+    config = vilt_config(json.loads(theirs.config.to_json_string(use_diff=False)), kind)
+    back = ours_to_theirs(theirs_to_ours(theirs.state_dict(), config, kind), config, kind)
+    assert set(back) == set(theirs.state_dict())
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(back[name], tensor), name
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_nothing_is_left_over_or_missing_in_silence(kind: Kind) -> None:
+    theirs = peer(kind)
+    config = vilt_config(json.loads(theirs.config.to_json_string(use_diff=False)), kind)
+    state = dict(theirs.state_dict())
+    with pytest.raises(WeightsError, match="does not"):
+        theirs_to_ours({**state, "surprise": torch.zeros(1)}, config, kind)
+    for name in state:
+        if name not in ("mlm_score.decoder.weight", "vilt.embeddings.text_embeddings.word_embeddings.weight"):
+            with pytest.raises(WeightsError, match="lacks"):
+                theirs_to_ours({n: t for n, t in state.items() if n != name}, config, kind)
+
+
+def test_a_word_head_of_its_own_is_kept() -> None:
+    """The released checkpoints do not tie it; transformers 5 does, whatever the file says."""
+    theirs = peer("ViltForMaskedLM")
+    config = vilt_config(json.loads(theirs.config.to_json_string(use_diff=False)), "ViltForMaskedLM")
+    state = {**theirs.state_dict(), "mlm_score.decoder.weight": torch.randn(60, 32)}
+    with pytest.raises(WeightsError, match="tied_words=False"):
+        theirs_to_ours(state, config, "ViltForMaskedLM")
+    config = vilt_config(json.loads(theirs.config.to_json_string(use_diff=False)), "ViltForMaskedLM", tied_words=False)
+    ours = theirs_to_ours(state, config, "ViltForMaskedLM")
+    Vilt(config).load_state_dict(ours)
+    assert torch.equal(ours["word_matrix.weight"], state["mlm_score.decoder.weight"])
+
+
+@pytest.fixture
+def model() -> Model:
+    tokenizer = Tokenizer.train(CAPTIONS * 3, TokenizerSpec(vocabulary=300, context=12))
+    info = DataInfo(vocabulary=len(tokenizer), context=12, special=tokenizer.special)
+    torch.manual_seed(3)
+    config = ViltConfig(size=32, width=32, layers=2, types=2, epsilon=1e-12, answers=("yes", "no", "three"))
+    method = randomise(Vilt(config.resolve(info)))
+    return Model(method, Processor(ViewSpec(size=32, crop="squash", mean=config.mean, std=config.std), tokenizer))
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+@torch.no_grad()
+def test_transformers_runs_what_was_trained_here(model: Model, tmp_path, kind: Kind) -> None:
+    to_transformers(model, tmp_path / "vilt", kind)
+    theirs = CLASSES[kind].from_pretrained(tmp_path / "vilt").eval()
+    method = model.method
+    assert isinstance(method, Vilt)
+    words, images = model.processor.texts(CAPTIONS), torch.randn(3, 3, 32, 32)
+    wanted = asked(theirs, words.ids, words.mask, images)
+    image, text = method.encode_image(images), method.encode_text(words.ids, words.mask)
+    if kind == "ViltModel":
+        got, right = method.pool(method.fuse(text.tokens, text.mask, image.tokens)), wanted.pooler_output
+    elif kind == "ViltForMaskedLM":
+        got = method.fill_mask(image, words.ids, words.mask, words.mask)
+        right = wanted.logits[:, : words.ids.shape[1]][words.mask]
+    elif kind == "ViltForQuestionAnswering":
+        got, right = method.answer_logits(image, text), wanted.logits
+        assert theirs.config.id2label == {0: "yes", 1: "no", 2: "three"}
+    else:
+        got, right = method.match(image, text), wanted.logits[:, 0]
+    assert (got - right).abs().max() < 1e-5
+    # And back: the encoder to the bit.
+    back = load(f"hf:{tmp_path / 'vilt'}")
+    mine = method.state_dict()
+    for name, tensor in back.method.state_dict().items():
+        assert name.startswith("match_head") or torch.equal(tensor, mine[name]), name
+    assert back.processor.view == model.processor.view
+    assert back.processor.texts(CAPTIONS).ids.equal(words.ids)
+
+
+def test_what_has_no_counterpart_is_refused(model: Model, tmp_path) -> None:
+    with pytest.raises(WeightsError, match="ViltForTokenClassification"):
+        (tmp_path / "config.json").write_text('{"model_type": "vilt", "architectures": ["ViltForTokenClassification"]}')
+        from_transformers(str(tmp_path))
+    bare = Vilt(ViltConfig(vocabulary=60, context=12, words=False))
+    with pytest.raises(WeightsError, match="word_head"):
+        ours_to_theirs(bare.state_dict(), bare.config, "ViltForMaskedLM")
+    with pytest.raises(WeightsError, match="segment types"):
+        to_transformers(Model(bare, model.processor), tmp_path / "none")
+    conv = Vilt(ViltConfig(vocabulary=60, context=12, stem="conv", types=2))
+    with pytest.raises(WeightsError, match="stem"):
+        to_transformers(Model(conv, model.processor), tmp_path / "none")

@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 # Threads that spin while waiting take the core from the one that works.
 export OMP_WAIT_POLICY = PASSIVE
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo demo-fusion test test-slow lint types contracts bench docs data env clean
+.PHONY: help demo demo-fusion test test-slow peers test-peers lint types contracts bench docs data env clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -46,8 +47,20 @@ test: env        ## lint, types, import contracts and the fast tests
 test-slow: env   ## the tests that have to learn something
 	$(BIN)/python -m pytest -m slow
 
-bench: env       ## side by side with the peer, and the memory of the chunked loss
+peers: $(PEERS)/.made ## an environment with open_clip and timm, which need torchvision
+
+$(PEERS)/.made: pyproject.toml constraints.txt constraints-peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling editables
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-peers.txt --no-build-isolation -e '.[peers]'
+	touch $@
+
+test-peers: peers ## equality with those libraries
+	$(PEERS)/bin/python -m pytest tests/peers
+
+bench: env       ## side by side with the peers, and the memory of the chunked loss
 	$(BIN)/python benchmarks/clip_step.py
+	$(BIN)/python benchmarks/peer_steps.py
 	$(BIN)/python benchmarks/itc_memory.py
 	$(BIN)/python benchmarks/attention.py
 
@@ -59,4 +72,4 @@ data: env        ## rebuild the bundled pictures (needs Debian's fonts-noto-colo
 	$(BIN)/python scripts/build_emoji.py
 
 clean:           ## what was made, but not the runs
-	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -14,14 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
-import time
-from collections.abc import Callable
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from torch import nn
+from contest import Contender, Precision, race, training_step
 from transformers import CLIPConfig, CLIPModel
 
 from multiway.batch import Batch
@@ -63,43 +60,16 @@ def flops() -> float:
     return 3 * 2 * (LAYERS * layer + edges)
 
 
-def matrix_rate(dtype: torch.dtype, size: int = 1024, seconds: float = 0.2) -> float:
-    """Operations per second of a square matrix product, the best of a short run; taken in every round."""
-    left, right = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        began = time.perf_counter()
-        left @ right
-        best = min(best, time.perf_counter() - began)
-    return 2 * size**3 / best
-
-
-def stepper(
-    model: nn.Module, optimiser: torch.optim.Optimizer, loss: Callable[[], torch.Tensor], autocast: bool
-) -> Callable[[], float]:
-    """One whole training step, returning its loss."""
-
-    def step() -> float:
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            value = loss()
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        return float(value.detach())
-
-    return step
-
-
-def contenders() -> dict[str, Callable[[], float]]:
+def contenders() -> list[Contender]:
     """Ours as `--precision auto` runs it, and the peer in its two forms; each with its own copy of the same weights."""
     torch.manual_seed(0)
     source = peer()
     images, ids = torch.randn(ROWS, 3, SIZE, SIZE), torch.randint(4, VOCABULARY, (ROWS, LENGTH))
     ids[:, -1] = 3
     mask = torch.ones_like(ids)
-    steps: dict[str, Callable[[], float]] = {}
-    for name, autocast in (("transformers, default (fp32)", False), ("transformers, bf16 autocast", True)):
+    found: list[Contender] = []
+    theirs_in: dict[str, Precision] = {"transformers, default (fp32)": "fp32", "transformers, bf16 autocast": "bf16"}
+    for name, precision in theirs_in.items():
         model = peer()
         model.load_state_dict(source.state_dict())
         optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1)
@@ -107,14 +77,14 @@ def contenders() -> dict[str, Callable[[], float]]:
         def theirs(model: CLIPModel = model) -> torch.Tensor:
             return model(input_ids=ids, attention_mask=mask, pixel_values=images, return_loss=True).loss
 
-        steps[name] = stepper(model, optimiser, theirs, autocast)
+        found.append(Contender(name, precision, training_step(model, optimiser, theirs, precision)))
     config = clip_config(json.loads(source.config.to_json_string(use_diff=False)))
     batch = Batch(
         images=images, text=ids, text_mask=mask.bool(), image_id=torch.arange(ROWS), text_id=torch.arange(ROWS)
     )
-    precision = choose_precision("auto", torch.device("cpu"))
-    forms = {f"multiway, auto ({precision})": precision == "bf16", "multiway, fp32": False}
-    for name, autocast in forms.items():
+    chosen: Precision = "bf16" if choose_precision("auto", torch.device("cpu")) == "bf16" else "fp32"
+    ours_in: dict[str, Precision] = {f"multiway, auto ({chosen})": chosen, "multiway, fp32": "fp32"}
+    for name, precision in ours_in.items():
         method = Clip(config)
         method.load_state_dict(theirs_to_ours(source.state_dict(), config))
         optimiser = build_optimiser(method, OptimiserSpec(), [])
@@ -124,8 +94,8 @@ def contenders() -> dict[str, Callable[[], float]]:
         def ours(method: Clip = method) -> torch.Tensor:
             return method(batch, World(), Step()).total
 
-        steps[name] = stepper(method, optimiser, ours, autocast)
-    return steps
+        found.append(Contender(name, precision, training_step(method, optimiser, ours, precision)))
+    return found
 
 
 def main() -> None:
@@ -138,26 +108,16 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.threads:
         torch.set_num_threads(asked.threads)
-    steps = contenders()
-    first = {name: step() for name, step in steps.items()}  # warm-up; the losses must agree before speed means anything
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    rates = {"fp32": 0.0, "bf16": 0.0}
-    for _ in range(asked.rounds):
-        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-            rates[name] = max(rates[name], matrix_rate(dtype))
-        for name, step in steps.items():
-            began = time.perf_counter()
-            for _ in range(asked.steps):
-                step()
-            seconds[name].append((time.perf_counter() - began) / asked.steps)
-    own = next(iter(name for name in steps if name.startswith("multiway, auto")))
+    taking = contenders()
+    times = race(taking, asked.rounds, asked.steps)
+    rates = times.rates
+    own = next(each.name for each in taking if each.name.startswith("multiway, auto"))
     rows = []
-    for name, times in seconds.items():
-        rate = rates["bf16" if "bf16" in name else "fp32"]
-        median = statistics.median(times)
-        ratio = statistics.median(theirs / ours for theirs, ours in zip(times, seconds[own], strict=True))
-        rows.append({"contender": name, "images_per_second": ROWS / median, "ours_is_faster_by": ratio,
-                     "mfu": flops() / median / rate, "first_loss": first[name]})  # fmt: skip
+    for each in taking:
+        median = times.median(each.name)
+        rows.append({"contender": each.name, "images_per_second": ROWS / median,
+                     "ours_is_faster_by": times.ratio(each.name, own),
+                     "mfu": flops() / median / rates[each.precision], "first_loss": times.first[each.name]})  # fmt: skip
     if asked.json:
         print(json.dumps({"matrix_rate": rates, "threads": torch.get_num_threads(), "rows": rows}))
         return

@@ -192,8 +192,8 @@ class CaptionScores:
 class ScoresCaptions(Protocol):
     """How likely a caption is, given a picture."""
 
-    def caption_likelihood(self, image: Encoded, ids: Tensor, mask: Tensor) -> CaptionScores:
-        """(B, L) token ids and (B, L) bool mask, caption i beside picture i, tokens kept."""
+    def caption_likelihood(self, image: Encoded | None, ids: Tensor, mask: Tensor) -> CaptionScores:
+        """(B, L) token ids and (B, L) bool mask, caption i beside picture i, tokens kept; None for a method that sees none."""
 
 
 @runtime_checkable
@@ -202,7 +202,7 @@ class Generates(Protocol):
 
     def generate(
         self,
-        image: Encoded,
+        image: Encoded | None,
         settings: Any,
         prompts: Tensor | None = None,
         prompt_mask: Tensor | None = None,
@@ -211,7 +211,7 @@ class Generates(Protocol):
         """Texts for B pictures.
 
         Args:
-            image: as `encode_image` gave them, tokens kept.
+            image: as `encode_image` gave them, tokens kept; None for a method that sees none.
             settings: `nn.generate.Generation`.
             prompts, prompt_mask: (B, L) token ids that the texts begin with, and (B, L) bool; None for the start token.
             generator: of random draws.

@@ -11,8 +11,8 @@ from multiway.data.open import open_source
 from multiway.engine.doctor import diagnose
 from multiway.engine.run import Run
 from multiway.hub.load import load
-from multiway.recipes.albef import WORLD
 from multiway.recipes.training import prepare, run_recipe
+from multiway.recipes.world import WORLD
 from multiway.serve.search import PictureIndex
 from multiway.tasks import TASKS
 from multiway.world import World

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from multiway.cli.output import print_json
-from multiway.recipes.albef import WORLD
+from multiway.recipes.world import WORLD
 from multiway.workflows.compare import COLUMNS, compare
 
 __all__ = ["Compare", "run"]

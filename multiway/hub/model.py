@@ -179,28 +179,29 @@ class Model:
         return torch.cat(parts)
 
     @torch.inference_mode()
-    def caption_likelihood(self, images: Encoded, ids: Tensor, mask: Tensor) -> CaptionScores:
+    def caption_likelihood(self, images: Encoded | None, ids: Tensor, mask: Tensor) -> CaptionScores:
         """What the decoder says of each token of given captions; see `abilities.ScoresCaptions`. On the CPU.
 
         Args:
-            images: what `encode_image` gave with `tokens=True`, a row for each caption.
+            images: what `encode_image` gave with `tokens=True`, a row for each caption; None for a method that sees none.
             ids, mask: (B, L).
         """
         require(self.method, ("caption_likelihood",), "caption_likelihood")
-        told: Callable[[Encoded, Tensor, Tensor], CaptionScores] = self.method.caption_likelihood  # type: ignore[assignment]
+        told: Callable[[Encoded | None, Tensor, Tensor], CaptionScores] = self.method.caption_likelihood  # type: ignore[assignment]
         parts = []
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             for start in range(0, len(ids), self.batch):
                 some = torch.arange(start, min(start + self.batch, len(ids)))
                 texts = [tensor[some].to(self.device) for tensor in (ids, mask)]
-                scores = told(images.rows(some).to(self.device), *texts)
+                shown = None if images is None else images.rows(some).to(self.device)
+                scores = told(shown, *texts)
                 parts.append((scores.logp.float().cpu(), scores.best.cpu()))
         return CaptionScores(torch.cat([logp for logp, _ in parts]), torch.cat([best for _, best in parts]))
 
     @torch.inference_mode()
     def generate(
         self,
-        images: Encoded,
+        images: Encoded | None,
         settings: Generation | None = None,
         prompts: Sequence[str] | None = None,
         seed: int = 0,
@@ -208,7 +209,8 @@ class Model:
         """Captions of pictures.
 
         Args:
-            images: what `encode_image` gave with `tokens=True`.
+            images: what `encode_image` gave with `tokens=True`; None for a method that sees none, which writes a text for each
+                prompt, or one.
             settings: how they are written; greedily by default.
             prompts: what each text begins with, one for every picture; the captions include them.
             seed: of random draws.
@@ -222,11 +224,13 @@ class Model:
         """
         require(self.method, ("generate",), "generate")
         settings = settings or Generation()
-        if images.tokens is None or (prompts is not None and len(prompts) != len(images.tokens)):
+        rows = len(prompts or "1") if images is None else len(images.embedding)
+        lost = images is not None and images.tokens is None
+        if lost or (prompts is not None and len(prompts) != rows):
             given = "no" if prompts is None else len(prompts)
             raise ValueError(
-                f"generate takes pictures encoded with tokens=True and a prompt for each or none; given {len(images.embedding)} "
-                f"pictures, tokens kept: {images.tokens is not None}, {given} prompts"
+                f"generate takes pictures encoded with tokens=True and a prompt for each or none; given {rows} pictures, tokens "
+                f"kept: {not lost}, {given} prompts"
             )
         tokenizer = self.processor.tokenizer
         if tokenizer is None:
@@ -235,15 +239,16 @@ class Model:
         generator = torch.Generator().manual_seed(seed)
         captions: list[str] = []
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            for start in range(0, len(images.tokens), self.batch):
-                some = torch.arange(start, min(start + self.batch, len(images.tokens)))
+            for start in range(0, rows, self.batch):
+                some = torch.arange(start, min(start + self.batch, rows))
                 ids, mask = None, None
                 if prompts is not None:
                     words = self.processor.texts([prompts[row] for row in some.tolist()])
                     # A prompt goes on where its end token would be.
                     mask = words.mask & (words.ids != tokenizer.special["eos"])
                     ids, mask = words.ids.to(self.device), mask.to(self.device)
-                texts = write(images.rows(some).to(self.device), settings, ids, mask, generator)
+                shown = None if images is None else images.rows(some).to(self.device)
+                texts = write(shown, settings, ids, mask, generator)
                 lines = zip(texts.ids.tolist(), texts.mask.tolist(), strict=True)
                 captions += [
                     tokenizer.decode([i for i, real in zip(row, reals, strict=True) if real and i < len(tokenizer)])

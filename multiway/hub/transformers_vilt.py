@@ -190,12 +190,15 @@ def vilt_config(theirs: dict[str, Any], kind: Kind, tied_words: bool = True) -> 
         dropout=float(theirs.get("hidden_dropout_prob", 0.0)),
         attention_dropout=float(theirs.get("attention_probs_dropout_prob", 0.0)),
         qkv_bias=theirs.get("qkv_bias", True),
+        init_std=theirs.get("initializer_range", 0.02),
         types=theirs.get("type_vocab_size", 2),
         modalities=theirs.get("modality_type_vocab_size", 2),
         tied_words=tied_words,
         matching=kind == "ViltForImageAndTextRetrieval",
         words=kind == "ViltForMaskedLM",
         answers=tuple(names[number] for number in sorted(names)) if kind == "ViltForQuestionAnswering" else (),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
     )
 
 
@@ -274,7 +277,7 @@ def _their_config(config: ViltConfig, kind: Kind) -> dict[str, Any]:
         "num_attention_heads": config.heads, "intermediate_size": int(config.width * config.mlp_ratio),
         "hidden_act": their_activation(config.activation), "layer_norm_eps": config.epsilon, "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.attention_dropout, "qkv_bias": config.qkv_bias,
-        "type_vocab_size": config.types, "modality_type_vocab_size": config.modalities,
+        "initializer_range": config.init_std, "type_vocab_size": config.types, "modality_type_vocab_size": config.modalities,
         "tie_word_embeddings": config.tied_words,
         **({"id2label": labels, "label2id": {name: number for number, name in labels.items()}} if labels else {}),
     }  # fmt: skip

@@ -44,6 +44,7 @@ def hard_negatives(
     hardness: float | Tensor = 1.0,
     back: Tensor | None = None,
     first: int = 0,
+    least: float = 1e-6,
 ) -> HardNegatives:
     """Sample a negative for each row, the more likely the more it resembles a match (section 3.2, last paragraph).
 
@@ -58,6 +59,8 @@ def hard_negatives(
         hardness: h in [0, 1].
         back: (B, K) logits of this rank's texts x pictures; by default the transposed ones.
         first: which of the K rows this rank's first one is.
+        least: added to every weight. A saturated softmax underflows to zero in whole rows, from which nothing can be drawn;
+            BLIP's released code has 1e-4.
     """
     rows, candidates = similarity.shape
     back = similarity.T if back is None else back
@@ -70,8 +73,7 @@ def hard_negatives(
     belongs = own[:, None] == torch.arange(candidates, device=similarity.device)
     if same:
         belongs = belongs | same.mask(first, first + rows)
-    # A saturated softmax underflows to zero in whole rows, from which nothing can be sampled: hence the small constant.
-    floor = 1e-6 + (1.0 - hardness) / candidates
+    floor = least + (1.0 - hardness) / candidates
     # A row without any wrong partner draws itself, and is left out of the loss.
     alone = belongs.all(1, keepdim=True)
     itself = F.one_hot(own, candidates).float()

@@ -67,6 +67,6 @@ def lm(logits: Tensor, target: Tensor, smoothing: float = 0.0) -> LmResult:
     counts = torch.bincount(target, minlength=logits.shape[1])
     chance, _ = label_entropy(counts, smoothing)
     smoothed = f", smoothed by {smoothing:g}" if smoothing else ""
-    right = (logits.detach().argmax(-1) == target).float().mean()
+    right = (logp.detach().argmax(-1) == target).float().mean()
     formula = f"unigram entropy over {int((counts > 0).sum())} tokens in use{smoothed}"
     return LmResult(loss, hard.detach(), right, chance, formula)

@@ -72,5 +72,5 @@ def mlm(logits: Tensor, target: Tensor, teacher: Tensor | None = None, soft: flo
     if soft and teacher is not None:
         loss = (1.0 - soft) * hard - soft * (teacher.detach().float().softmax(-1) * logp).sum(-1).mean()
     chance = unigram(torch.bincount(target, minlength=logits.shape[1]))
-    right = (logits.detach().argmax(-1) == target).float().mean()
+    right = (logp.detach().argmax(-1) == target).float().mean()
     return MlmResult(loss, hard.detach(), right, chance.value, chance.formula)

@@ -36,8 +36,9 @@ from multiway.losses.lm import lm
 from multiway.losses.mlm import mlm
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
 from multiway.methods.shared_space import SharedSpace
+from multiway.methods.writing import write
 from multiway.nn.attention import Visibility
-from multiway.nn.generate import Generation, Recomputed, Texts, generate
+from multiway.nn.generate import Generation, Recomputed, Texts
 from multiway.nn.heads import MaskedWordHead
 from multiway.nn.multiway import Multiway, MultiwayConfig
 from multiway.nn.picture_embed import PictureEmbed
@@ -71,7 +72,7 @@ class Beit3Config:
         smoothing: of the labels of `caption` (released: 0.1).
     """
 
-    blocks: MultiwayConfig = MultiwayConfig(width=128, layers=4, heads=2, fusion_layers=1, key_bias=True)
+    blocks: MultiwayConfig = MultiwayConfig(width=128, layers=4, heads=2, fusion_layers=1, key_bias=True, init_std=0.08)
     size: int = 64
     patch: int = 8
     stem: Literal["patch", "conv"] = "conv"
@@ -141,6 +142,7 @@ class Beit3(SharedSpace, Method):
         width = config.blocks.width
         self.pictures = PictureEmbed(config.size, config.patch, width, config.stem)
         self.words = TextEmbed(config.text)
+        init_weights(self.words, config.blocks.init_std)
         self.blocks = Multiway(config.blocks)
         if config.objective == "itc":
             shared = config.embedding or width
@@ -274,18 +276,9 @@ class Beit3(SharedSpace, Method):
             ids = F.pad(ids, (0, 1), value=mask_id)
             return self._guess(self._read(memory[rows], ids)[:, -1])
 
-        # One place is left for the [MASK] that asks.
-        settings = replace(settings, max_length=min(settings.max_length, self.config.context - 1))
         decoding = Recomputed(next_logits, len(memory), memory.device)
-        return generate(
-            decoding,
-            prompts,
-            settings,
-            end=self.config.end_id,
-            pad=0,
-            prompt_mask=prompt_mask,
-            generator=generator,
-        )
+        room = self.config.context - 1  # one place is left for the [MASK] that asks
+        return write(decoding, prompts, settings, room, self.config.end_id, 0, prompt_mask, generator)
 
     @staticmethod
     def _unit(projection: nn.Module, tokens: Tensor) -> Tensor:

@@ -15,14 +15,15 @@ and writing share everything but self-attention, which looks both ways in one an
 Where ALBEF fuses what its text encoder gave, BLIP's fused pass begins at the words again.
 
 Departures from the paper: those of `methods/albef.py` (rows that share a picture or a caption are never negatives; the queue
-begins empty; schedules for small scale, which the paper's presets leave off), and the smallest weight of a negative is 1e-6
-where the released code has 1e-4. CapFilt is a workflow over trained models, not part of a step.
+begins empty; schedules for small scale, which the paper's presets leave off). CapFilt is a workflow over trained models, not
+part of a step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -35,9 +36,10 @@ from multiway.losses.itm import ItmResult, itm
 from multiway.losses.lm import LmResult, lm
 from multiway.methods.method import Losses, Pairs, Reps, Step, Term
 from multiway.methods.momentum import MomentumContrast, negative_health
+from multiway.methods.writing import caption_scores, to_be_written, write
 from multiway.nn.cache import Cache
 from multiway.nn.decoder import SharedDecoder, Sharing
-from multiway.nn.generate import Cached, Generation, Texts, generate
+from multiway.nn.generate import Cached, Generation, Texts
 from multiway.nn.text import BERT_BASE, TextConfig, TextTransformer
 from multiway.nn.vit import VisionConfig, VisionTransformer
 from multiway.world import World
@@ -172,6 +174,7 @@ class Blip(MomentumContrast):
     config: BlipConfig
     student: _Encoders
     twin: _Encoders
+    least_weight: ClassVar[float] = 1e-4
 
     def __init__(self, config: BlipConfig) -> None:
         if config.text.vocabulary < 3 or config.text.context < 2 or config.end < 0 or config.pad < 0:
@@ -225,12 +228,7 @@ class Blip(MomentumContrast):
     def caption_likelihood(self, image: Encoded, ids: Tensor, mask: Tensor) -> CaptionScores:
         """What the decoder says of each token of (B, L) given captions, by those before it and the picture."""
         assert image.tokens is not None
-        logp = self._write(image.tokens, ids, mask).float().log_softmax(-1)
-        told, best = torch.zeros(ids.shape, device=ids.device), torch.full_like(ids, -1)
-        scored = _scored(mask)
-        told[scored] = logp.gather(1, ids[scored][:, None])[:, 0]
-        best[scored] = logp.argmax(1)
-        return CaptionScores(told, best)
+        return caption_scores(self._write(image.tokens, ids, mask), ids, mask)
 
     def generate(
         self,
@@ -250,15 +248,9 @@ class Blip(MomentumContrast):
         assert image.tokens is not None
         if prompts is None:
             prompts = torch.zeros(len(image.tokens), 1, dtype=torch.int64, device=image.tokens.device)
-        return generate(
-            self.decoding(image.tokens, image.mask),
-            _begin(prompts, self.config.start_decode),
-            replace(settings, max_length=min(settings.max_length, self.config.text.context)),
-            end=self.config.end,
-            pad=self.config.pad,
-            prompt_mask=prompt_mask,
-            generator=generator,
-        )
+        config, decoding = self.config, self.decoding(image.tokens, image.mask)
+        prompts = _begin(prompts, config.start_decode)
+        return write(decoding, prompts, settings, config.text.context, config.end, config.pad, prompt_mask, generator)
 
     def decoding(self, memory: Tensor, memory_mask: Tensor | None = None) -> Cached:
         """Texts about to be written over (P, N, W) tokens of pictures, or of questions read with their pictures."""
@@ -289,9 +281,10 @@ class Blip(MomentumContrast):
         return self.match_head(fused[:, 0])  # type: ignore[no-any-return]
 
     def _write(self, image: Tensor, ids: Tensor, mask: Tensor, cache: Cache | None = None) -> Tensor:
-        """(P, V) logits of every token but the first of each text, in the order of `_scored(mask).nonzero()`."""
-        tokens = self.decoder(self.student.text, _begin(ids, self.config.start_decode), image, cache=cache)
-        return self.decoder.guess(self.student.text, tokens[:, :-1][mask[:, 1:]])
+        """(P, V) logits of every token but the first of each text, in the order of `to_be_written(mask).nonzero()`."""
+        # Nothing follows the last token, so that it is not read.
+        tokens = self.decoder(self.student.text, _begin(ids, self.config.start_decode)[:, :-1], image, cache=cache)
+        return self.decoder.guess(self.student.text, tokens[mask[:, 1:]])
 
     # Section 3.2: the training step.
 
@@ -365,7 +358,7 @@ class Blip(MomentumContrast):
             matched = itm(logits, pairs["found"])
         if "lm" in wanted:
             guesses = self._write(images, ids, mask, cache)
-            written = lm(guesses, ids[_scored(mask)], self.config.smoothing)
+            written = lm(guesses, ids[to_be_written(mask)], self.config.smoothing)
         return matched, written
 
     def _seen(self) -> Cache | None:
@@ -377,8 +370,3 @@ class Blip(MomentumContrast):
 def _begin(ids: Tensor, start: int) -> Tensor:
     """(B, L) ids with another first token, which tells the mode."""
     return torch.cat([torch.full_like(ids[:, :1], start), ids[:, 1:]], 1)
-
-
-def _scored(mask: Tensor) -> Tensor:
-    """(B, L) bool, True at the tokens that are to be written: all real ones but the first."""
-    return torch.cat([torch.zeros_like(mask[:, :1]), mask[:, 1:]], 1)

@@ -54,6 +54,7 @@ class MeterConfig:
         fusion_layers, width, heads: of the fused half.
         tied_words: the word head's matrix is the text encoder's embedding, which needs equal widths; the released code
             gives it its own.
+        init_std: standard deviation with which matrices start: about the root of 1 / width (BERT's 0.02 is made for 768).
         fusion_rate: learning rate of the fused half and the heads, as a multiple of the encoders'.
     """
 
@@ -64,6 +65,7 @@ class MeterConfig:
     width: int = 128
     heads: int = 2
     tied_words: bool = True
+    init_std: float = 0.08
     fusion_rate: float = 1.0
 
     def resolve(self, data: DataInfo) -> MeterConfig:
@@ -121,6 +123,7 @@ class MeterConfig:
             width=768,
             heads=12,
             tied_words=False,
+            init_std=0.02,
             fusion_rate=5.0,
         )
 
@@ -158,10 +161,10 @@ class Meter(Method):
         self.match_head = nn.Linear(2 * width, 2)
         self.word_head = MaskedWordHead(width, config.text.vocabulary, config.text.epsilon)
         self.word_matrix = None if config.tied_words else nn.Embedding(config.text.vocabulary, width)
-        for part in (self.image_projection, self.text_projection, self.modalities, self.text_pooler, self.image_pooler,
-                     self.match_head, self.word_matrix):  # fmt: skip
-            if part is not None:
-                init_weights(part)
+        for part in self.modules():
+            # All but the patches, whose convolutions start as they should.
+            if isinstance(part, nn.Linear | nn.Embedding) and part is not self.image.patches.project:
+                init_weights(part, config.init_std)
 
     def learning_rates(self) -> list[tuple[str, float]]:
         """What is not trained before learns faster (section 4.1)."""

@@ -87,8 +87,12 @@ class MomentumContrast(SharedSpace, Method):
     Args:
         student: encoders and projections; an `nn.Module` that satisfies `MomentumEncoders`.
         config: schedules and sizes.
+
+    Attributes:
+        least_weight: of a negative's being drawn; see `hard_negatives`.
     """
 
+    least_weight: ClassVar[float] = 1e-6
     own_state: ClassVar[tuple[str, ...]] = ("twin.", "queue.")
     watched: ClassVar[dict[str, tuple[float, float]]] = {"temperature": (0.001, 0.5)}
 
@@ -123,7 +127,8 @@ class MomentumContrast(SharedSpace, Method):
     def mine(self, reps: Reps, batch: Batch, world: World, step: Step) -> Pairs:
         """Hard negatives from this rank's batch, by the student's similarity (ALBEF, section 3.2)."""
         similarity = reps["image"] @ reps["text"].T / self.temperature
-        negatives = hard_negatives(similarity, Same(batch.image_id, batch.text_id), self.hardness(step))
+        same = Same(batch.image_id, batch.text_id)
+        negatives = hard_negatives(similarity, same, self.hardness(step), least=self.least_weight)
         return {
             "text_of_image": negatives.text_of_image,
             "image_of_text": negatives.image_of_text,

@@ -38,6 +38,7 @@ from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
 from multiway.nn.block import Activation
 from multiway.nn.heads import MaskedWordHead
 from multiway.nn.patch import ConvStem, PatchEmbed
+from multiway.nn.pool import marked_positions
 from multiway.nn.segments import run_with_segment_maps
 from multiway.nn.text import TextConfig, TextEmbed
 from multiway.nn.transformer import Transformer, TransformerConfig, init_weights
@@ -58,6 +59,8 @@ class ViltConfig:
         keep: greatest number of patches of a picture in training, drawn anew for every step; 0 keeps all.
         width, layers, heads, mlp_ratio, activation, epsilon, dropout, attention_dropout, qkv_bias, checkpoint: of the
             blocks; see `TransformerConfig`.
+        init_std: standard deviation with which matrices start: about the root of 1 / width. With BERT's 0.02, made for 768, a
+            map of 128 shrinks its input four times.
         types: number of segment types that BERT's embedding has, of which a caption uses the first.
         modalities: rows of the modality embedding: text, picture, and a third for a second picture (NLVR2).
         tied_words: the word head's matrix is the word embedding; False gives it its own.
@@ -72,7 +75,7 @@ class ViltConfig:
     vocabulary: int = 0
     context: int = 0
     size: int = 64
-    patch: int = 8
+    patch: int = 16
     stem: Literal["patch", "conv"] = "patch"
     keep: int = 0
     width: int = 128
@@ -85,6 +88,7 @@ class ViltConfig:
     attention_dropout: float = 0.0
     qkv_bias: bool = True
     checkpoint: bool = False
+    init_std: float = 0.08
     types: int = 0
     modalities: int = 2
     tied_words: bool = True
@@ -94,7 +98,7 @@ class ViltConfig:
     wpa: float = 0.1
     mpp: float = 0.0
     hidden: float = 0.15
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    mean: tuple[float, float, float] = (1.0, 1.0, 1.0)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
     def resolve(self, data: DataInfo) -> ViltConfig:
@@ -141,7 +145,9 @@ class ViltConfig:
             heads=12,
             epsilon=1e-12,
             dropout=0.1,
+            init_std=0.02,
             types=2,
+            mean=(0.5, 0.5, 0.5),
         )
 
 
@@ -182,20 +188,11 @@ class Vilt(Method):
             self.hidden_patch = nn.Parameter(torch.zeros(width))
             norm = nn.LayerNorm(width, config.epsilon)
             self.colour_head = nn.Sequential(nn.Linear(width, width), nn.GELU(), norm, nn.Linear(width, 3 * LEVELS))
-        for part in (
-            self.modalities,
-            self.pooler,
-            self.match_head,
-            self.word_matrix,
-            self.answer_head,
-            self.colour_head,
-        ):
-            if part is not None:
-                init_weights(part)
+        for name, part in self.named_children():
+            if name != "patches" or config.stem == "patch":  # convolutions start as they should
+                init_weights(part, config.init_std)
         for parameter in (self.class_token, self.class_position, self.positions):
             nn.init.trunc_normal_(parameter, std=0.02)
-        if config.stem == "patch":
-            nn.init.trunc_normal_(self.patches.project.weight, std=0.02)
 
     # What a trained model can be asked.
 
@@ -229,8 +226,7 @@ class Vilt(Method):
 
     def fill_mask(self, image: Encoded | None, ids: Tensor, mask: Tensor, at: Tensor) -> Tensor:
         """(P, V) logits of the words at `at`, with the picture's tokens in the sequence or without them."""
-        fused = self.fuse(self._text_tokens(ids), mask, None if image is None else image.tokens)
-        return self._guess(fused[:, : ids.shape[1]][at])
+        return self._guess(self._text_tokens(ids), mask, None if image is None else image.tokens, at)
 
     def answer_logits(self, image: Encoded, text: Encoded) -> Tensor:
         """(B, answers) from the pooled token of picture and question (section 4.3).
@@ -246,19 +242,29 @@ class Vilt(Method):
 
     # Section 3.1: the model.
 
-    def fuse(self, text: Tensor, mask: Tensor | None, image: Tensor | None, *, first: bool = False) -> Tensor:
+    def fuse(
+        self,
+        text: Tensor,
+        mask: Tensor | None,
+        image: Tensor | None,
+        *,
+        first: bool = False,
+        at: Tensor | None = None,
+    ) -> Tensor:
         """The transformer over words and patches.
 
         Args:
             text: (B, L, W); mask: (B, L) bool, True at real tokens.
             image: (B, 1 + N, W); None for the words alone.
             first: whether the first token is all that is wanted.
+            at: (B, P) positions that are all that is wanted.
 
         Returns:
-            (B, L + 1 + N, W), words first; (B, 1, W) with `first`.
+            (B, L + 1 + N, W), words first; (B, 1, W) with `first`; (B, P, W) with `at`.
         """
         tokens, mask = _joined(text, mask, image)
-        at = torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device) if first else None
+        if first:
+            at = torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device)
         return self.transformer(tokens, mask, at=at)  # type: ignore[no-any-return]
 
     def pool(self, fused: Tensor) -> Tensor:
@@ -286,10 +292,12 @@ class Vilt(Method):
         logits = self.match_head(pooled)
         return logits[:, 1] - logits[:, 0]  # type: ignore[no-any-return]
 
-    def _guess(self, tokens: Tensor) -> Tensor:
-        """(P, V) logits from the P tokens at masked positions."""
+    def _guess(self, text: Tensor, mask: Tensor | None, image: Tensor | None, marked: Tensor) -> Tensor:
+        """(P, V) logits at the P positions that (B, L) bool marks; see `fuse`."""
         if self.word_head is None:
             raise ValueError("this ViLT has no word head; build it with config.words=True")
+        at, real = marked_positions(marked)
+        tokens = self.fuse(text, mask, image, at=at)[real]
         matrix = self.text.words.weight if self.word_matrix is None else self.word_matrix.weight
         return self.word_head(tokens, matrix)  # type: ignore[no-any-return]
 
@@ -335,8 +343,8 @@ class Vilt(Method):
             self._pairs(terms, report, reps, pairs, batch)
         if self.word_head is not None:
             assert batch.text is not None and batch.masked is not None
-            fused = self.fuse(reps["masked"], batch.text_mask, reps["image"])
-            guessed = mlm(self._guess(fused[:, : batch.text.shape[1]][batch.masked]), batch.text[batch.masked])
+            guesses = self._guess(reps["masked"], batch.text_mask, reps["image"], batch.masked)
+            guessed = mlm(guesses, batch.text[batch.masked])
             terms["mlm"] = Term(guessed.loss, chance=guessed.chance, formula=guessed.formula)
             report["mlm_accuracy"] = guessed.accuracy
         if self.colour_head is not None:

@@ -67,7 +67,7 @@ class VlmoConfig:
             paper.
     """
 
-    blocks: MultiwayConfig = MultiwayConfig(width=128, layers=4, heads=2, fusion_layers=2)
+    blocks: MultiwayConfig = MultiwayConfig(width=128, layers=4, heads=2, fusion_layers=2, init_std=0.08)
     size: int = 64
     patch: int = 8
     stem: Literal["patch", "conv"] = "conv"
@@ -138,6 +138,7 @@ class Vlmo(SharedSpace, Method):
         self.shared = config.blocks.experts == ("shared",)
         self.pictures = PictureEmbed(config.size, config.patch, width, config.stem, positions=False)
         self.words = TextEmbed(config.text)
+        init_weights(self.words, config.blocks.init_std)
         self.types = nn.Embedding(2, width)  # of a text, of a picture
         self.positions = RelativePositions(
             config.blocks.layers, config.blocks.heads, self.pictures.grid, config.context

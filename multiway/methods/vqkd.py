@@ -67,7 +67,7 @@ class VqkdConfig:
         if name != "base":
             raise KeyError(f"VQ-KD has no preset `{name}`; there are: tiny, base")
         image = VisionConfig(size=224, patch=16, width=768, layers=12, heads=12)
-        return cls(VisualTokeniserConfig(image, codes=8192), decoder_layers=3)
+        return cls(VisualTokeniserConfig(image, codes=8192, decay=0.99, dead=0.03), decoder_layers=3)
 
 
 class Vqkd(Method):

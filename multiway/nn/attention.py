@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from multiway.nn.cache import KeyValues
 
-__all__ = ["ALL_VISIBLE", "Attention", "Kernel", "Visibility", "attend", "choose_kernel"]
+__all__ = ["ALL_VISIBLE", "Attention", "Kernel", "Visibility", "attend", "choose_kernel", "tokens_at"]
 
 Kernel = Literal["written", "fused"]
 
@@ -48,10 +48,12 @@ class Visibility(NamedTuple):
     Attributes:
         allowed: bool, broadcastable to (B, H, N, M); None when every key is visible to every query.
         triangle: `allowed` is exactly the causal triangle of N = M positions, which fused kernels know by name.
+        complete: every query is known to see a key, so that none has to be given zeros. False only means not known.
     """
 
     allowed: Tensor | None = None
     triangle: bool = False
+    complete: bool = False
 
     @classmethod
     def of(
@@ -75,25 +77,35 @@ class Visibility(NamedTuple):
                 "real tokens"
             )
         allowed = None if mask is None else mask.bool()[:, None, None, :]
-        if not causal or (past and length - past == 1):
-            return cls(allowed)
+        looks_back = causal and not (past and length - past == 1)
+        # Once for all layers, and only where to ask costs nothing: a GPU would have to be waited for.
+        first = None if mask is None or device.type != "cpu" else mask[:, : past + 1] if looks_back else mask
+        complete = mask is None or (first is not None and bool(first.any(1).all()))
+        if not looks_back:
+            return cls(allowed, complete=complete)
         earlier = torch.ones(length - past, length, dtype=torch.bool, device=device).tril(past)
-        return cls(earlier, triangle=past == 0) if allowed is None else cls(allowed & earlier)
+        return cls(earlier if allowed is None else allowed & earlier, allowed is None and past == 0, complete)
 
     def at(self, positions: Tensor) -> Visibility:
-        """For one query per row, at `positions` (B,): `allowed` becomes (B, 1, 1, M)."""
+        """For the queries at `positions` alone, (B,) or (B, P): `allowed` becomes (B, 1, P, M)."""
         if self.allowed is None or self.allowed.shape[-2:-1] == (1,):
-            return Visibility(self.allowed)
-        return Visibility(_rows(self.allowed, positions))
+            return Visibility(self.allowed, complete=self.complete)
+        return Visibility(_rows(self.allowed, positions), complete=self.complete)
 
 
 ALL_VISIBLE = Visibility()
 
 
+def tokens_at(tokens: Tensor, positions: Tensor) -> Tensor:
+    """tokens[b, positions[b]]: (B, N, ...) and (B,) or (B, P) -> (B, P, ...), where P is 1 for one position per row."""
+    rows = torch.arange(tokens.shape[0], device=tokens.device)
+    return tokens[rows[:, None], positions.view(len(positions), -1)]
+
+
 def _rows(scores_like: Tensor, positions: Tensor) -> Tensor:
-    """Row `positions[b]` of something broadcastable to (B, H, N, M): (B, H or 1, 1, M)."""
+    """Rows `positions[b]` of something broadcastable to (B, H, N, M): (B, H or 1, P, M)."""
     full = scores_like[(None,) * (4 - scores_like.dim())].expand(positions.shape[0], -1, -1, -1)
-    return full[torch.arange(positions.shape[0], device=positions.device), :, positions][:, :, None]
+    return tokens_at(full.transpose(1, 2), positions).transpose(1, 2)
 
 
 def attend(
@@ -138,10 +150,12 @@ def attend(
     if bias is not None:
         scores = scores + bias.to(scores.dtype)
     if allowed is not None:
-        # A finite number: a row of minus infinities would make softmax and its gradient NaN.
-        scores = torch.where(allowed, scores, torch.finfo(scores.dtype).min)
+        # Added, not chosen by `where`, which is one pass over all scores less in the backward. So low that a score is lost in
+        # it, yet finite: a row of minus infinities would make softmax and its gradient NaN.
+        floor = torch.zeros(allowed.shape, dtype=scores.dtype, device=scores.device)
+        scores = scores + floor.masked_fill_(~allowed, torch.finfo(scores.dtype).min / 2)
     weights = torch.softmax(scores, -1, dtype=scores.dtype)
-    if allowed is not None and not visibility.triangle:
+    if allowed is not None and not visibility.complete:
         weights = weights * allowed.any(-1, keepdim=True)
     return (F.dropout(weights, dropout) if dropout else weights) @ value, weights
 
@@ -209,8 +223,8 @@ class Attention(nn.Module):
             memory_rows: (B,) int64, for a memory of fewer rows than B: which of them each row looks at. Keys and values
                 are then projected once per memory, not once per row.
             visibility: what each of the N queries may look at.
-            at: (B,) one position per row whose result is wanted: N is then 1 for the queries, and only keys and values
-                are computed for the other tokens. Self-attention only.
+            at: (B,) or (B, P) positions whose results are wanted: N is then 1 or P for the queries, and only keys and
+                values are computed for the other tokens. Self-attention only.
             bias: added to the scores, broadcastable to (B, H, N, M).
             cache: of self-attention: keys and values of earlier tokens, which are seen too, and to which these are added.
                 Of attention over a memory: projected at the first call, read at the others, whatever `memory` is then.
@@ -219,7 +233,7 @@ class Attention(nn.Module):
             path: where in `record`.
 
         Returns:
-            (B, N, output_width), or (B, 1, output_width) with `at`.
+            (B, N, output_width), or (B, P, output_width) with `at`.
 
         Raises:
             ValueError: if an attention over a memory is given none, or one whose rows do not divide the tokens'.
@@ -247,8 +261,11 @@ class Attention(nn.Module):
             visibility = visibility.at(at)
             bias = None if bias is None else _rows(bias, at)
             (query_weight, other_weight), (query_bias, other_bias) = self._query_apart()
-            one = tokens[torch.arange(tokens.shape[0], device=tokens.device), at][:, None]
-            projected = [(F.linear(one, query_weight, query_bias), 1), (F.linear(tokens, other_weight, other_bias), 2)]
+            wanted = tokens_at(tokens, at)
+            projected = [
+                (F.linear(wanted, query_weight, query_bias), 1),
+                (F.linear(tokens, other_weight, other_bias), 2),
+            ]
 
         kernel = "written" if record is not None else choose_kernel(projected[0][0], count, backward=backward)
         query, *own = (part for each, parts in projected for part in self._split(each, parts, kernel))

@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multiway.nn.attention import ALL_VISIBLE, Attention, Visibility
+from multiway.nn.attention import ALL_VISIBLE, Attention, Visibility, tokens_at
 from multiway.nn.cache import BlockCache
-from multiway.nn.pool import take
 
 __all__ = ["ACTIVATIONS", "Activation", "Block", "FeedForward", "Residual", "TransformerConfig"]
 
@@ -186,7 +185,7 @@ class Block(nn.Module):
             memory: (B, M, cross_width).
             memory_rows: (B,) which row of the memory each row attends to; see `Attention.forward`.
             visibility, memory_visibility: what the tokens may look at among themselves, and in the memory.
-            at: (B,) the one position per row that is wanted; see `Attention.forward`.
+            at: (B,) or (B, P), the positions that are wanted; see `Attention.forward`.
             bias: added to the scores of self-attention.
             cache: keys and values of earlier calls; see `Attention.forward`.
             instead: parts that stand in for the block's own in this call, by their names here (`attention`, `mlp_norm`,
@@ -194,7 +193,7 @@ class Block(nn.Module):
             record, path: where attention maps go.
 
         Returns:
-            (B, N, W), or (B, 1, W) with `at`.
+            (B, N, W), or (B, P, W) with `at`, P being 1 for one position per row.
         """
 
         parts = {} if instead is None else dict(instead.items())
@@ -233,6 +232,6 @@ class Block(nn.Module):
     ) -> Tensor:
         change = part(norm(tokens)) if self.pre else part(tokens)
         if at is not None:
-            tokens = take(tokens, at)[:, None]
+            tokens = tokens_at(tokens, at)
         tokens = residual(tokens, change)
         return tokens if self.pre else norm(tokens)

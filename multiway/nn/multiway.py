@@ -40,7 +40,7 @@ class Multiway(nn.Module):
         self.blocks = nn.ModuleList(MultiwayBlock(config, layer) for layer in range(config.layers))
         norm = partial(nn.LayerNorm, config.width, config.epsilon)
         self.norm = Routed(norm, config.experts) if config.attention == "decoupled" else Shared(norm())
-        init_weights(self)
+        init_weights(self, config.init_std)
         if config.sub_norm:
             self._magneto_init()
 

@@ -32,6 +32,8 @@ class MultiwayConfig:
             2022, arXiv 2210.06423; BEiT-3 as released).
         layer_scale: initial g1 and g2; None for none.
         drop_path: stochastic depth of the last block, rising linearly.
+        init_std: standard deviation with which matrices start. BERT's 0.02 is made for 768; at width 128 a map shrinks its
+            input four times with it.
         checkpoint: recompute blocks in the backward pass.
     """
 
@@ -48,6 +50,7 @@ class MultiwayConfig:
     sub_norm: bool = False
     layer_scale: float | None = None
     drop_path: float = 0.0
+    init_std: float = 0.02
     checkpoint: bool = False
 
     def __post_init__(self) -> None:
@@ -72,10 +75,10 @@ class MultiwayConfig:
 class _Projection(nn.Module):
     """Queries, keys and values by one merged matrix, whose keys may have no bias."""
 
-    def __init__(self, width: int, key_bias: bool) -> None:
+    def __init__(self, width: int, key_bias: bool, init_std: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(3 * width, width))
-        nn.init.trunc_normal_(self.weight, std=0.02, a=-0.04, b=0.04)
+        nn.init.trunc_normal_(self.weight, std=init_std, a=-2 * init_std, b=2 * init_std)
         self.query_bias = nn.Parameter(torch.zeros(width))
         self.key_bias = nn.Parameter(torch.zeros(width)) if key_bias else None
         self.value_bias = nn.Parameter(torch.zeros(width))
@@ -124,7 +127,7 @@ class MultiwayBlock(nn.Module):
             return Routed(make, own) if by_expert else Shared(make())
 
         self.attention_norm = place(norm)
-        self.projection = place(partial(_Projection, config.width, config.key_bias))
+        self.projection = place(partial(_Projection, config.width, config.key_bias, config.init_std))
         self.mixed_norm = place(norm) if config.sub_norm else None
         self.out = place(partial(nn.Linear, config.width, config.width))
 
@@ -163,7 +166,9 @@ class MultiwayBlock(nn.Module):
             bias = None if bias is None else bias[..., :1, :]
             query = self.projection(normed[:, :1], wanted, "query")
             projected = [(query, 1), (self.projection(normed, segments, "key_value"), 2)]
-        kernel = "written" if record is not None else choose_kernel(normed, normed.shape[1], backward=backward)
+        # The projection's dtype counts: under autocast norms are in fp32 and products are not.
+        like = projected[0][0]
+        kernel = "written" if record is not None else choose_kernel(like, normed.shape[1], backward=backward)
         query, key, value = (part for each, parts in projected for part in self._split(each, parts))
         mixed, weights = attend(query, key, value, visibility, bias=bias, kernel=kernel)
         if record is not None and weights is not None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from multiway.nn.attention import Attention, Visibility
 
-__all__ = ["AttentionPool", "Tower", "eos_positions", "last_positions", "masked_mean", "take"]
+__all__ = ["AttentionPool", "Tower", "eos_positions", "last_positions", "marked_positions", "masked_mean", "take"]
 
 
 class Tower(NamedTuple):
@@ -60,6 +60,22 @@ def eos_positions(ids: Tensor, eos_id: int | None) -> Tensor:
 def last_positions(mask: Tensor) -> Tensor:
     """The last real token of each row: (B, L) bool -> (B,) int64; 0 in rows without any."""
     return (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(-1)
+
+
+def marked_positions(marked: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each row is marked, for a `Transformer` that is asked for these positions alone.
+
+    Args:
+        marked: (B, L) bool.
+
+    Returns:
+        (B, P) int64 positions in order, P the greatest number of marks in a row and at least 1, filled up with others; and
+        (B, P) bool, True at those that are marked: `tokens_at(x, at)[real]` is `x[marked]`.
+    """
+    counts = marked.sum(1, keepdim=True)
+    most = max(1, int(counts.max()))
+    at = marked.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+    return at, torch.arange(most, device=marked.device) < counts
 
 
 class AttentionPool(nn.Module):

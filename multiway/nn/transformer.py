@@ -51,8 +51,8 @@ class Transformer(nn.Module):
             memory: (B, M, cross_width) for the blocks that attend to it.
             memory_mask: (B, M) bool.
             memory_rows: (B,) int64, where the memory has other rows than the tokens: which of them each row attends to.
-            at: (B,) the one position per row that is wanted. The last block then computes nothing else that the result
-                does not depend on, which saves most of it; the result is exactly the same.
+            at: (B,) or (B, P), the one position per row or the P that are wanted. The last block then computes nothing
+                else that the result does not depend on, which saves most of it; the result is exactly the same.
             bias: added to the scores of self-attention in every block, broadcastable to (B, H, N, N).
             causal: overrides the config's, for weights that serve as encoder and decoder both.
             cache: keys and values of earlier calls, which the tokens see as positions before them, and to which theirs are
@@ -64,7 +64,7 @@ class Transformer(nn.Module):
                 (`tokens`). Attention is then computed in its written-out form.
 
         Returns:
-            (B, N, W), after the final norm; (B, 1, W) with `at`.
+            (B, N, W), after the final norm; (B, P, W) with `at`, P being 1 for one position per row.
         """
         causal = self.config.causal if causal is None else causal
         past = 0 if cache is None else len(cache)

@@ -32,8 +32,8 @@ class VisualTokeniserConfig:
     image: VisionConfig = VisionConfig(size=64, patch=8, width=128, layers=2, heads=2, stem="conv")
     codes: int = 256
     code_width: int = 32
-    decay: float = 0.99
-    dead: float = 0.03
+    decay: float = 0.97
+    dead: float = 0.1
 
 
 class VisualTokeniser(nn.Module):

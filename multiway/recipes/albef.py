@@ -17,11 +17,9 @@ from multiway.engine.optim import OptimiserSpec
 from multiway.engine.settings import Settings
 from multiway.methods.albef import AlbefConfig
 from multiway.recipes.recipe import Recipe
+from multiway.recipes.world import WORLD
 
 __all__ = ["WORLD", "AlbefRecipe", "albef"]
-
-WORLD = "scenes:easy,objects=1-3"
-"""Scenes in which a model of 2 M parameters learns shapes within minutes: one to three plain things on white."""
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from multiway.engine.optim import OptimiserSpec
 from multiway.engine.settings import Settings
 from multiway.methods.beit3 import Beit3, Beit3Config
 from multiway.methods.method import Method
-from multiway.recipes.albef import WORLD
 from multiway.recipes.lent import visual_tokeniser
 from multiway.recipes.recipe import Recipe
+from multiway.recipes.world import WORLD, white_is_zero
 
 __all__ = [
     "Beit3CaptioningRecipe",
@@ -57,7 +57,7 @@ class Beit3Recipe(Recipe):
 
     def build(self, info: DataInfo) -> Method:
         """The method with the image tokeniser's tensors in it."""
-        tokeniser = visual_tokeniser(self.codes, "--codes")
+        tokeniser = visual_tokeniser(self.codes, "--codes", self.view)
         method = Beit3(replace(self.method, tokeniser=tokeniser.config).resolve(info))
         method.tokeniser.load_state_dict(tokeniser.state_dict())
         return method
@@ -92,7 +92,7 @@ def _common(preset: str, objective: Literal["mdm", "itc", "caption"]) -> dict[st
         "preset": preset,
         "method": method,
         "data": WORLD if tiny else "",
-        "view": ViewSpec(size=method.size, crop="squash", augment="none" if tiny else "resized_crop"),
+        "view": white_is_zero(method.size) if tiny else ViewSpec(method.size, "squash", augment="resized_crop"),
         "tokenizer": TokenizerSpec(vocabulary=512, context=40)
         if tiny
         else TokenizerSpec(vocabulary=64_010, context=64),

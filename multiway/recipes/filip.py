@@ -14,8 +14,8 @@ from multiway.data.tokenizer import TokenizerSpec
 from multiway.engine.optim import OptimiserSpec
 from multiway.engine.settings import Settings
 from multiway.methods.filip import FilipConfig
-from multiway.recipes.albef import WORLD
 from multiway.recipes.recipe import Recipe
+from multiway.recipes.world import WORLD
 
 __all__ = ["FilipRecipe", "filip"]
 

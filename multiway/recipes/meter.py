@@ -16,8 +16,8 @@ from multiway.data.tokenizer import TokenizerSpec
 from multiway.engine.optim import OptimiserSpec
 from multiway.engine.settings import Settings
 from multiway.methods.meter import MeterConfig
-from multiway.recipes.albef import WORLD
 from multiway.recipes.recipe import Recipe
+from multiway.recipes.world import WORLD
 
 __all__ = ["MeterRecipe", "meter"]
 
@@ -54,7 +54,8 @@ def meter(preset: str = "tiny") -> MeterRecipe:
             settings=Settings(steps=1500, batch=64, lr=1e-3, optimiser=OptimiserSpec(weight_decay=0.05, warmup=0.05)),
             preset=preset,
             data=WORLD,
-            view=ViewSpec(size=method.image.size, crop="squash"),
+            # White is 0: what all pictures share would else be most of what every patch says (docs/methods/vilt.md).
+            view=ViewSpec(size=method.image.size, crop="squash", mean=(1.0, 1.0, 1.0), std=(0.5, 0.5, 0.5)),
             tokenizer=TokenizerSpec(vocabulary=512, context=40),
             masking=Masking(ratio=0.3, least=1),
             method=method,

@@ -19,9 +19,9 @@ from multiway.engine.optim import OptimiserSpec
 from multiway.engine.settings import Settings
 from multiway.methods.method import Method
 from multiway.methods.vlmo import Vlmo, VlmoConfig
-from multiway.recipes.albef import WORLD
 from multiway.recipes.lent import visual_tokeniser
 from multiway.recipes.recipe import Recipe
+from multiway.recipes.world import WORLD, white_is_zero
 
 __all__ = ["VlmoRecipe", "VlmoStagesRecipe", "vlmo", "vlmo_stages"]
 
@@ -48,7 +48,7 @@ class VlmoRecipe(Recipe):
         """The method, in the stage `vision` with the image tokeniser's tensors in it."""
         if self.method.stage != "vision":
             return super().build(info)
-        tokeniser = visual_tokeniser(self.codes, "--codes")
+        tokeniser = visual_tokeniser(self.codes, "--codes", self.view)
         method = Vlmo(replace(self.method, tokeniser=tokeniser.config).resolve(info))
         method.tokeniser.load_state_dict(tokeniser.state_dict())
         return method
@@ -74,7 +74,7 @@ def vlmo(preset: str = "tiny") -> VlmoRecipe:
             settings=Settings(steps=900, batch=64, lr=1e-3, optimiser=optimiser),
             preset=preset,
             data=WORLD,
-            view=ViewSpec(size=method.size, crop="squash"),
+            view=white_is_zero(method.size),
             tokenizer=TokenizerSpec(vocabulary=512, context=40),
             masking=Masking(ratio=0.3, least=1),
             method=method,
@@ -92,13 +92,7 @@ def vlmo(preset: str = "tiny") -> VlmoRecipe:
     )
 
 
-Order = Literal["vision-language", "language-vision", "pairs"]
 Stage = Literal["vision", "language", "pairs"]
-_ORDERS: dict[Order, tuple[Stage, ...]] = {
-    "vision-language": ("vision", "language"),
-    "language-vision": ("language", "vision"),
-    "pairs": (),
-}
 
 
 def _fields(recipe: VlmoRecipe) -> dict[str, Any]:
@@ -111,40 +105,36 @@ class VlmoStagesRecipe(VlmoRecipe):
     """VLMo's pre-training in stages (section 3.3): each is a run of its own in the folder, begun from the one before.
 
     Attributes:
-        order: `vision-language` is the paper: pictures first, then texts with all that pictures trained frozen;
-            `language-vision` exchanges them (the paper reports it as worse); `pairs` leaves both out.
-        first_steps, second_steps: of the stages before the pairs.
-        frozen: whether the second stage leaves attention and the first one's experts as they are.
+        order: of the stages. The paper's: pictures, then texts, then pairs; texts first it reports as worse.
+        frozen: stages in which attention and the other modalities' parts stay as they are. The paper's: texts, whose attention
+            was trained on pictures.
+        stage_steps: of each stage before the pairs.
     """
 
     name: ClassVar[str] = "vlmo-stages"
 
-    order: Order = "vision-language"
-    first_steps: int = 300
-    second_steps: int = 300
-    frozen: bool = True
+    order: tuple[Stage, ...] = ("vision", "language", "pairs")
+    frozen: tuple[Stage, ...] = ("language",)
+    stage_steps: int = 300
 
     def stages(self) -> tuple[tuple[str, Recipe], ...]:
         """The runs, in order, ready to be run."""
         before, found = self.init, []
-        for place, kind in enumerate((*_ORDERS[self.order], "pairs")):
+        for place, kind in enumerate(self.order):
             name = f"{place + 1}-{kind}"
-            part = VlmoRecipe(**_fields(self))
-            part = replace(part, out=str(Path(self.out) / name), init=before)
+            part = replace(VlmoRecipe(**_fields(self)), out=str(Path(self.out) / name), init=before)
             if kind != "pairs":
-                steps = (self.first_steps, self.second_steps)[place]
-                rules = _TRAINED[kind, place if self.frozen else 0]
+                rules = _trained(kind, kind in self.frozen)
                 optimiser = replace(part.settings.optimiser, rules=rules)
                 part = replace(
                     part,
-                    settings=replace(part.settings, steps=steps, optimiser=optimiser),
+                    settings=replace(part.settings, steps=self.stage_steps, optimiser=optimiser),
                     method=replace(part.method, stage=kind),
                     evaluate=(),
                 )
             if kind == "vision":
-                part = replace(
-                    part, patches=PatchMasking(0.4, part.method.patch, least=4 if part.preset == "tiny" else 16)
-                )
+                least = 4 if part.preset == "tiny" else 16
+                part = replace(part, patches=PatchMasking(0.4, part.method.patch, least))
             else:
                 part = replace(part, codes="")
             found.append((name, part))
@@ -152,22 +142,19 @@ class VlmoStagesRecipe(VlmoRecipe):
         return tuple(found)
 
 
-# (stage, place) -> what is trained, as learning-rate rules: all else is frozen. In the second place attention and its norms
-# stay as the first stage left them (the released code's lists), and only what is new is trained.
-_NEW = {
-    "vision": r"pictures\.|types|mlp(_norm)?\.experts\.vision|positions\.table|code_head|blocks\.norm",
-    "language": r"words\.|types|mlp(_norm)?\.experts\.language|positions\.table|word_head|blocks\.norm",
+# What belongs to a modality alone (the released code's list for texts).
+_OWN: dict[Stage, str] = {
+    "vision": r"pictures\.|types|mlp(_norm)?\.experts\.(vision|shared)|positions\.table|code_head|blocks\.norm",
+    "language": r"words\.|types|mlp(_norm)?\.experts\.(language|shared)|positions\.table|word_head|blocks\.norm",
 }
 _ATTENTION = r"attention_norm|projection\.module|out\.module|residual"
-_TRAINED = {
-    (kind, place): ((f"{new}|{_ATTENTION}" if place == 0 else new, 1.0), (".", 0.0))
-    for kind, new in _NEW.items()
-    for place in (0, 1)
-}
+
+
+def _trained(kind: Stage, frozen: bool) -> tuple[tuple[str, float], ...]:
+    """Learning-rate rules of a stage before the pairs: what is trained, and nothing else."""
+    return ((_OWN[kind] if frozen else f"{_OWN[kind]}|{_ATTENTION}", 1.0), (".", 0.0))
 
 
 def vlmo_stages(preset: str = "tiny") -> VlmoStagesRecipe:
     """VLMo in stages at a preset: see `vlmo`."""
-    pairs = vlmo(preset)
-    steps = (300, 300) if preset == "tiny" else (500_000, 500_000)
-    return VlmoStagesRecipe(**_fields(pairs), first_steps=steps[0], second_steps=steps[1])
+    return VlmoStagesRecipe(**_fields(vlmo(preset)), stage_steps=300 if preset == "tiny" else 500_000)

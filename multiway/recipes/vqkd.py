@@ -14,9 +14,9 @@ from multiway.engine.optim import OptimiserSpec
 from multiway.engine.settings import Settings
 from multiway.methods.method import Method
 from multiway.methods.vqkd import Vqkd, VqkdConfig
-from multiway.recipes.albef import WORLD
 from multiway.recipes.lent import vision_tower
 from multiway.recipes.recipe import Recipe
+from multiway.recipes.world import WORLD, white_is_zero
 
 __all__ = ["VqkdRecipe", "vqkd"]
 
@@ -41,7 +41,7 @@ class VqkdRecipe(Recipe):
 
     def build(self, info: DataInfo) -> Method:
         """The method with the teacher's tensors in it."""
-        tower = vision_tower(self.teacher, "--teacher")
+        tower = vision_tower(self.teacher, "--teacher", self.view)
         method = Vqkd(replace(self.method, teacher=tower.config))
         method.teacher.load_state_dict(tower.state_dict())
         return method
@@ -57,10 +57,10 @@ def vqkd(preset: str = "tiny") -> VqkdRecipe:
     size = method.tokeniser.image.size
     if preset == "tiny":
         return VqkdRecipe(
-            settings=Settings(steps=400, batch=64, lr=1e-3, optimiser=OptimiserSpec(weight_decay=0.05, warmup=0.05)),
+            settings=Settings(steps=300, batch=64, lr=1e-3, optimiser=OptimiserSpec(weight_decay=0.05, warmup=0.05)),
             preset=preset,
             data=WORLD,
-            view=ViewSpec(size=size, crop="squash"),
+            view=white_is_zero(size),
             method=method,
         )
     optimiser = OptimiserSpec(weight_decay=1e-4, betas=(0.9, 0.99), warmup=0.05)

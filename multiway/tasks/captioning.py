@@ -8,6 +8,8 @@ once beside another one.
 - `other_picture/nats`: the same beside another picture of the split. `gain/nats` is the difference on the same tokens: what
   the picture tells. It is not what a model loses that was *trained* blind: such a model guesses, one that is shown the wrong
   picture is sure of the wrong thing.
+- `without_picture/nats`: of a model that sees no pictures, the one figure there is. This, of a model trained on the same
+  captions, is what to compare `with_picture/nats` with.
 - `with_picture/colour`, `other_picture/colour`, ...: share of the words of a class that are right, where the data know of
   classes; a word is right if each of its tokens is the likeliest after those before it.
 
@@ -25,7 +27,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from multiway.abilities import CaptionScores, require
+from multiway.abilities import CaptionScores, abilities_of, require
 from multiway.data.source import DataError, KnowsWords, Source
 from multiway.losses.chance import unigram
 from multiway.tasks import statistics
@@ -42,9 +44,10 @@ class Told:
     Attributes:
         row: of the source.
         caption: the true one.
-        seen, other: nats of each of its tokens, beside its picture and beside another one.
+        seen, other: nats of each of its tokens, beside its picture and beside another one; the same of a model that sees none.
         tokens: their ids.
         words: (word, class, right beside its picture, right beside another) for each word of a class.
+        blind: whether the model sees no pictures.
     """
 
     row: int
@@ -53,6 +56,7 @@ class Told:
     other: tuple[float, ...]
     tokens: tuple[int, ...]
     words: tuple[tuple[str, str, bool, bool], ...]
+    blind: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Captioning:
     """
 
     name: ClassVar[str] = "captioning"
-    needs: ClassVar[tuple[str, ...]] = ("encode_image", "caption_likelihood")
+    needs: ClassVar[tuple[str, ...]] = ("caption_likelihood",)
 
     rows: int = 500
     resamples: int = statistics.RESAMPLES
@@ -88,19 +92,22 @@ class Captioning:
         seen, other = (np.concatenate([getattr(each, name) for each in told]) for name in ("seen", "other"))
         units = np.repeat([each.row for each in told], [len(each.seen) for each in told])
         counts = torch.bincount(torch.tensor([token for each in told for token in each.tokens]))
-        chance = unigram(counts).value
-        for name, values, by_chance in (
-            ("with_picture/nats", seen, chance),
-            ("other_picture/nats", other, chance),
-            ("gain/nats", other - seen, 0.0),
-        ):
+        chance, blind = unigram(counts).value, told[0].blind
+        lines = [("without_picture/nats", seen, chance)]
+        if not blind:
+            lines = [
+                ("with_picture/nats", seen, chance),
+                ("other_picture/nats", other, chance),
+                ("gain/nats", other - seen, 0.0),
+            ]
+        for name, values, by_chance in lines:
             yield Metric(name, *self._mean(values, units), n=len(values), chance=by_chance)
         words = [(each.row, *word) for each in told for word in each.words]
         for kind in sorted({kind for _, _, kind, _, _ in words}):
             own = [word for word in words if word[2] == kind]
             often = Counter(word for _, word, *_ in own).most_common(1)[0][1] / len(own)
             rows = np.array([word[0] for word in own])
-            for name, place in (("with_picture", 3), ("other_picture", 4)):
+            for name, place in [("without_picture", 3)] if blind else [("with_picture", 3), ("other_picture", 4)]:
                 right = np.array([word[place] for word in own], dtype=float)
                 yield Metric(f"{name}/{kind}", *self._mean(right, rows), n=len(own), chance=often)
 
@@ -118,11 +125,13 @@ class Captioning:
         rows = [number * len(source) // count for number in range(count)]
         captions = [source.row(row).captions[0] for row in rows]
         words = model.processor.texts(captions)
-        images = encode_images(model, source, rows, tokens=True)
-        seen = model.caption_likelihood(images, words.ids, words.mask)
-        # Half a turn: neighbours of a source may be of one kind.
-        turned = (torch.arange(count) + count // 2) % count
-        other = model.caption_likelihood(images.rows(turned), words.ids, words.mask)
+        sees = "encode_image" in abilities_of(model)
+        images = encode_images(model, source, rows, tokens=True) if sees else None
+        seen = other = model.caption_likelihood(images, words.ids, words.mask)
+        if images is not None:
+            # Half a turn: neighbours of a source may be of one kind.
+            turned = (torch.arange(count) + count // 2) % count
+            other = model.caption_likelihood(images.rows(turned), words.ids, words.mask)
         classes: dict[str, str] = {}
         if isinstance(source, KnowsWords):
             classes = {word: kind for kind, group in source.word_classes.items() for word in group}
@@ -138,6 +147,7 @@ class Captioning:
                     tuple((-other.logp[line, spoken]).tolist()),
                     tuple(words.ids[line, spoken].tolist()),
                     tuple(self._words(line, length, words, tokenizer, classes, seen, other)),
+                    not sees,
                 )
             )
         return told

@@ -98,7 +98,9 @@ def cell(
         "recipe": arm.recipe,
         "samples": recipe.settings.steps * recipe.settings.batch,
     }
-    found |= measure(folder, data, gallery) | _costs(recipe, folder) | {"peak_mib": peak}
+    # A recipe of stages is several runs, of which the last is what was wanted.
+    final = recipe.stages()[-1][1]
+    found |= measure(Path(final.out), data, gallery) | _costs(final) | {"peak_mib": peak}
     partial = folder / "cell.json.part"
     partial.write_text(json.dumps(found, indent=1))
     partial.replace(kept)
@@ -159,18 +161,24 @@ def measure(folder: Path, data: str, gallery: int) -> dict[str, Any]:
     return {"abilities": list(able), "results": results}
 
 
-def _costs(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Parameters that are trained, FLOPs of a training step per pair, and the median time of a step."""
+def _costs(recipe: Recipe) -> dict[str, Any]:
+    """Parameters that are trained, FLOPs of a training step per pair, the median time of a step, and the last losses."""
     ready = prepare(replace(recipe, settings=replace(recipe.settings, precision="fp32")), World())
     batch = ready.finish(ready.loader.batch(0))
     method = ready.method
     with FlopCounterMode(display=False) as counter:
         method(batch, World(), _LATE).total.backward()
-    times = [json.loads(line) for line in (folder / "timings.jsonl").read_text().splitlines()]
+    times, lines = (
+        [json.loads(line) for line in (Path(recipe.out) / name).read_text().splitlines()]
+        for name in ("timings.jsonl", "metrics.jsonl")
+    )
+    last = lines[-max(1, len(lines) // 5) :]
+    terms = {name: statistics.mean(line["terms"][name]["value"] for line in last) for name in last[-1]["terms"]}
     seconds = [each["step_seconds"] for each in times[1:]] or [times[0]["step_seconds"]]
     return {
         "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
         "gflops_per_pair": counter.get_total_flops() / len(batch) / 1e9,
         "step_ms_per_pair": 1000 * statistics.median(seconds) / len(batch),
+        "losses": terms,
         "threads": torch.get_num_threads(),
     }

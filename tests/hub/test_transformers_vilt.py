@@ -161,7 +161,16 @@ def model() -> Model:
     tokenizer = Tokenizer.train(CAPTIONS * 3, TokenizerSpec(vocabulary=300, context=12))
     info = DataInfo(vocabulary=len(tokenizer), context=12, special=tokenizer.special)
     torch.manual_seed(3)
-    config = ViltConfig(size=32, width=32, layers=2, types=2, epsilon=1e-12, answers=("yes", "no", "three"))
+    config = ViltConfig(
+        size=32,
+        patch=8,
+        width=32,
+        layers=2,
+        mean=(0.5, 0.5, 0.5),
+        types=2,
+        epsilon=1e-12,
+        answers=("yes", "no", "three"),
+    )
     method = randomise(Vilt(config.resolve(info)))
     return Model(method, Processor(ViewSpec(size=32, crop="squash", mean=config.mean, std=config.std), tokenizer))
 

@@ -8,8 +8,8 @@ import torch
 from multiway.cli.train import parse
 from multiway.data.open import open_source
 from multiway.hub.load import load
-from multiway.recipes.albef import WORLD
 from multiway.recipes.training import run_recipe
+from multiway.recipes.world import WORLD
 from multiway.tasks import TASKS
 from multiway.world import World
 

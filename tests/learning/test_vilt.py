@@ -8,8 +8,8 @@ import torch
 from multiway.cli.train import parse
 from multiway.data.open import open_source
 from multiway.hub.load import load
-from multiway.recipes.albef import WORLD
 from multiway.recipes.training import run_recipe
+from multiway.recipes.world import WORLD
 from multiway.tasks import TASKS
 from multiway.world import World
 
@@ -26,6 +26,6 @@ def test_vilt_guesses_colours_and_tells_pairs(tmp_path: Path) -> None:
     guessed = TASKS["masked-words"].run(model, source).metrics
     seen, blind = guessed["with_picture/colour"], guessed["without_picture/colour"]
     # Chance, the most frequent colour: 0.14. BERT, trained blind on the same captions: 0.13.
-    assert seen.value > 0.5 > 3 * seen.chance and blind.value < seen.chance + 0.05, (seen, blind)
+    assert seen.value > 0.6 > 3 * seen.chance and blind.value < seen.chance + 0.05, (seen, blind)
     matched = TASKS["matching"].run(model, source).metrics["random/accuracy"]
-    assert matched.value > 0.72 > matched.chance == pytest.approx(2 / 3, abs=1e-3), matched
+    assert matched.value > 0.85 > matched.chance == pytest.approx(2 / 3, abs=1e-3), matched

@@ -20,9 +20,9 @@ from multiway.methods.method import Step
 from multiway.methods.vilt import Vilt, ViltConfig
 from multiway.world import World
 
-SMALL = ViltConfig(size=16, patch=4, width=32, layers=2, heads=2)
-STEP = Step(index=10, progress=0.5)
 HALF = (0.5, 0.5, 0.5)
+SMALL = ViltConfig(size=16, patch=4, width=32, layers=2, heads=2, mean=HALF)
+STEP = Step(index=10, progress=0.5)
 
 
 def words_of(rows: int) -> Tokenizer:
@@ -45,8 +45,8 @@ def build(config: ViltConfig = SMALL) -> Vilt:
 
 
 def test_parameters_of_the_papers_size() -> None:
-    """87.4 M (paper, table 6) are the blocks, the patch projection, the modalities and the class token: ViT-B/32 without its
-    positions, and without the text's embedding, which earlier models had too, and the heads."""
+    """87.4 M, as published, are what the blocks, the patch projection, the modalities, the class token and the last norm come
+    to: ViT-B/32 without its positions, and without the text's embedding, which earlier models had too, and the heads."""
     with torch.device("meta"):
         method = Vilt(ViltConfig.preset("base"))
     width, hidden, words = 768, 3072, 30522

@@ -188,6 +188,8 @@ def test_the_second_stage_leaves_attention_and_the_first_ones_experts_alone() ->
     recipe = replace(vlmo_stages(), codes="codes", out="runs/x")
     stages = dict(recipe.stages())
     assert list(stages) == ["1-vision", "2-language", "3-pairs"]
+    swapped = replace(recipe, order=("language", "vision", "pairs"), frozen=("vision",))
+    assert [name for name, _ in swapped.stages()] == ["1-language", "2-vision", "3-pairs"]
     assert stages["2-language"].init.endswith("1-vision") and stages["3-pairs"].init.endswith("2-language")
     model = build(replace(SMALL, stage="language"))
     before = {name: p.clone() for name, p in model.named_parameters()}

@@ -78,13 +78,16 @@ def test_others_take_its_tokeniser_and_it_takes_their_towers(tmp_path, monkeypat
 
     model = build()
     write_model(tmp_path / "codes.safetensors", model, Processor(ViewSpec(size=16), WORDS))
-    taken = visual_tokeniser(str(tmp_path / "codes.safetensors"), "--codes")
+    file, view = str(tmp_path / "codes.safetensors"), ViewSpec(size=16)
+    taken = visual_tokeniser(file, "--codes", view)
     images = toy_batch().images
     assert torch.equal(taken.tokenise(images), model.tokenise(images))
     with pytest.raises(ConfigError, match="no ViT of its own"):
-        vision_tower(str(tmp_path / "codes.safetensors"), "--teacher")
+        vision_tower(file, "--teacher", view)
+    with pytest.raises(ConfigError, match=r"--view\.mean"):
+        visual_tokeniser(file, "--codes", replace(view, mean=(1.0, 1.0, 1.0)))
     with pytest.raises(ConfigError, match="--teacher RUN"):
-        vision_tower("", "--teacher")
+        vision_tower("", "--teacher", view)
 
 
 def test_config() -> None:

@@ -19,7 +19,7 @@ TINY = [
     "--tokenizer.vocabulary", "300", "--tokenizer.context", "24", "--method.width", "32",
 ]  # fmt: skip
 SIZES = {
-    "vilt": ["--method.size", "16", "--method.layers", "2", "--method.mpp", "1", "--method.keep", "3"],
+    "vilt": ["--method.size", "16", "--method.layers", "2", "--method.patch", "4", "--method.mpp", "1", "--method.keep", "3"],
     "meter": ["--method.image.size", "16", "--method.image.layers", "1", "--method.text.layers", "1",
               "--method.text.width", "32", "--method.fusion-layers", "1"],
 }  # fmt: skip

@@ -97,6 +97,24 @@ def test_a_gain_of_nothing_where_the_picture_tells_nothing() -> None:
     assert metrics["gain/nats"].value == 0.0 == metrics["gain/nats"].chance
 
 
+def test_a_model_that_sees_nothing_has_one_figure() -> None:
+    """It is asked without pictures, and nothing of it is called a gain."""
+    blind, asked = Teller(), []
+    real = blind.caption_likelihood
+
+    def told(images, ids, mask):
+        asked.append(images)
+        return real(Encoded(torch.ones(len(ids), 1), torch.zeros(len(ids), 1, 1)), ids, mask)
+
+    blind.caption_likelihood = told  # type: ignore[method-assign]
+    blind.abilities = lambda: ("caption_likelihood",)  # type: ignore[method-assign]
+    result = Captioning(resamples=50).run(blind, source())
+    assert asked == [None] and all(each.blind for each in result.details)
+    names = set(result.metrics)
+    assert "without_picture/nats" in names and "without_picture/colour" in names
+    assert not any(name.startswith(("with_picture", "other_picture", "gain")) for name in names)
+
+
 def test_refusals() -> None:
     model = Teller()
     with pytest.raises(DataError, match="two rows"):

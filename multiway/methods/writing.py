@@ -1,0 +1,49 @@
+"""What every method that writes captions does alike: which tokens count, what it says of given ones, how it begins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from multiway.abilities import CaptionScores
+from multiway.nn.generate import Cached, Generation, Texts, generate
+from multiway.nn.generate.decoding import Decoding
+
+__all__ = ["Cached", "caption_scores", "to_be_written", "write"]
+
+
+def to_be_written(mask: Tensor) -> Tensor:
+    """(B, L) bool, True at the tokens that a decoder is asked for: all real ones but the first, which it is given."""
+    return torch.cat([torch.zeros_like(mask[:, :1]), mask[:, 1:]], 1)
+
+
+def caption_scores(logits: Tensor, ids: Tensor, mask: Tensor) -> CaptionScores:
+    """What logits say of given captions.
+
+    Args:
+        logits: (P, V), in the order of `to_be_written(mask).nonzero()`.
+        ids, mask: (B, L).
+    """
+    logp = logits.float().log_softmax(-1)
+    told, best = torch.zeros(ids.shape, device=ids.device), torch.full_like(ids, -1)
+    wanted = to_be_written(mask)
+    told[wanted] = logp.gather(1, ids[wanted][:, None])[:, 0]
+    best[wanted] = logp.argmax(1)
+    return CaptionScores(told, best)
+
+
+def write(
+    decoding: Decoding,
+    prompts: Tensor,
+    settings: Generation,
+    context: int,
+    end: int,
+    pad: int,
+    prompt_mask: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Texts:
+    """`nn.generate.generate`, in texts no longer than the method's positions reach."""
+    settings = replace(settings, max_length=min(settings.max_length, context))
+    return generate(decoding, prompts, settings, end=end, pad=pad, prompt_mask=prompt_mask, generator=generator)

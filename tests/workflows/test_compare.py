@@ -22,7 +22,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = (*SMALL, "--method.text.layers", "1", "--method.text.width", "32")
     picked = {
         "bert (blind)": replace(ARMS["bert (blind)"], options=tiny),
-        "clip": replace(ARMS["clip"], options=(*tiny, "--method.image.layers", "1")),
+        "clip": replace(ARMS["clip"], options=(*ARMS["clip"].options, *tiny, "--method.image.layers", "1")),
         "vqkd": replace(ARMS["vqkd"], options=("--threads", "1", "--batch", "16")),
     }
     monkeypatch.setattr(compare, "ARMS", picked)

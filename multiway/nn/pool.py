@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from multiway.nn.attention import Attention, Visibility
-
-__all__ = ["AttentionPool", "Tower", "eos_positions", "last_positions", "marked_positions", "masked_mean", "take"]
+__all__ = ["Tower", "eos_positions", "last_positions", "marked_positions", "masked_mean", "take"]
 
 
 class Tower(NamedTuple):
@@ -76,31 +74,3 @@ def marked_positions(marked: Tensor) -> tuple[Tensor, Tensor]:
     most = max(1, int(counts.max()))
     at = marked.int().argsort(dim=1, descending=True, stable=True)[:, :most]
     return at, torch.arange(most, device=marked.device) < counts
-
-
-class AttentionPool(nn.Module):
-    """Learned queries that attend to the tokens (CoCa, Yu et al., 2022, arXiv:2205.01917, section 3.2).
-
-    Args:
-        width: W of the queries and of the result.
-        heads: of the attention.
-        queries: number of learned queries.
-        memory_width: width of the tokens; W by default.
-    """
-
-    def __init__(
-        self, width: int, heads: int, *, queries: int = 1, memory_width: int | None = None, epsilon: float = 1e-5
-    ) -> None:
-        super().__init__()
-        memory_width = memory_width or width
-        self.queries = nn.Parameter(torch.randn(queries, width) * width**-0.5)
-        self.query_norm = nn.LayerNorm(width, epsilon)
-        self.memory_norm = nn.LayerNorm(memory_width, epsilon)
-        self.attention = Attention(width, heads, memory_width=memory_width)
-        self.norm = nn.LayerNorm(width, epsilon)
-
-    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, N, memory_width), mask (B, N) -> (B, queries, W)."""
-        queries = self.query_norm(self.queries).expand(tokens.shape[0], -1, -1)
-        visibility = Visibility.of(mask, tokens.shape[1], tokens.device)
-        return self.norm(self.attention(queries, self.memory_norm(tokens), visibility))

@@ -69,7 +69,7 @@ class VlmoConfig:
 
     blocks: MultiwayConfig = MultiwayConfig(width=128, layers=4, heads=2, fusion_layers=2, init_std=0.08)
     size: int = 64
-    patch: int = 8
+    patch: int = 16
     stem: Literal["patch", "conv"] = "conv"
     vocabulary: int = 0
     context: int = 0
@@ -164,6 +164,11 @@ class Vlmo(SharedSpace, Method):
                     "masked patches are guessed as codes and there is no image tokeniser; name one: --codes RUN"
                 )
             self.tokeniser = VisualTokeniser(config.tokeniser).requires_grad_(False)
+            if self.tokeniser.image.grid != self.pictures.grid:
+                raise ValueError(
+                    f"the image tokeniser sees {self.tokeniser.image.grid} patches and the model {self.pictures.grid}; they must "
+                    "agree: set --method.patch to the tokeniser's"
+                )
             self.code_head = nn.Linear(width, config.tokeniser.codes)
             init_weights(self.code_head)
 

@@ -69,9 +69,10 @@ def vlmo(preset: str = "tiny") -> VlmoRecipe:
     """
     method = VlmoConfig.preset(preset)
     if preset == "tiny":
-        optimiser = OptimiserSpec(weight_decay=0.05, warmup=0.05)
+        # The temperature's own, slower rate, as for ALBEF.
+        optimiser = OptimiserSpec(weight_decay=0.05, warmup=0.05, rules=(("log_scale", 0.1),))
         return VlmoRecipe(
-            settings=Settings(steps=900, batch=64, lr=1e-3, optimiser=optimiser),
+            settings=Settings(steps=800, batch=64, lr=1e-3, optimiser=optimiser),
             preset=preset,
             data=WORLD,
             view=white_is_zero(method.size),
@@ -156,5 +157,8 @@ def _trained(kind: Stage, frozen: bool) -> tuple[tuple[str, float], ...]:
 
 
 def vlmo_stages(preset: str = "tiny") -> VlmoStagesRecipe:
-    """VLMo in stages at a preset: see `vlmo`."""
-    return VlmoStagesRecipe(**_fields(vlmo(preset)), stage_steps=300 if preset == "tiny" else 500_000)
+    """VLMo in stages at a preset: see `vlmo`. `tiny` has the patches of 8 that the `tiny` image tokeniser names."""
+    pairs = vlmo(preset)
+    if preset == "tiny":
+        pairs = replace(pairs, method=replace(pairs.method, patch=8))
+    return VlmoStagesRecipe(**_fields(pairs), stage_steps=300 if preset == "tiny" else 500_000)

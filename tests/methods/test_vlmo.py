@@ -223,6 +223,8 @@ def test_the_first_stage_guesses_codes_of_hidden_patches() -> None:
     assert torch.equal(*outputs)
     with pytest.raises(ValueError, match="--codes RUN"):
         build(replace(SMALL, stage="vision"))
+    with pytest.raises(ValueError, match="must agree"):
+        build(replace(SMALL, stage="vision", patch=8, tokeniser=CODES))
 
 
 # --- one rank against two --------------------------------------------------------------------------------------------

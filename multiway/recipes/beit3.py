@@ -1,6 +1,6 @@
 """BEiT-3's recipes: masked data modelling, and what is tuned from it.
 
-multiway train clip --data scenes:easy,objects=1-3 --out runs/teacher      any model with a ViT can teach the tokeniser
+multiway train clip --data scenes:easy,objects=1-3 --view.mean 1 1 1 --view.std 0.5 0.5 0.5 --out runs/teacher
 multiway train vqkd --teacher runs/teacher --out runs/codes
 multiway train beit3 --codes runs/codes --out runs/a
 multiway train beit3-retrieval --init runs/a --out runs/b                  contrast: retrieval

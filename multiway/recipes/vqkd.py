@@ -1,6 +1,6 @@
 """VQ-KD's recipes: an image tokeniser for masked image modelling.
 
-multiway train clip --data scenes:easy,objects=1-3 --method.image.stem conv --out runs/teacher
+multiway train clip --data scenes:easy,objects=1-3 --view.mean 1 1 1 --view.std 0.5 0.5 0.5 --out runs/teacher
 multiway train vqkd --teacher runs/teacher --out runs/codes
 """
 

@@ -32,7 +32,7 @@ from multiway.losses.itc import itc
 from multiway.losses.lm import lm
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
 from multiway.methods.shared_space import SharedSpace
-from multiway.methods.writing import Cached, caption_scores, to_be_written, write
+from multiway.methods.writing import Cached, caption_scores, resolved, to_be_written, write
 from multiway.nn.cache import Cache
 from multiway.nn.generate import Generation, Texts
 from multiway.nn.image_pools import ImagePools, PoolerForm
@@ -86,13 +86,7 @@ class CocaConfig:
 
     def resolve(self, data: DataInfo) -> CocaConfig:
         """The config with vocabulary, context and special ids filled in from the data; what was given is kept."""
-        text = replace(
-            self.text, vocabulary=self.text.vocabulary or data.vocabulary, context=self.text.context or data.context
-        )
-        end = data.special.get("eos", 0) if self.end < 0 else self.end
-        start = data.special.get("bos", end) if self.start < 0 else self.start
-        pad = data.special.get("pad", end) if self.pad < 0 else self.pad
-        return replace(self, text=text, start=start, end=end, pad=pad)
+        return resolved(self, data)
 
     @classmethod
     def preset(cls, name: str) -> CocaConfig:

@@ -12,7 +12,7 @@ grammar and habit. The paper's fine-tuning (section 3.2) is not here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from multiway.abilities import CaptionScores, Encoded
 from multiway.batch import Batch, DataInfo
 from multiway.losses.lm import lm
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
-from multiway.methods.writing import Cached, caption_scores, to_be_written, write
+from multiway.methods.writing import Cached, caption_scores, resolved, to_be_written, write
 from multiway.nn.cache import Cache
 from multiway.nn.generate import Generation, Texts
 from multiway.nn.text import TextConfig, TextTransformer
@@ -47,13 +47,7 @@ class GptConfig:
 
     def resolve(self, data: DataInfo) -> GptConfig:
         """The config with vocabulary, context and special ids filled in from the data; what was given is kept."""
-        text = replace(
-            self.text, vocabulary=self.text.vocabulary or data.vocabulary, context=self.text.context or data.context
-        )
-        end = data.special.get("eos", 0) if self.end < 0 else self.end
-        start = data.special.get("bos", end) if self.start < 0 else self.start
-        pad = data.special.get("pad", end) if self.pad < 0 else self.pad
-        return replace(self, text=text, start=start, end=end, pad=pad)
+        return resolved(self, data)
 
     @classmethod
     def preset(cls, name: str) -> GptConfig:

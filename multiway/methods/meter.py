@@ -35,7 +35,7 @@ from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
 from multiway.nn.coattention import CoAttention
 from multiway.nn.heads import MaskedWordHead
 from multiway.nn.segments import run_with_segment_maps
-from multiway.nn.text import TextConfig, TextTransformer
+from multiway.nn.text import BERT_BASE, TextConfig, TextTransformer
 from multiway.nn.transformer import Transformer, TransformerConfig, init_weights
 from multiway.nn.vit import VisionConfig, VisionTransformer
 from multiway.world import World
@@ -104,21 +104,7 @@ class MeterConfig:
                 patch_bias=False,
                 epsilon=1e-5,
             ),
-            text=TextConfig(
-                vocabulary=50265,
-                context=512,
-                width=768,
-                layers=12,
-                heads=12,
-                causal=False,
-                pool="class",
-                norm="post",
-                epsilon=1e-5,
-                types=1,
-                embedding_norm=True,
-                dropout=0.1,
-                attention_dropout=0.1,
-            ),
+            text=replace(BERT_BASE, vocabulary=50265, epsilon=1e-5, types=1),  # RoBERTa-base
             fusion_layers=6,
             width=768,
             heads=12,

@@ -26,7 +26,7 @@ from multiway.abilities import CaptionScores, Encoded
 from multiway.batch import Batch, DataInfo
 from multiway.losses.lm import lm
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
-from multiway.methods.writing import caption_scores, write
+from multiway.methods.writing import caption_scores, resolved, write
 from multiway.nn.conv_stage import ConvStage, ConvStageConfig
 from multiway.nn.generate import Generation, Texts
 from multiway.nn.pick import uniform
@@ -62,13 +62,7 @@ class SimvlmConfig:
 
     def resolve(self, data: DataInfo) -> SimvlmConfig:
         """The config with vocabulary, context and special ids filled in from the data; what was given is kept."""
-        text = replace(
-            self.text, vocabulary=self.text.vocabulary or data.vocabulary, context=self.text.context or data.context
-        )
-        end = data.special.get("eos", 0) if self.end < 0 else self.end
-        start = data.special.get("bos", end) if self.start < 0 else self.start
-        pad = data.special.get("pad", end) if self.pad < 0 else self.pad
-        return replace(self, text=text, start=start, end=end, pad=pad)
+        return resolved(self, data)
 
     @classmethod
     def preset(cls, name: str) -> SimvlmConfig:

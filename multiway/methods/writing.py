@@ -3,15 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from multiway.abilities import CaptionScores
+from multiway.batch import DataInfo
 from multiway.nn.generate import Cached, Generation, Texts, generate
 from multiway.nn.generate.decoding import Decoding
+from multiway.nn.text import TextConfig
 
-__all__ = ["Cached", "caption_scores", "to_be_written", "write"]
+__all__ = ["Cached", "WriterConfig", "caption_scores", "resolved", "to_be_written", "write"]
+
+
+class WriterConfig(Protocol):
+    """What `resolved` fills in: the text's sizes, and the ids of its start and end tokens and of padding, -1 where open."""
+
+    @property
+    def text(self) -> TextConfig: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+    @property
+    def pad(self) -> int: ...
+
+
+C = TypeVar("C", bound=WriterConfig)
+
+
+def resolved(config: C, data: DataInfo) -> C:
+    """A config that has the fields of `WriterConfig`, with vocabulary, context and special ids from the data; what was given
+    is kept.
+    """
+    given = config.text
+    text = replace(given, vocabulary=given.vocabulary or data.vocabulary, context=given.context or data.context)
+    end = data.special.get("eos", 0) if config.end < 0 else config.end
+    start = data.special.get("bos", end) if config.start < 0 else config.start
+    pad = data.special.get("pad", end) if config.pad < 0 else config.pad
+    return replace(config, text=text, start=start, end=end, pad=pad)  # type: ignore[type-var]
 
 
 def to_be_written(mask: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ from multiway.losses.chance import unigram
 from multiway.tasks import statistics
 from multiway.tasks.embed import encode_images
 from multiway.tasks.task import Metric, Result, collect, require_rows
+from multiway.tasks.words import spelled
 
 __all__ = ["Captioning", "Told"]
 
@@ -164,11 +165,7 @@ class Captioning:
     ) -> Iterator[tuple[str, str, bool, bool]]:
         """The words of a class in one caption, and whether each was right."""
         ids = words.ids[line, :length]
-        special = set(tokenizer.special.values())
-        inner = [place for place in range(1, length) if int(ids[place]) not in special]
-        first = [place for place in inner if words.word_starts[line, place]]
-        for start, stop in zip(first, [*first[1:], inner[-1] + 1 if inner else 0], strict=False):
-            word = tokenizer.decode(ids[start:stop].tolist())
-            if word in classes:
+        for word, start, stop in spelled(ids, words.word_starts[line, :length], words.mask[line, :length], tokenizer):
+            if start > 0 and word in classes:  # the first token is given, not guessed
                 right = [bool((scores.best[line, start:stop] == ids[start:stop]).all()) for scores in (seen, other)]
                 yield word, classes[word], right[0], right[1]

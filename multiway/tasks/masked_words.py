@@ -26,6 +26,7 @@ from multiway.data.source import DataError, KnowsWords, Source
 from multiway.tasks import statistics
 from multiway.tasks.embed import encode_images
 from multiway.tasks.task import Metric, Result, collect, require_rows
+from multiway.tasks.words import spelled
 
 __all__ = ["Guess", "MaskedWords"]
 
@@ -139,13 +140,9 @@ class MaskedWords:
 
     def _copies(self, rows: list[int], tokens: Any, tokenizer: Any, classes: dict[str, str]) -> Iterator[_Copy]:
         """Every word of interest of every caption, as the tokens that spell it."""
-        special = set(tokenizer.special.values())
         for number, row in enumerate(rows):
-            ids, starts, real = tokens.ids[number], tokens.word_starts[number], tokens.mask[number]
-            inner = [i for i in range(len(ids)) if real[i] and int(ids[i]) not in special]
-            first = [i for i in inner if starts[i]]
-            for start, stop in zip(first, [*first[1:], inner[-1] + 1 if inner else 0], strict=False):
-                word = tokenizer.decode(ids[start:stop].tolist())
+            text = tokens.ids[number], tokens.word_starts[number], tokens.mask[number]
+            for word, start, stop in spelled(*text, tokenizer):
                 kind = classes.get(word) if classes else (_ANY if word.isalnum() else None)
                 if kind is not None:
                     yield _Copy(row, number, word, kind, start, stop)

@@ -15,13 +15,13 @@ for all. The figures of a study stand on the method's docs page, with date and m
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from multiway.recipes.world import WORLD
-from multiway.workflows.arms import Arm, cell
+from multiway.workflows.arms import Arm, arm_recipe, cell
 from multiway.workflows.compare import COLUMNS
+from multiway.workflows.step_times import step_times
 
 _SHARED = ("--method.blocks.experts", "shared", "--method.blocks.fusion-layers", "0")
 _CODES = (("--codes", "codes"),)
@@ -63,20 +63,22 @@ def study(name: str, out: Path, samples: int, seeds: list[int], threads: int, da
     """Train and measure every arm with every seed; a cell each."""
     needed = {need for arm in STUDIES[name] for _, need in arm.needs}
     needed |= {need for arm in NEEDED if arm.name in needed for _, need in arm.needs}
-    options = ("--threads", str(threads))
     folders: dict[str, Path] = {}
-    found = []
+    found, recipes = [], {}
     for arm in NEEDED:
         if arm.name in needed:
             folders[arm.name] = out / arm.name
-            cell(replace(arm, options=arm.options + options), out / arm.name, data, samples, 0, 100, folders)
+            cell(arm, out / arm.name, data, samples, 0, 100, folders, threads)
     for arm in STUDIES[name]:
         for seed in seeds:
             folder = out / name / f"{arm.name.replace(' ', '-').replace(',', '')}-{seed}"
             print(f"{arm.name}, seed {seed}", flush=True)
-            done = cell(replace(arm, options=arm.options + options), folder, data, samples, seed, 100, folders)
+            done = cell(arm, folder, data, samples, seed, 100, folders, threads)
             found.append({"seed": seed, **done})
-    return found
+            if seed == seeds[0]:
+                recipes[arm.name] = arm_recipe(arm, folder, data, samples, seed, folders)[0].stages()[-1][1]
+    times = step_times(recipes)
+    return [{**each, "ms": times[each["arm"]]} for each in found]
 
 
 def main() -> None:

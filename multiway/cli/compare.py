@@ -28,6 +28,8 @@ class Compare:
         out: folder of the table and its runs.
         seed: of all runs.
         gallery: pictures in which is searched; methods without a shared space match every pair of them.
+        jobs: methods that are trained at once; the processors are shared out among them.
+        rounds: of timing the steps of all methods by turns, when all are trained; 0 leaves the times out.
         json: print one JSON object instead of a table.
     """
 
@@ -37,6 +39,8 @@ class Compare:
     out: str = "runs/compare"
     seed: int = 0
     gallery: int = 100
+    jobs: int = 1
+    rounds: int = 7
     json: bool = False
 
 
@@ -50,6 +54,8 @@ def run(args: list[str]) -> int:
         asked.methods,
         asked.seed,
         asked.gallery,
+        asked.jobs,
+        asked.rounds,
         say=lambda text: print(text, file=sys.stderr, flush=True),
     )
     if asked.json:

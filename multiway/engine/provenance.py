@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import torch
 from multiway.version import __version__
 from multiway.world import World
 
-__all__ = ["commit", "start_record"]
+__all__ = ["commit", "machine_name", "start_record"]
 
 
 def start_record(world: World, changed: list[str]) -> dict[str, Any]:
@@ -33,10 +34,21 @@ def start_record(world: World, changed: list[str]) -> dict[str, Any]:
         "torch": torch.__version__,
         "platform": platform.platform(),
         "host": socket.gethostname(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        "device": machine_name(),
         "ranks": world.size,
         "changed": changed,
     }
+
+
+def machine_name() -> str:
+    """What the accelerator, or else the processor, calls itself."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    with contextlib.suppress(OSError):  # no /proc but on Linux, where platform.processor() is empty
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def commit(package: Path) -> str | None:

@@ -17,7 +17,7 @@ Nothing is contrasted and nothing matched. What needs more is tuned afterwards f
 Sequences are a picture and then a text, as in the released code. `blocks.attention` "shared" is the paper, "decoupled" the
 release, which has projections and norms by modality, no expert for pairs, and norms within the blocks.
 
-Departures: masked words are shown as in BERT (80 % [MASK], 10 % another word, 10 % as they are); the word head is tied.
+Departures: masked words are shown as in BERT (80 % [MASK], 10 % another word, 10 % as they are); the word head is tied (`words`).
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ class Beit3Config:
         embedding: width of the space of `itc`; 0 for the blocks' width, as released.
         temperature: initial 1 / exp(t) of `itc`.
         smoothing: of the labels of `caption` (released: 0.1).
+        words: head of words: `tied` to their embedding, as BERT's, or `linear`, a matrix of its own (released).
     """
 
     blocks: MultiwayConfig = MultiwayConfig(width=128, layers=4, heads=2, fusion_layers=1, key_bias=True, init_std=0.08)
@@ -86,6 +87,7 @@ class Beit3Config:
     embedding: int = 0
     temperature: float = 0.07
     smoothing: float = 0.1
+    words: Literal["tied", "linear"] = "tied"
 
     def resolve(self, data: DataInfo) -> Beit3Config:
         """The config with what depends on the tokeniser of words filled in; sizes that were given are kept."""
@@ -121,7 +123,8 @@ class Beit3Config:
         blocks = MultiwayConfig(
             *sizes[name], epsilon=1e-5, attention="decoupled", key_bias=True, sub_norm=True, drop_path=0.1
         )
-        return cls(blocks, size=224, patch=16, stem="patch", vocabulary=64_010, context=1024)
+        # Their table of positions has 1,024 rows, of which the first two are never read.
+        return cls(blocks, size=224, patch=16, stem="patch", vocabulary=64_010, context=1022, words="linear")
 
 
 class Beit3(SharedSpace, Method):
@@ -152,7 +155,9 @@ class Beit3(SharedSpace, Method):
             init_weights(self.text_projection)
             self.log_scale = nn.Parameter(-torch.tensor(config.temperature).log())
         else:
-            self.word_head = MaskedWordHead(width, config.vocabulary)
+            tied = config.words == "tied"
+            self.word_head = MaskedWordHead(width, config.vocabulary) if tied else nn.Linear(width, config.vocabulary)
+            init_weights(self.word_head)
         if config.objective == "mdm":
             if config.tokeniser is None:
                 raise ValueError(
@@ -225,7 +230,9 @@ class Beit3(SharedSpace, Method):
 
     def _guess(self, tokens: Tensor) -> Tensor:
         """(P, W) -> (P, V) logits of words."""
-        return self.word_head(tokens, self.words.words.weight)  # type: ignore[no-any-return]
+        if isinstance(self.word_head, MaskedWordHead):
+            return self.word_head(tokens, self.words.words.weight)  # type: ignore[no-any-return]
+        return self.word_head(tokens)
 
     # What a trained model can be asked, by objective.
 

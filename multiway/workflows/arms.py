@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from multiway.abilities import abilities_of
@@ -26,17 +25,15 @@ from multiway.config import to_json
 from multiway.data.open import open_source
 from multiway.data.subset import Subset
 from multiway.hub.load import load
-from multiway.methods.method import Step
 from multiway.recipes.command import parse
 from multiway.recipes.recipe import Recipe
 from multiway.recipes.training import prepare
 from multiway.tasks import TASKS
 from multiway.version import __version__
+from multiway.workflows.step_times import LATE
 from multiway.world import World
 
-__all__ = ["Arm", "CellFailed", "cell", "measure"]
-
-_LATE = Step(index=1, epoch=1, progress=0.9)  # past every ramp and every wait
+__all__ = ["Arm", "CellFailed", "arm_recipe", "cell", "measure"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,14 @@ class CellFailed(RuntimeError):
 
 
 def cell(
-    arm: Arm, folder: Path, data: str, samples: int, seed: int, gallery: int, others: dict[str, Path]
+    arm: Arm,
+    folder: Path,
+    data: str,
+    samples: int,
+    seed: int,
+    gallery: int,
+    others: dict[str, Path],
+    threads: int = 0,
 ) -> dict[str, Any]:
     """Train and measure an arm, or read what was measured before.
 
@@ -73,11 +77,12 @@ def cell(
         samples: seen in training.
         gallery: pictures of the test set in which is searched.
         others: folders of the arms it needs.
+        threads: of the training process; 0 leaves it to the recipe. They change no result, and so do not belong to the cell.
 
     Raises:
         CellFailed: if the training command fails.
     """
-    recipe, args = _recipe(arm, folder, data, samples, seed, others)
+    recipe, args = arm_recipe(arm, folder, data, samples, seed, others)
     asked = {
         "arm": to_json(arm),
         "recipe": recipe.identity(),
@@ -91,7 +96,7 @@ def cell(
         before: dict[str, Any] = json.loads(kept.read_text())
         if before["key"] == key:
             return before
-    peak = _train(args)
+    peak = _train([*args, "--threads", str(threads)] if threads else args)
     found = {
         "key": key,
         "arm": arm.name,
@@ -107,7 +112,7 @@ def cell(
     return found
 
 
-def _recipe(
+def arm_recipe(
     arm: Arm, folder: Path, data: str, samples: int, seed: int, others: dict[str, Path]
 ) -> tuple[Recipe, list[str]]:
     """The arm's recipe with as many steps as the samples allow, and the command that trains it."""
@@ -162,23 +167,16 @@ def measure(folder: Path, data: str, gallery: int) -> dict[str, Any]:
 
 
 def _costs(recipe: Recipe) -> dict[str, Any]:
-    """Parameters that are trained, FLOPs of a training step per pair, the median time of a step, and the last losses."""
+    """Parameters that are trained, FLOPs of a training step per pair, and the last losses."""
     ready = prepare(replace(recipe, settings=replace(recipe.settings, precision="fp32")), World())
     batch = ready.finish(ready.loader.batch(0))
     method = ready.method
     with FlopCounterMode(display=False) as counter:
-        method(batch, World(), _LATE).total.backward()
-    times, lines = (
-        [json.loads(line) for line in (Path(recipe.out) / name).read_text().splitlines()]
-        for name in ("timings.jsonl", "metrics.jsonl")
-    )
+        method(batch, World(), LATE).total.backward()
+    lines = [json.loads(line) for line in (Path(recipe.out) / "metrics.jsonl").read_text().splitlines()]
     last = lines[-max(1, len(lines) // 5) :]
-    terms = {name: statistics.mean(line["terms"][name]["value"] for line in last) for name in last[-1]["terms"]}
-    seconds = [each["step_seconds"] for each in times[1:]] or [times[0]["step_seconds"]]
     return {
         "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
         "gflops_per_pair": counter.get_total_flops() / len(batch) / 1e9,
-        "step_ms_per_pair": 1000 * statistics.median(seconds) / len(batch),
-        "losses": terms,
-        "threads": torch.get_num_threads(),
+        "losses": {name: statistics.mean(line["terms"][name]["value"] for line in last) for name in last[-1]["terms"]},
     }

@@ -7,17 +7,23 @@ goes on where it was. An arm that fails is a row that says so.
 from __future__ import annotations
 
 import json
-import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from multiway.config import ConfigError
-from multiway.workflows.arms import Arm, CellFailed, cell
+from multiway.engine.provenance import machine_name
+from multiway.workflows.arms import Arm, CellFailed, arm_recipe, cell
+from multiway.workflows.step_times import step_times
 
 __all__ = ["ARMS", "COLUMNS", "Column", "compare", "markdown"]
+
+Cell = dict[str, Any]
 
 # As the recipes of scenes have it (`recipes/world.py`): `clip` is made for emoji, and teaches `vqkd` here.
 _WHITE = ("--view.mean", "1", "1", "1", "--view.std", "0.5", "0.5", "0.5")
@@ -107,7 +113,7 @@ COLUMNS: tuple[Column, ...] = (
         _either(_nats("captioning", "with_picture/nats"), _nats("captioning", "without_picture/nats")),
     ),
     Column("with another picture", "other", _nats("captioning", "other_picture/nats")),
-    Column("ms/pair", "ms", lambda found: f"{found['step_ms_per_pair']:.1f}"),
+    Column("ms/pair", "ms", lambda found: f"{found['ms']:.1f}" if found.get("ms") else ""),
     Column("peak MiB", "MiB", lambda found: "" if found["peak_mib"] is None else f"{found['peak_mib']:,.0f}"),
     Column("GFLOP/pair", "GFLOP", lambda found: f"{found['gflops_per_pair']:.2f}"),
     Column("M parameters", "M", lambda found: f"{found['parameters'] / 1e6:.2f}"),
@@ -122,6 +128,8 @@ def compare(
     names: Iterable[str] = (),
     seed: int = 0,
     gallery: int = 100,
+    jobs: int = 1,
+    rounds: int = 7,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Fill the table.
@@ -133,46 +141,100 @@ def compare(
         names: of the arms; all by default. What they need is trained as well, and shown.
         seed: of all runs.
         gallery: pictures among which is searched.
+        jobs: cells that are trained at once, the processors shared out among them. Steps are timed when all are done.
+        rounds: of timing steps; 0 leaves the times out.
         say: what is being done.
 
     Returns:
         `{"data", "samples", ..., "cells": {name: cell}}`, as it stands in `compare.json`; a failed cell is `{"failed": why}`.
 
     Raises:
-        ConfigError: for an unknown arm.
+        ConfigError: for an unknown arm, or no jobs.
     """
     wanted = list(names) or list(ARMS)
     for name in wanted:
         if name not in ARMS:
             raise ConfigError(f"there is no arm {name!r} to compare; there are: {', '.join(ARMS)}")
+    if jobs < 1:
+        raise ConfigError(f"jobs is {jobs}; at least one cell has to be trained at a time")
     order = [name for name in ARMS if name in _with_needs(wanted)]
     out.mkdir(parents=True, exist_ok=True)
     table: dict[str, Any] = {
         "data": data, "samples": samples, "seed": seed, "gallery": gallery,
-        "date": date.today().isoformat(), "machine": platform.processor() or platform.machine(), "cells": {},
+        "date": date.today().isoformat(), "machine": machine_name(), "threads": torch.get_num_threads(), "cells": {},
     }  # fmt: skip
-    for name in order:
-        arm, folder = ARMS[name], _folder(out, name)
-        say(f"{name}: {folder}")
+
+    def run(name: str) -> Cell:
+        say(f"{name}: {_folder(out, name)}")
+        others = {need: _folder(out, need) for _, need in ARMS[name].needs}
+        threads = max(1, torch.get_num_threads() // jobs) if jobs > 1 else 0
         try:
-            failed = [need for _, need in arm.needs if "failed" in table["cells"][need]]
-            if failed:
-                raise CellFailed(f"it needs {failed[0]}, which failed")
-            others = {need: _folder(out, need) for _, need in arm.needs}
-            table["cells"][name] = cell(arm, folder, data, samples, seed, gallery, others)
+            return cell(ARMS[name], _folder(out, name), data, samples, seed, gallery, others, threads)
         except CellFailed as error:
             say(str(error))
-            table["cells"][name] = {"failed": str(error)}
-        (out / "compare.json").write_text(json.dumps(table, indent=1))
-        (out / "compare.md").write_text(markdown(table))
+            return {"failed": str(error)}
+
+    for name, found in _filled(order, run, jobs):
+        table["cells"][name] = found
+        table["cells"] = {each: table["cells"][each] for each in order if each in table["cells"]}
+        _write(out, table)
+    if rounds:
+        _time(out, table, data, samples, seed, rounds, say)
+        _write(out, table)
     return table
+
+
+def _filled(order: list[str], run: Callable[[str], Cell], jobs: int) -> Iterator[tuple[str, Cell]]:
+    """Cells as they are finished, each begun when those it needs are there; what needs a failed one fails with it."""
+    waiting, done, running = list(order), dict[str, Cell](), dict[Future[Cell], str]()
+    with ThreadPoolExecutor(jobs) as pool:  # a cell trains in a process of its own: threads do to wait for it
+        while waiting or running:
+            for name in [each for each in waiting if all(need in done for _, need in ARMS[each].needs)]:
+                failed = [need for _, need in ARMS[name].needs if "failed" in done[need]]
+                if failed:
+                    done[name] = {"failed": f"it needs {failed[0]}, which failed"}
+                    yield name, done[name]
+                elif len(running) < jobs:
+                    running[pool.submit(run, name)] = name
+                else:
+                    continue
+                waiting.remove(name)
+            for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
+                name = running.pop(future)
+                done[name] = future.result()
+                yield name, done[name]
+
+
+def _time(
+    out: Path, table: dict[str, Any], data: str, samples: int, seed: int, rounds: int, say: Callable[[str], None]
+) -> None:
+    """Every arm's time of a step into its cell; times that are there are kept if they are of the same cells and machine."""
+    cells = {name: found for name, found in table["cells"].items() if "failed" not in found}
+    of = {"cells": {name: found["key"] for name, found in cells.items()}, "rounds": rounds}
+    of |= {"machine": table["machine"], "threads": table["threads"]}
+    kept = out / "times.json"
+    before = json.loads(kept.read_text()) if kept.is_file() else {}
+    if before.get("of") != of:
+        recipes = {}
+        for name in cells:
+            others = {need: _folder(out, need) for _, need in ARMS[name].needs}
+            recipes[name] = arm_recipe(ARMS[name], _folder(out, name), data, samples, seed, others)[0].stages()[-1][1]
+        before = {"of": of, "ms": step_times(recipes, rounds, say)}
+        kept.write_text(json.dumps(before, indent=1))
+    for name, found in cells.items():
+        found["ms"] = before["ms"][name]
+
+
+def _write(out: Path, table: dict[str, Any]) -> None:
+    (out / "compare.json").write_text(json.dumps(table, indent=1))
+    (out / "compare.md").write_text(markdown(table))
 
 
 def markdown(table: dict[str, Any]) -> str:
     """The table for people: a row for each arm, 95 % intervals in brackets, empty where a model cannot do a task."""
     lines = [
-        f"{table['samples']:,} samples of `{table['data']}` each, seed {table['seed']}, {table['date']}; searched among "
-        f"{table['gallery']} pictures of `@test`.",
+        f"{table['samples']:,} samples of `{table['data']}` each, seed {table['seed']}; searched among {table['gallery']} "
+        f"pictures of `@test`; {table['machine']}, {table['threads']} threads, {table['date']}.",
         "",
         "| | " + " | ".join(column.title for column in COLUMNS) + " |",
         "|---" * (len(COLUMNS) + 1) + "|",

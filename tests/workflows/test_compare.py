@@ -29,7 +29,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_table_of_what_each_can_do(few: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = compare.compare(tmp_path, DATA, 32, gallery=12)
+    table = compare.compare(tmp_path, DATA, 32, gallery=12, jobs=2, rounds=2)
     assert list(table["cells"]) == ["bert (blind)", "clip", "vqkd"]
     blind, clip, codes = table["cells"].values()
     assert (
@@ -39,6 +39,7 @@ def test_a_table_of_what_each_can_do(few: None, tmp_path: Path, monkeypatch: pyt
     for found in (blind, clip, codes):
         assert found["samples"] == 32 and found["gflops_per_pair"] > 0 and found["parameters"] > 1000
         assert found["peak_mib"] is None or 100 < found["peak_mib"] < 10_000
+        assert 0 < found["ms"] < 10_000
     assert clip["gflops_per_pair"] > blind["gflops_per_pair"]
     config = json.loads((tmp_path / "vqkd" / "config.json").read_text())
     assert config["teacher"] == str(tmp_path / "clip")
@@ -50,7 +51,8 @@ def test_a_table_of_what_each_can_do(few: None, tmp_path: Path, monkeypatch: pyt
 
     # Again: nothing is trained, the same table.
     monkeypatch.setattr(arms, "_train", lambda args: pytest.fail("a finished cell was trained again"))
-    again = compare.compare(tmp_path, DATA, 32, gallery=12)
+    monkeypatch.setattr(compare, "step_times", lambda *args: pytest.fail("steps were timed again"))
+    again = compare.compare(tmp_path, DATA, 32, gallery=12, rounds=2)
     assert again["cells"] == table["cells"]
     # Other samples are other cells, which the stand-in refuses to train.
     with pytest.raises(pytest.fail.Exception):
@@ -62,13 +64,13 @@ def test_what_an_arm_needs_is_trained_first(few: None, tmp_path: Path, monkeypat
     monkeypatch.setattr(compare, "cell", lambda arm, *rest: done.append(arm.name) or {"failed": "no"})
     with pytest.raises(ConfigError, match="no arm 'coco'"):
         compare.compare(tmp_path, DATA, 32, ["coco"])
-    compare.compare(tmp_path, DATA, 32, ["vqkd"])
+    compare.compare(tmp_path, DATA, 32, ["vqkd"], jobs=2)
     assert done == ["clip"]  # it failed, so what needs it is not begun
 
 
 def test_a_failed_arm_is_a_row_and_the_others_go_on(few: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compare.ARMS["clip"] = Arm("clip", "clip", ("--view.size", "60"))  # does not divide into patches
-    table = compare.compare(tmp_path, DATA, 32, gallery=12)
+    table = compare.compare(tmp_path, DATA, 32, gallery=12, rounds=0)
     cells = table["cells"]
     assert "failed" in cells["clip"] and "needs clip" in cells["vqkd"]["failed"] and "results" in cells["bert (blind)"]
     assert "| clip | failed:" in markdown(table)
@@ -80,26 +82,22 @@ def test_every_arm_is_a_recipe_whose_needs_come_before_it() -> None:
         assert {need for _, need in arm.needs} <= before, arm
         before.add(arm.name)
         others = {need: Path("runs") / need for _, need in arm.needs}
-        recipe, args = arms._recipe(arm, Path("runs/x"), DATA, 6400, 3, others)
+        recipe, args = arms.arm_recipe(arm, Path("runs/x"), DATA, 6400, 3, others)
         assert recipe.data == DATA and recipe.settings.seed == 3
         assert recipe.settings.steps * recipe.settings.batch == pytest.approx(6400 * arm.share, rel=0.03)
         assert all(str(path) in args for path in others.values())
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cell = {
-        "step_ms_per_pair": 1.0,
-        "peak_mib": 9.0,
-        "gflops_per_pair": 2.0,
-        "parameters": 5,
-        "samples": 64,
-        "results": {},
-    }
-    monkeypatch.setattr(compare, "cell", lambda *args: cell)
+    cell = {"key": "k", "peak_mib": 9.0, "gflops_per_pair": 2.0, "parameters": 5, "samples": 64, "results": {}}
+    monkeypatch.setattr(compare, "cell", lambda *args: dict(cell))
+    monkeypatch.setattr(compare, "step_times", lambda recipes, rounds, say: dict.fromkeys(recipes, 1.5))
     out = str(tmp_path / "table")
     assert main(["compare", "--methods", "clip", "albef", "--samples", "64", "--out", out, "--json"]) == 0
     said = capsys.readouterr()
-    assert set(json.loads(said.out)["cells"]) == {"clip", "albef"} and "albef" in said.err
+    cells = json.loads(said.out)["cells"]
+    assert list(cells) == ["clip", "albef"] and cells["albef"]["ms"] == 1.5 and "albef" in said.err
+    assert main(["compare", "--jobs", "0", "--out", out]) == 1
     assert main(["compare", "--methods", "nobody", "--out", out]) == 1
     monkeypatch.setattr(compare, "cell", lambda *args: (_ for _ in ()).throw(CellFailed("it broke")))
     assert main(["compare", "--methods", "clip", "--out", out]) == 1

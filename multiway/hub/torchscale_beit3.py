@@ -1,0 +1,296 @@
+"""BEiT-3's released weights, in and out: `torchscale`'s encoder and the heads of microsoft/unilm's `beit3` beside it.
+
+Two of their checkpoints are models of ours: those tuned for retrieval (`BEiT3ForRetrieval`, also the `itc` ones) are objective
+`itc`, those tuned to caption (`BEiT3ForCaptioning`) objective `caption`. Of the others the encoder can be taken: their heads are
+named, `leave=("pooler.", "head.")`, and with none left the objective is asked for.
+
+Theirs in ours: branch A of a pair is vision, B language; position embeddings begin at row 2 of their tables, and rows 0 and 1,
+which nothing reads, are left out when read and written as zeros. A file says nothing of heads, which are 64 wide in all that
+was released, nor of norms (epsilon 1e-5) and activation (GELU).
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from multiway.batch import DataInfo, ViewSpec
+from multiway.data.processor import Processor
+from multiway.hub.file import WeightsError, assign
+from multiway.hub.model import Model
+from multiway.hub.transformers_folder import read_tokenizer, write_tokenizer
+from multiway.methods.beit3 import Beit3, Beit3Config
+from multiway.nn.multiway import MultiwayConfig
+
+__all__ = ["beit3_config", "from_torchscale", "ours_to_theirs", "theirs_to_ours", "to_torchscale", "without"]
+
+Objective = Literal["itc", "caption"]
+
+_BRANCHES = {"A": "vision", "B": "language"}
+_UNREAD = 2  # rows of position tables before the first that is used, a habit of fairseq
+_PARTS = {
+    "attention_norm": "self_attn_layer_norm.{}",
+    "mixed_norm": "self_attn.inner_attn_ln.{}",
+    "out": "self_attn.out_proj.{}",
+    "mlp_norm": "final_layer_norm.{}",
+    "mlp": "ffn.{}",
+}
+_FEED_FORWARD = {"up": "fc1", "norm": "ffn_layernorm", "down": "fc2"}
+_HEADS: dict[str, dict[str, str]] = {
+    "itc": {
+        "image_projection.weight": "vision_head.weight",
+        "text_projection.weight": "language_head.weight",
+        "log_scale": "logit_scale",
+    },
+    "caption": {"word_head.weight": "mlm_head.weight", "word_head.bias": "mlm_head.bias"},
+}
+_EMBED, _LAYERS, _POSITIONS = "beit3.vision_embed", "beit3.encoder.layers", "beit3.encoder.embed_positions"
+# beit3.spm has 64,002 pieces with <mask> last, of the 64,010 rows that there are; the other ids are XLM-RoBERTa's.
+_RELEASED_WORDS = (64_010, DataInfo(special={"bos": 0, "eos": 2, "mask": 64_001}))
+
+
+def _renamed(config: Beit3Config) -> Iterator[tuple[str, str]]:
+    """(ours, theirs) for tensors that differ in name alone."""
+    yield "words.words.weight", "beit3.text_embed.weight"
+    yield "pictures.patches.project.bias", f"{_EMBED}.proj.bias"
+    yield from _HEADS[config.objective].items()
+    pairs = []
+    for branch, expert in _BRANCHES.items():
+        pairs.append((f"blocks.norm.experts.{expert}", f"beit3.encoder.layer_norm.{branch}"))
+        for layer in range(config.blocks.layers):
+            ours, theirs = f"blocks.blocks.{layer}", f"{_LAYERS}.{layer}"
+            for own, their in _PARTS.items():
+                part, named = f"{ours}.{own}.experts.{expert}", f"{theirs}.{their.format(branch)}"
+                inner = _FEED_FORWARD.items() if own == "mlp" else [("", "")]
+                pairs += [(f"{part}.{a}".rstrip("."), f"{named}.{b}".rstrip(".")) for a, b in inner]
+    for own, their in pairs:
+        for tensor in ("weight", "bias"):
+            yield f"{own}.{tensor}", f"{their}.{tensor}"
+
+
+def _projections(config: Beit3Config) -> Iterator[tuple[str, list[str]]]:
+    """(our merged projection, theirs of queries, keys and values)."""
+    for branch, expert in _BRANCHES.items():
+        for layer in range(config.blocks.layers):
+            yield (
+                f"blocks.blocks.{layer}.projection.experts.{expert}",
+                [f"{_LAYERS}.{layer}.self_attn.{part}_proj.{branch}" for part in "qkv"],
+            )
+
+
+def theirs_to_ours(theirs: Mapping[str, Tensor], config: Beit3Config) -> dict[str, Tensor]:
+    """Their tensors under our names.
+
+    Raises:
+        WeightsError: naming tensors that are missing, or that nothing here accounts for.
+    """
+    left, ours = dict(theirs), {}
+    try:
+        for own, their in _renamed(config):
+            ours[own] = left.pop(their)
+        for own, parts in _projections(config):
+            ours[f"{own}.weight"] = torch.cat([left.pop(f"{part}.weight") for part in parts])
+            for name, part in zip(("query", "key", "value"), parts, strict=True):
+                ours[f"{own}.{name}_bias"] = left.pop(f"{part}.bias")
+        ours["pictures.patches.project.weight"] = left.pop(f"{_EMBED}.proj.weight").flatten(1)
+        for own in ("class_token", "mask_token"):
+            ours[f"pictures.{own}"] = left.pop(f"{_EMBED}.{own.replace('class', 'cls')}").flatten()
+        places = left.pop(f"{_POSITIONS}.A.weight")[_UNREAD:]
+        ours["pictures.class_position"], ours["pictures.positions"] = places[0], places[1:]
+        ours["words.positions"] = left.pop(f"{_POSITIONS}.B.weight")[_UNREAD:]
+    except KeyError as error:
+        raise WeightsError(
+            f"the checkpoint lacks the tensor {error.args[0]}; is it a BEiT-3 of microsoft/unilm, tuned for {config.objective!r}?"
+        ) from error
+    if left:
+        raise WeightsError(
+            f"the checkpoint has tensors that a BEiT-3 for {config.objective!r} does not: {', '.join(sorted(left)[:8])}; what "
+            "may stay in the file is named by its beginnings, leave=(...)"
+        )
+    return ours
+
+
+def ours_to_theirs(ours: Mapping[str, Tensor], config: Beit3Config) -> dict[str, Tensor]:
+    """Our tensors under their names, for `BEiT3ForRetrieval` or `BEiT3ForCaptioning`."""
+    theirs = {their: ours[own] for own, their in _renamed(config)}
+    for own, parts in _projections(config):
+        for part, name, weight in zip(parts, ("query", "key", "value"), ours[f"{own}.weight"].chunk(3), strict=True):
+            theirs[f"{part}.weight"], theirs[f"{part}.bias"] = weight, ours[f"{own}.{name}_bias"]
+    patch = config.patch
+    theirs[f"{_EMBED}.proj.weight"] = ours["pictures.patches.project.weight"].unflatten(1, (3, patch, patch))
+    for own in ("class_token", "mask_token"):
+        theirs[f"{_EMBED}.{own.replace('class', 'cls')}"] = ours[f"pictures.{own}"][None, None]
+    unread = ours["words.positions"].new_zeros(_UNREAD, config.blocks.width)
+    seen = [unread, ours["pictures.class_position"][None], ours["pictures.positions"]]
+    theirs[f"{_POSITIONS}.A.weight"] = torch.cat(seen)
+    theirs[f"{_POSITIONS}.B.weight"] = torch.cat([unread, ours["words.positions"]])
+    return theirs
+
+
+def beit3_config(
+    theirs: Mapping[str, Tensor], objective: Objective | None = None, *, head_width: int = 64
+) -> Beit3Config:
+    """Our config, read off the shapes of their tensors.
+
+    Args:
+        theirs: of a checkpoint.
+        objective: None to tell it by the heads.
+        head_width: of attention, which no shape shows.
+
+    Raises:
+        WeightsError: if there is no such encoder, it has no head that a model here has, or shapes contradict each other.
+    """
+    if objective is None:
+        found = [name for name, head in _HEADS.items() if set(head.values()) <= set(theirs)]
+        if len(found) != 1:
+            raise WeightsError(
+                "the objective cannot be told: those tuned for retrieval have vision_head, language_head and logit_scale, "
+                f"those tuned to caption mlm_head; this one has parts for {found or 'neither'}. Of another the encoder is "
+                "taken with objective='itc' or 'caption', which begins with a new head"
+            )
+        objective = found[0]  # type: ignore[assignment]
+    try:
+        vocabulary, width = theirs["beit3.text_embed.weight"].shape
+        patch = theirs[f"{_EMBED}.proj.weight"].shape[-1]
+        patches = len(theirs[f"{_POSITIONS}.A.weight"]) - _UNREAD - 1
+        context = len(theirs[f"{_POSITIONS}.B.weight"]) - _UNREAD
+        hidden = len(theirs[f"{_LAYERS}.0.ffn.A.fc1.weight"])
+    except KeyError as error:
+        raise WeightsError(f"the checkpoint lacks the tensor {error.args[0]}; is it a BEiT-3 of microsoft/unilm?") from error
+    grid = math.isqrt(patches)
+    if grid * grid != patches or width % head_width:
+        raise WeightsError(
+            f"{patches} patches of pictures and a width of {width} in heads of {head_width}: expected a square of patches and "
+            "a whole number of heads; give head_width if it is not the released models' 64"
+        )
+    layers = len({name.removeprefix(f"{_LAYERS}.").split(".")[0] for name in theirs if name.startswith(_LAYERS)})
+    blocks = MultiwayConfig(
+        width, layers, width // head_width, hidden / width, epsilon=1e-5, attention="decoupled", key_bias=True, sub_norm=True
+    )  # fmt: skip
+    return Beit3Config(
+        blocks,
+        size=grid * patch,
+        patch=patch,
+        stem="patch",
+        vocabulary=vocabulary,
+        context=context,
+        objective=objective,  # type: ignore[arg-type]
+        words="linear",
+    )
+
+
+def without(theirs: Mapping[str, Tensor], leave: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors whose names begin with none of `leave`.
+
+    Raises:
+        WeightsError: if one of them fits nothing.
+    """
+    for beginning in leave:
+        if not any(name.startswith(beginning) for name in theirs):
+            raise WeightsError(f"leave={beginning!r} fits no tensor; they are named like {', '.join(sorted(theirs)[-4:])}")
+    return {name: tensor for name, tensor in theirs.items() if not name.startswith(tuple(leave))}
+
+
+def from_torchscale(
+    file: Path,
+    objective: Objective | None = None,
+    *,
+    leave: Sequence[str] = (),
+    head_width: int = 64,
+) -> Model:
+    """A BEiT-3 from a released `.pth`, or from the `.safetensors` of `to_torchscale`.
+
+    Their tokeniser, `beit3.spm`, is none that can be read here: a `tokenizer.json` made of it is looked for beside the file, and
+    without one the model takes token ids, not strings.
+
+    Args:
+        file: the checkpoint.
+        objective: as whose model an encoder is read that was tuned for something else: its own head is then new.
+        leave: beginnings of names of tensors that stay in the file: heads for which there is no objective here.
+        head_width: of attention.
+
+    Raises:
+        WeightsError: if the file cannot be read, is no BEiT-3, or a tensor is unaccounted for.
+    """
+    theirs = without(_read(file), leave)
+    config = beit3_config(theirs, objective, head_width=head_width)
+    tokenizer = read_tokenizer(file.parent, config.context)
+    if tokenizer is not None:
+        config = config.resolve(DataInfo(special=tokenizer.special))
+    elif config.vocabulary == _RELEASED_WORDS[0]:
+        config = config.resolve(_RELEASED_WORDS[1])
+    elif config.objective == "caption":
+        raise WeightsError(
+            f"{file} has {config.vocabulary} words, which are not the released ones, and there is no tokenizer.json beside it "
+            "that tells [MASK] and where texts begin and end"
+        )
+    method = Beit3(config)
+    head = _HEADS[config.objective]
+    if objective is not None and not set(head.values()) & set(theirs):
+        theirs |= {their: method.state_dict()[own] for own, their in head.items()}
+    assign(method, theirs_to_ours(theirs, config), str(file))
+    # Their pictures are pressed into the square, pixels in [-1, 1].
+    view = ViewSpec(size=config.size, crop="squash", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    return Model(method, Processor(view, tokenizer))
+
+
+def to_torchscale(model: Model, file: Path) -> None:
+    """Write a `.safetensors` file whose tensors `BEiT3ForRetrieval` or `BEiT3ForCaptioning` takes, and the tokeniser beside it.
+
+    Raises:
+        WeightsError: if the model is not of the released form.
+    """
+    method = model.method
+    if not isinstance(method, Beit3):
+        raise WeightsError(f"only a BEiT-3 can be written as torchscale's; given {type(method).__name__}")
+    config, blocks = method.config, method.config.blocks
+    released = MultiwayConfig(
+        blocks.width, blocks.layers, blocks.heads, blocks.mlp_ratio, epsilon=1e-5, attention="decoupled", key_bias=True,
+        sub_norm=True, drop_path=blocks.drop_path, init_std=blocks.init_std, checkpoint=blocks.checkpoint,
+    )  # fmt: skip
+    if config.objective == "mdm":
+        raise WeightsError(
+            "of BEiT-3s those tuned for retrieval or captioning have a counterpart; tune this one first (beit3-retrieval or "
+            "beit3-captioning)"
+        )
+    if (blocks, config.stem, config.embedding or blocks.width) != (released, "patch", blocks.width) or (
+        config.objective == "caption" and config.words != "linear"
+    ):
+        raise WeightsError(
+            "the released BEiT-3 has attention='decoupled', sub_norm=True, key_bias=True, epsilon=1e-5, GELU, no scaled "
+            "layers, no fusion layers, stem='patch', embedding=0 and, to caption, words='linear', as in the presets base and "
+            "large; this model differs"
+        )
+    if file.suffix != ".safetensors":
+        raise WeightsError(f"{file} does not end in .safetensors, the format that is written; rename it")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    tensors = ours_to_theirs(method.state_dict(), config)
+    apart = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    save_file(apart, str(file), metadata={"format": "pt"})
+    write_tokenizer(file.parent, model.processor)
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    """Tensors of a file; released ones are in an entry `model`."""
+    if not file.is_file():
+        raise WeightsError(f"{file} does not exist; expected a checkpoint of BEiT-3, .pth or .safetensors")
+    try:
+        held = load_file(str(file)) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
+        raise WeightsError(
+            f"{file} cannot be read as tensors alone: {error}; where it holds more, write its entry `model` as .safetensors"
+        ) from error
+    held = held.get("model", held)
+    odd = [name for name, value in held.items() if not isinstance(value, Tensor)]
+    if odd:
+        raise WeightsError(f"{file} holds more than tensors: {', '.join(map(str, odd[:8]))}; expected a state dict")
+    return dict(held)

@@ -14,6 +14,7 @@ from types import ModuleType
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.open_clip_coca import CONFIG_FILE, from_open_clip
+from multiway.hub.torchscale_beit3 import from_torchscale
 from multiway.hub.transformers_folder import open_folder, read_config
 
 __all__ = ["LAYOUTS", "from_transformers", "to_transformers"]
@@ -27,11 +28,14 @@ LAYOUTS: dict[str, str] = {
 
 
 def from_transformers(source: str) -> Model:
-    """A model from a folder in `transformers` layout, or a CoCa in that of `open_clip`, or by its name on the hub.
+    """A model from a folder in `transformers` layout, or a CoCa in that of `open_clip`, or by its name on the hub; or a BEiT-3
+    from a checkpoint file as released.
 
     Raises:
         WeightsError: if a file is missing, nothing here is such a model, or a tensor is unaccounted for.
     """
+    if Path(source).is_file():
+        return from_torchscale(Path(source))
     folder = open_folder(source)
     if (folder / CONFIG_FILE).is_file() and not (folder / "config.json").is_file():
         return from_open_clip(folder)

@@ -17,7 +17,7 @@ def load(source: str | Path, device: str = "cpu", precision: str = "fp32") -> Mo
 
     Args:
         source: a run folder, a `model.safetensors`, or `hf:` followed by a name or folder in `transformers` layout
-            (`hub/layouts.py` has the list of models).
+            (`hub/layouts.py` has the list of models), or a file of BEiT-3's release.
         device: `cpu`, `cuda`, ...
         precision: `fp32` or `bf16` autocast.
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -165,7 +164,9 @@ def beit3_config(
         context = len(theirs[f"{_POSITIONS}.B.weight"]) - _UNREAD
         hidden = len(theirs[f"{_LAYERS}.0.ffn.A.fc1.weight"])
     except KeyError as error:
-        raise WeightsError(f"the checkpoint lacks the tensor {error.args[0]}; is it a BEiT-3 of microsoft/unilm?") from error
+        raise WeightsError(
+            f"the checkpoint lacks the tensor {error.args[0]}; is it a BEiT-3 of microsoft/unilm?"
+        ) from error
     grid = math.isqrt(patches)
     if grid * grid != patches or width % head_width:
         raise WeightsError(
@@ -184,7 +185,7 @@ def beit3_config(
         vocabulary=vocabulary,
         context=context,
         objective=objective,  # type: ignore[arg-type]
-        words="linear",
+        word_head="linear",
     )
 
 
@@ -196,7 +197,9 @@ def without(theirs: Mapping[str, Tensor], leave: Sequence[str]) -> dict[str, Ten
     """
     for beginning in leave:
         if not any(name.startswith(beginning) for name in theirs):
-            raise WeightsError(f"leave={beginning!r} fits no tensor; they are named like {', '.join(sorted(theirs)[-4:])}")
+            raise WeightsError(
+                f"leave={beginning!r} fits no tensor; they are named like {', '.join(sorted(theirs)[-4:])}"
+            )
     return {name: tensor for name, tensor in theirs.items() if not name.startswith(tuple(leave))}
 
 
@@ -263,11 +266,11 @@ def to_torchscale(model: Model, file: Path) -> None:
             "beit3-captioning)"
         )
     if (blocks, config.stem, config.embedding or blocks.width) != (released, "patch", blocks.width) or (
-        config.objective == "caption" and config.words != "linear"
+        config.objective == "caption" and config.word_head != "linear"
     ):
         raise WeightsError(
             "the released BEiT-3 has attention='decoupled', sub_norm=True, key_bias=True, epsilon=1e-5, GELU, no scaled "
-            "layers, no fusion layers, stem='patch', embedding=0 and, to caption, words='linear', as in the presets base and "
+            "layers, no fusion layers, stem='patch', embedding=0 and, to caption, word_head='linear', as in the presets base and "
             "large; this model differs"
         )
     if file.suffix != ".safetensors":
@@ -290,6 +293,8 @@ def _read(file: Path) -> dict[str, Tensor]:
             f"{file} cannot be read as tensors alone: {error}; where it holds more, write its entry `model` as .safetensors"
         ) from error
     held = held.get("model", held)
+    if not isinstance(held, dict):
+        raise WeightsError(f"the entry `model` of {file} is a {type(held).__name__}; expected a state dict")
     odd = [name for name, value in held.items() if not isinstance(value, Tensor)]
     if odd:
         raise WeightsError(f"{file} holds more than tensors: {', '.join(map(str, odd[:8]))}; expected a state dict")

@@ -17,7 +17,7 @@ Nothing is contrasted and nothing matched. What needs more is tuned afterwards f
 Sequences are a picture and then a text, as in the released code. `blocks.attention` "shared" is the paper, "decoupled" the
 release, which has projections and norms by modality, no expert for pairs, and norms within the blocks.
 
-Departures: masked words are shown as in BERT (80 % [MASK], 10 % another word, 10 % as they are); the word head is tied (`words`).
+Departures: masked words are shown as in BERT (80 % [MASK], 10 % another word, 10 % as they are); the word head is tied (`word_head`).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Beit3Config:
         embedding: width of the space of `itc`; 0 for the blocks' width, as released.
         temperature: initial 1 / exp(t) of `itc`.
         smoothing: of the labels of `caption` (released: 0.1).
-        words: head of words: `tied` to their embedding, as BERT's, or `linear`, a matrix of its own (released).
+        word_head: `tied` to the words' embedding, as BERT's, or `linear`, a matrix of its own (released).
     """
 
     blocks: MultiwayConfig = MultiwayConfig(width=128, layers=4, heads=2, fusion_layers=1, key_bias=True, init_std=0.08)
@@ -87,7 +87,7 @@ class Beit3Config:
     embedding: int = 0
     temperature: float = 0.07
     smoothing: float = 0.1
-    words: Literal["tied", "linear"] = "tied"
+    word_head: Literal["tied", "linear"] = "tied"
 
     def resolve(self, data: DataInfo) -> Beit3Config:
         """The config with what depends on the tokeniser of words filled in; sizes that were given are kept."""
@@ -124,7 +124,7 @@ class Beit3Config:
             *sizes[name], epsilon=1e-5, attention="decoupled", key_bias=True, sub_norm=True, drop_path=0.1
         )
         # Their table of positions has 1,024 rows, of which the first two are never read.
-        return cls(blocks, size=224, patch=16, stem="patch", vocabulary=64_010, context=1022, words="linear")
+        return cls(blocks, size=224, patch=16, stem="patch", vocabulary=64_010, context=1022, word_head="linear")
 
 
 class Beit3(SharedSpace, Method):
@@ -155,9 +155,10 @@ class Beit3(SharedSpace, Method):
             init_weights(self.text_projection)
             self.log_scale = nn.Parameter(-torch.tensor(config.temperature).log())
         else:
-            tied = config.words == "tied"
-            self.word_head = MaskedWordHead(width, config.vocabulary) if tied else nn.Linear(width, config.vocabulary)
-            init_weights(self.word_head)
+            self.word_head: nn.Module = MaskedWordHead(width, config.vocabulary)
+            if config.word_head == "linear":
+                self.word_head = nn.Linear(width, config.vocabulary)
+                init_weights(self.word_head)
         if config.objective == "mdm":
             if config.tokeniser is None:
                 raise ValueError(
@@ -232,7 +233,7 @@ class Beit3(SharedSpace, Method):
         """(P, W) -> (P, V) logits of words."""
         if isinstance(self.word_head, MaskedWordHead):
             return self.word_head(tokens, self.words.words.weight)  # type: ignore[no-any-return]
-        return self.word_head(tokens)
+        return self.word_head(tokens)  # type: ignore[no-any-return]
 
     # What a trained model can be asked, by objective.
 

@@ -24,6 +24,8 @@ __all__ = [
     "EncodesImages",
     "EncodesText",
     "FillsMask",
+    "Fused",
+    "Fuses",
     "Generates",
     "LacksAbility",
     "Matches",
@@ -221,6 +223,40 @@ class Generates(Protocol):
         """
 
 
+@dataclass
+class Fused:
+    """Pictures and texts read together, row by row.
+
+    Attributes:
+        pooled: (B, `fused_width`) one vector for each pair: what the method's own matching reads, or its paper's classifiers.
+        tokens: (B, L, W) the text's tokens, having seen the picture; None if they were not asked for.
+        mask: (B, L) bool, True at tokens that are not padding; None when all count.
+    """
+
+    pooled: Tensor
+    tokens: Tensor | None = None
+    mask: Tensor | None = None
+
+
+@runtime_checkable
+class Fuses(Protocol):
+    """A picture and a text as one thing: what classifiers of pairs stand on."""
+
+    @property
+    def fused_width(self) -> int:
+        """Of `Fused.pooled`."""
+
+    def fuse(self, image: Encoded | None, text: Encoded, tokens: bool = False) -> Fused:
+        """Pair i of what the encoders gave, tokens kept.
+
+        Args:
+            image: pictures, one for each text. Their tokens may be those of two pictures, one after the other. None for a
+                method that sees none.
+            text: texts.
+            tokens: whether the text's tokens are wanted too; without them the last block need not compute most of them.
+        """
+
+
 # The one list of abilities: name of the method that provides it -> its protocol.
 ABILITIES: dict[str, type] = {
     "encode_image": EncodesImages,
@@ -228,6 +264,7 @@ ABILITIES: dict[str, type] = {
     "compare": Compares,
     "match": Matches,
     "match_with_maps": ShowsAttention,
+    "fuse": Fuses,
     "fill_mask": FillsMask,
     "caption_likelihood": ScoresCaptions,
     "generate": Generates,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import date
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -164,17 +165,16 @@ def compare(
         "date": date.today().isoformat(), "machine": machine_name(), "threads": torch.get_num_threads(), "cells": {},
     }  # fmt: skip
 
-    def run(name: str) -> Cell:
+    threads = max(1, torch.get_num_threads() // jobs) if jobs > 1 else 0
+
+    def begin(pool: Executor, name: str) -> Future[Cell]:
         say(f"{name}: {_folder(out, name)}")
         others = {need: _folder(out, need) for _, need in ARMS[name].needs}
-        threads = max(1, torch.get_num_threads() // jobs) if jobs > 1 else 0
-        try:
-            return cell(ARMS[name], _folder(out, name), data, samples, seed, gallery, others, threads)
-        except CellFailed as error:
-            say(str(error))
-            return {"failed": str(error)}
+        return pool.submit(_cell, ARMS[name], _folder(out, name), data, samples, seed, gallery, others, threads)
 
-    for name, found in _filled(order, run, jobs):
+    for name, found in _filled(order, begin, jobs):
+        if "failed" in found:
+            say(found["failed"])
         table["cells"][name] = found
         table["cells"] = {each: table["cells"][each] for each in order if each in table["cells"]}
         _write(out, table)
@@ -184,21 +184,36 @@ def compare(
     return table
 
 
-def _filled(order: list[str], run: Callable[[str], Cell], jobs: int) -> Iterator[tuple[str, Cell]]:
+def _cell(
+    arm: Arm, folder: Path, data: str, samples: int, seed: int, gallery: int, others: dict[str, Path], threads: int
+) -> Cell:
+    """A cell, or why there is none."""
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        return cell(arm, folder, data, samples, seed, gallery, others, threads)
+    except CellFailed as error:
+        return {"failed": str(error)}
+
+
+def _filled(order: list[str], begin: Callable[[Executor, str], Future[Cell]], jobs: int) -> Iterator[tuple[str, Cell]]:
     """Cells as they are finished, each begun when those it needs are there; what needs a failed one fails with it."""
     waiting, done, running = list(order), dict[str, Cell](), dict[Future[Cell], str]()
-    with ThreadPoolExecutor(jobs) as pool:  # a cell trains in a process of its own: threads do to wait for it
+    # Cells side by side are processes: torch counts FLOPs by hooks that every thread of a process would run into.
+    pool: Executor = ThreadPoolExecutor(1) if jobs == 1 else ProcessPoolExecutor(jobs, get_context("spawn"))
+    with pool:
         while waiting or running:
-            for name in [each for each in waiting if all(need in done for _, need in ARMS[each].needs)]:
+            for name in list(waiting):
+                if any(need not in done for _, need in ARMS[name].needs):
+                    continue
                 failed = [need for _, need in ARMS[name].needs if "failed" in done[need]]
                 if failed:
+                    waiting.remove(name)
                     done[name] = {"failed": f"it needs {failed[0]}, which failed"}
                     yield name, done[name]
                 elif len(running) < jobs:
-                    running[pool.submit(run, name)] = name
-                else:
-                    continue
-                waiting.remove(name)
+                    waiting.remove(name)
+                    running[begin(pool, name)] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
                 name = running.pop(future)
                 done[name] = future.result()

@@ -31,6 +31,7 @@ BLOCKS = MultiwayConfig(
     32, 3, 2, mlp_ratio=3.0, epsilon=1e-5, attention="decoupled", key_bias=True, sub_norm=True
 )  # fmt: skip
 SMALL = Beit3Config(BLOCKS, size=16, patch=4, stem="patch", vocabulary=40, context=10, word_head="linear")
+SMALL_ITC = replace(SMALL, objective="itc")
 OBJECTIVES = pytest.mark.parametrize("objective", ["itc", "caption"])
 
 
@@ -69,9 +70,6 @@ def test_a_is_vision_and_b_language() -> None:
     assert torch.equal(theirs["beit3.encoder.layers.2.ffn.A.fc1.weight"], up)
     assert theirs["beit3.vision_embed.proj.weight"].shape == (32, 3, 4, 4)
     assert theirs["beit3.encoder.embed_positions.A.weight"].shape == (2 + 1 + 16, 32)
-
-
-SMALL_ITC = replace(SMALL, objective="itc")
 
 
 @OBJECTIVES
@@ -130,20 +128,28 @@ def test_the_presets_have_the_parameters_that_the_release_lists(
 @OBJECTIVES
 @torch.no_grad()
 def test_a_file_goes_out_and_in(objective: str, tmp_path: Path) -> None:
-    tokenizer = Tokenizer.train(["a red apple", "a green pear"] * 3, TokenizerSpec(vocabulary=40, context=10))
+    tokenizer = Tokenizer.train(["a red apple", "a green pear"] * 3, TokenizerSpec(vocabulary=300, context=10))
     ids = {
         "start_id": tokenizer.special["bos"],
         "end_id": tokenizer.special["eos"],
         "mask_id": tokenizer.special["mask"],
     }
-    before = model(objective, tokenizer, **ids)
+    before = model(objective, tokenizer, vocabulary=len(tokenizer), **ids)
     to_torchscale(before, tmp_path / "theirs.safetensors")
     after = from_torchscale(tmp_path / "theirs.safetensors", head_width=16)
     assert after.method.config == before.method.config and after.abilities() == before.abilities()
     for name, tensor in before.method.state_dict().items():
         assert torch.equal(after.method.state_dict()[name], tensor), name
     assert after.processor.view == before.processor.view
-    assert after.processor.texts(["a red pear"]).ids.equal(before.processor.texts(["a red pear"]).ids)
+    words, images = before.processor.texts(["a red pear", "a green apple"]), torch.randn(2, 3, 16, 16)
+    assert after.processor.texts(["a red pear", "a green apple"]).ids.equal(words.ids)
+    if objective == "caption":  # with a word head of its own, which nothing ties
+        assert not torch.equal(before.method.word_head.weight, before.method.words.words.weight)
+        scores = [
+            each.method.caption_likelihood(each.method.encode_image(images), words.ids, words.mask)
+            for each in (before, after)
+        ]
+        assert torch.equal(scores[0].logp, scores[1].logp) and scores[0].logp.std() > 0.05
 
 
 def test_a_released_file_is_read_by_load(tmp_path: Path) -> None:

@@ -145,13 +145,13 @@ def test_captions_are_read_and_scored() -> None:
         own = logits.log_softmax(-1).gather(1, ids[:, place : place + 1])[:, 0]
         real = mask[:, place]
         assert (scores.logp[real, place] - own[real]).abs().max() < 1e-5
-        assert (scores.best if hasattr(scores, "best") else scores[1]).shape == ids.shape
+        assert torch.equal(scores.best[real, place], logits[real].argmax(-1))
 
 
 @torch.no_grad()
-def test_masked_words_are_guessed_and_texts_written() -> None:
+def test_texts_are_written_alike() -> None:
     theirs, ours = pair("caption")
-    images, ids, mask = inputs()
+    images = inputs()[0]
     image = ours.encode_image(images)
     texts = ours.generate(image, Generation(strategy="greedy", max_length=8))
     written = torch.full((4, 1), START)
@@ -169,10 +169,10 @@ def test_weights_go_both_ways_and_nothing_is_left_over(objective: str) -> None:
     back = ours_to_theirs(ours.state_dict(), config)
     assert set(back) == set(state)
     for name, tensor in state.items():
-        rows = slice(2, None) if "embed_positions" in name else slice(None)  # rows 0 and 1 are never read
-        assert torch.equal(back[name][rows] if tensor.ndim else back[name], tensor[rows] if tensor.ndim else tensor), (
-            name
-        )
+        if "embed_positions" in name:  # rows 0 and 1 are never read
+            assert torch.equal(back[name][2:], tensor[2:]) and not back[name][:2].any(), name
+        else:
+            assert torch.equal(back[name], tensor), name
     again = randomise(Released(objective), seed=3)
     again.load_state_dict(back)
     images, ids, mask = inputs()
@@ -242,7 +242,7 @@ def test_their_classifiers_give_all_but_the_final_norm() -> None:
 @torch.no_grad()
 def test_timm_reads_the_released_names_as_we_do() -> None:
     """Their own reader of microsoft/unilm's checkpoints, given what we write: a third account of which tensor is which."""
-    theirs, ours = pair("itc")
+    _, ours = pair("itc")
     from timm.models.vision_transformer import checkpoint_filter_fn
 
     model = their_vision(global_pool="token", final_norm=False)

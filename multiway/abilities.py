@@ -18,7 +18,9 @@ from torch import Tensor
 
 __all__ = [
     "ABILITIES",
+    "Answers",
     "CaptionScores",
+    "Chooses",
     "Compares",
     "Encoded",
     "EncodesImages",
@@ -27,8 +29,10 @@ __all__ = [
     "Fused",
     "Fuses",
     "Generates",
+    "Judges",
     "LacksAbility",
     "Matches",
+    "Points",
     "Query",
     "ScoresCaptions",
     "ShowsAttention",
@@ -257,6 +261,51 @@ class Fuses(Protocol):
         """
 
 
+@runtime_checkable
+class Answers(Protocol):
+    """Answers questions about pictures from a list."""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """What it chooses among."""
+
+    def answer(self, image: Encoded, text: Encoded) -> Tensor:
+        """(B, A) scores of each answer to question i about picture i, tokens kept."""
+
+
+@runtime_checkable
+class Judges(Protocol):
+    """Judges sentences by one picture, or by two."""
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """Names of the classes."""
+
+    def judge(self, images: Sequence[Encoded], text: Encoded) -> Tensor:
+        """(B, K) scores of each verdict on sentence i, by the i-th picture of each of `images`, tokens kept."""
+
+
+@runtime_checkable
+class Chooses(Protocol):
+    """Chooses among texts the one that is right of a picture."""
+
+    def choose(self, image: Encoded, text: Encoded) -> Tensor:
+        """(B,) score of text i with picture i, tokens kept; of several with one picture the highest is chosen."""
+
+
+@runtime_checkable
+class Points(Protocol):
+    """Finds the region of a picture that words mean."""
+
+    def point(self, image: Encoded, text: Encoded, boxes: Tensor) -> Tensor:
+        """(B, K) scores of regions.
+
+        Args:
+            image, text: tokens kept.
+            boxes: (B, K, 4) left, top, right, bottom as shares of the picture.
+        """
+
+
 # The one list of abilities: name of the method that provides it -> its protocol.
 ABILITIES: dict[str, type] = {
     "encode_image": EncodesImages,
@@ -268,6 +317,10 @@ ABILITIES: dict[str, type] = {
     "fill_mask": FillsMask,
     "caption_likelihood": ScoresCaptions,
     "generate": Generates,
+    "answer": Answers,
+    "judge": Judges,
+    "choose": Chooses,
+    "point": Points,
 }
 
 

@@ -65,6 +65,7 @@ class DataInfo:
         samples: rows of the training split.
         classes: number of labels, 0 where the data has none.
         special: ids of special tokens by name (`pad`, `bos`, `eos`, `mask`, ...).
+        answers: what a classifier of annotated data chooses among: answers, or names of verdicts.
     """
 
     vocabulary: int = 0
@@ -72,6 +73,7 @@ class DataInfo:
     samples: int = 0
     classes: int = 0
     special: dict[str, int] = field(default_factory=dict)
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,13 @@ class Batch:
         masked: (B, L) bool, True at the positions that the masked words are to be guessed at.
         patch_mask: (B, N) bool, True at patches that are hidden from the model (`data/patch_masking.py`); None unless asked.
         labels: (B,) int64 class of each row; -1 where unknown.
+        pictures: (B, P) int64, the rows of `images` that each row is about, for tasks that ask several things of one picture or
+            one of several (`data/example_loader.py`); `images` then has a row for each different picture. None: its own.
+        choices: (B, C, L) int64 token ids of C texts to choose from; `text` is then None.
+        choices_mask: (B, C, L) bool, True at real tokens.
+        targets: (B, A) float32 in [0, 1], how right each answer of the task's list is.
+        boxes: (B, K, 4) float32, left, top, right, bottom as shares of the picture: regions to choose from.
+        boxes_mask: (B, K) bool, True at real ones.
         image_id: (B,) int64. Rows that show the same picture share it, so captions of one picture are never each
             other's negatives.
         text_id: (B,) int64. Rows with the identical caption share it.
@@ -123,6 +132,12 @@ class Batch:
     masked: Tensor | None = None
     patch_mask: Tensor | None = None
     labels: Tensor | None = None
+    pictures: Tensor | None = None
+    choices: Tensor | None = None
+    choices_mask: Tensor | None = None
+    targets: Tensor | None = None
+    boxes: Tensor | None = None
+    boxes_mask: Tensor | None = None
     image_id: Tensor | None = None
     text_id: Tensor | None = None
     sample_index: Tensor | None = None
@@ -132,7 +147,7 @@ class Batch:
 
     def __len__(self) -> int:
         """Number of rows, read off the first field that has any."""
-        for name in ("sample_index", "images", "text", "labels"):
+        for name in ("sample_index", "pictures", "images", "text", "labels"):
             value = getattr(self, name)
             if value is not None:
                 return int(value.shape[0])
@@ -159,5 +174,15 @@ class Batch:
 
     def rows(self, start: int, stop: int) -> Batch:
         """Rows [start, stop): a micro-batch. Views into the same memory."""
+        if self.pictures is not None:
+            return self._of_pictures(start, stop)
         part = self.map(lambda tensor: tensor[start:stop])
         return replace(part, captions=self.captions[start:stop], skipped=self.skipped if start == 0 else ())
+
+    def _of_pictures(self, start: int, stop: int) -> Batch:
+        """Rows [start, stop) with those pictures that they are about, and no other."""
+        assert self.pictures is not None
+        kept, places = self.pictures[start:stop].unique(return_inverse=True)
+        bare = replace(self, pictures=None, images=None, draws=None).rows(start, stop)
+        images, draws = (None if each is None else each[kept] for each in (self.images, self.draws))
+        return replace(bare, pictures=places, images=images, draws=draws)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 
 from multiway.cli.output import print_json, print_result
 from multiway.config import ConfigError
+from multiway.data.annotated.open import open_examples
+from multiway.data.examples import Examples
 from multiway.data.open import open_source
+from multiway.data.source import Source
 from multiway.engine.device import choose_device
 from multiway.hub.load import load
 from multiway.tasks import TASKS, Task
+from multiway.tasks.example_task import ExampleTask
 
 __all__ = ["Evaluate", "run"]
 
@@ -60,7 +64,12 @@ def run(args: list[str]) -> int:
     if asked.task not in TASKS:
         raise ConfigError(f"there is no task {asked.task!r}; there are: {', '.join(TASKS)}")
     model = load(asked.model, str(choose_device(asked.device)), asked.precision)
-    source = open_source(asked.data, asked.images, "test", asked.image_column or None, asked.caption_column or None)
+    task = TASKS[asked.task]
+    source: Source | Examples[Any]
+    if isinstance(task, ExampleTask):
+        source = open_examples(asked.data, asked.task, "test", asked.images)
+    else:
+        source = open_source(asked.data, asked.images, "test", asked.image_column or None, asked.caption_column or None)
     result = _with_options(TASKS[asked.task], asked).run(model, source)
     if asked.json:
         print_json(result.to_json())

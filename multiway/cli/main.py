@@ -14,6 +14,7 @@ __all__ = ["VERBS", "main"]
 # verb -> (where its `run(args) -> exit code` is, one line of help)
 VERBS: dict[str, tuple[str, str]] = {
     "train": ("multiway.cli.train", "train a method: multiway train clip --data emoji --out runs/a"),
+    "finetune": ("multiway.cli.finetune", "tune a run for a task: multiway finetune runs/a --task vqa"),
     "eval": (
         "multiway.cli.evaluate",
         "measure a model: multiway eval runs/a --task retrieval --data emoji@composition",

@@ -21,8 +21,10 @@ __all__ = [
     "Chosen",
     "Example",
     "Examples",
+    "HasNotes",
     "Judged",
     "Kind",
+    "KnowsAnswered",
     "Pictures",
     "Pointed",
 ]
@@ -100,10 +102,14 @@ class Pointed(Example):
     Attributes:
         boxes: of the region; phrases may mean several. Empty where it is withheld.
         candidates: regions to choose from; empty where none are given.
+        sentence: that the words are a part of (phrase grounding); empty where they stand alone.
+        start: their first character in `sentence`; -1 where there is none.
     """
 
     boxes: tuple[Box, ...] = ()
     candidates: tuple[Box, ...] = ()
+    sentence: str = ""
+    start: int = -1
 
 
 E_co = TypeVar("E_co", bound=Example, covariant=True)
@@ -151,3 +157,25 @@ class Examples(Protocol[E_co]):
     def example(self, index: int) -> E_co:
         """One example; reads no picture."""
         ...
+
+
+@runtime_checkable
+class HasNotes(Protocol):
+    """Examples of which something must be said beside every figure that is measured on them.
+
+    Attributes:
+        notes: such as `1,000 of 214,354 questions: a part of the public split`; empty where all is as published.
+    """
+
+    notes: tuple[str, ...]
+
+
+@runtime_checkable
+class KnowsAnswered(Protocol):
+    """Examples that know, without one being looked at, whether all have their answers: what a procedural world does.
+
+    Attributes:
+        answered: True where none is withheld. Whoever leaves out examples without an answer need not go through a million.
+    """
+
+    answered: bool

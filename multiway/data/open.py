@@ -5,6 +5,7 @@ scenes:hard,swap=0.4     a bundled world with options, see `data/scenes/options.
 captions.jsonl           a caption file (JSON Lines, JSON, CSV, TSV, Parquet)
 pictures/@val            a folder of pictures with captions beside them, or classes as sub-folders
 'shards/{000..099}.tar'  WebDataset shards
+coco:data/coco@test      the original files of a published caption set, see `data/annotated/caption_sets.py`
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from multiway.data.annotated.caption_sets import CAPTION_SETS, open_caption_set, splits_there
 from multiway.data.captions import read_captions
 from multiway.data.files import PictureFiles, split_name
 from multiway.data.folder import read_folder
@@ -74,8 +77,8 @@ _SUBSETS: dict[str, tuple[str, ...]] = {"emoji": ("concept-strict",)}
 def parse(spec: str) -> SourceSpec:
     """Take a specification apart.
 
-    The last `@` begins the split unless a `/` follows it; `:` parts name and path only after the name of a bundled set,
-    so that file names may hold both; `*` begins a weight only before a number at the very end, so that wild cards
+    The last `@` begins the split unless a `/` follows it; `:` parts name and path only after the name of a bundled set
+    or of a published caption set, so that file names may hold both; `*` begins a weight only before a number at the very end, so that wild cards
     work.
 
     Raises:
@@ -93,7 +96,7 @@ def parse(spec: str) -> SourceSpec:
     if at and not split:
         raise DataError(f"{spec!r} ends in `@` without a split; write for example {name}@train, or leave out the `@`")
     first, colon, path = name.partition(":")
-    if not (colon and first in BUNDLED):
+    if not (colon and (first in BUNDLED or first in CAPTION_SETS)):
         first, path = name, ""
     if not first:
         raise DataError(f"{spec!r} names no data; {_expected()}")
@@ -103,8 +106,13 @@ def parse(spec: str) -> SourceSpec:
 def _expected() -> str:
     return (
         f"expected a bundled set ({', '.join(BUNDLED)}), a caption file ({', '.join(TABLE_SUFFIXES)}), a folder of pictures, "
-        "or WebDataset shards (.tar, with {000..099} or *)"
+        f"WebDataset shards (.tar, with {{000..099}} or *), or the files of a published set ({', '.join(CAPTION_SETS)}) as NAME:FOLDER"
     )
+
+
+def _is_set(parsed: SourceSpec) -> bool:
+    """Whether a published caption set is meant, and not a folder that has its name."""
+    return parsed.name in CAPTION_SETS and bool(parsed.path)
 
 
 def _read(
@@ -137,6 +145,8 @@ def splits_of(
     parsed = parse(spec)
     if parsed.name in _OPENERS:
         return _OPENERS[parsed.name][1]
+    if _is_set(parsed):
+        return splits_there(parsed.name, parsed.path)
     return tuple(_read(parsed, images, image_column, caption_column))
 
 
@@ -172,6 +182,15 @@ def open_source(
         if split == ALL:
             return Joined(parsed.name, ALL, [opener(each, parsed.path) for each in known])
         raise _no_split(parsed.name, split, (*known, *subsets_of(parsed.name)))
+    if _is_set(parsed):
+        if split != ALL:
+            return open_caption_set(parsed.name, parsed.path, split, images)
+        parts = splits_there(parsed.name, parsed.path)
+        return Joined(
+            str(replace(parsed, split="")),
+            ALL,
+            [open_caption_set(parsed.name, parsed.path, each, images) for each in parts],
+        )
     found: dict[str, Source] = dict(_read(parsed, images, image_column, caption_column))
     if split in found:
         return found[split]
@@ -194,6 +213,9 @@ def open_splits(
     if parsed.name in _OPENERS:
         opener, known = _OPENERS[parsed.name]
         return [opener(split, parsed.path) for split in known]
+    if _is_set(parsed):
+        parts = splits_there(parsed.name, parsed.path)
+        return [open_caption_set(parsed.name, parsed.path, split, images) for split in parts]
     return list(_read(parsed, images, image_column, caption_column).values())
 
 

@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from multiway.abilities import CaptionScores, Encoded, Query, abilities_of, require
+from multiway.abilities import CaptionScores, Encoded, Fused, Query, abilities_of, require
 from multiway.data.decode import decode
 from multiway.data.processor import Processor
+from multiway.hub.captions import write_captions
+from multiway.hub.tuned import Tuned
 from multiway.methods.method import Method
-from multiway.nn.generate import Generation, Texts
+from multiway.nn.generate import Generation
 
 __all__ = ["Model", "Picture"]
 
 Picture = Image.Image | str | Path
+Part = TypeVar("Part")
 
 
-class Model:
+class Model(Tuned):
     """Pictures and strings in; embeddings, matches and guesses out.
 
     Args:
@@ -132,7 +135,6 @@ class Model:
                 rows.append(torch.cat(columns, 1))
         return torch.cat(rows)
 
-    @torch.inference_mode()
     def match(self, image: Encoded, text: Encoded) -> Tensor:
         """Log-odds that picture i and text i are a pair: (B,) float32 on the CPU.
 
@@ -144,20 +146,39 @@ class Model:
             ValueError: if tokens were not kept, or the numbers of rows differ.
         """
         require(self.method, ("match",), "match")
-        if image.tokens is None or text.tokens is None or len(image.embedding) != len(text.embedding):
-            raise ValueError(
-                f"match takes as many pictures as texts, encoded with tokens=True; given {len(image.embedding)} and "
-                f"{len(text.embedding)}, tokens kept: {image.tokens is not None} and {text.tokens is not None}"
-            )
+        _check_pairs("match", image, text)
         match: Callable[[Encoded, Encoded], Tensor] = self.method.match  # type: ignore[assignment]
-        parts = [torch.empty(0)]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            for start in range(0, len(image.embedding), self.batch):
-                some = torch.arange(start, min(start + self.batch, len(image.embedding)))
-                parts.append(match(image.rows(some).to(self.device), text.rows(some).to(self.device)).float().cpu())
-        return torch.cat(parts)
+        device = self.device
+        parts = self.by_rows(
+            len(text.embedding),
+            lambda rows: match(image.rows(rows).to(device), text.rows(rows).to(device)).float().cpu(),
+        )
+        return torch.cat([torch.empty(0), *parts])
 
-    @torch.inference_mode()
+    def fuse(self, image: Encoded | None, text: Encoded) -> Fused:
+        """Pictures and texts read together, one vector for each pair: `Fused` with `pooled` (B, W) float32 on the CPU.
+
+        Args:
+            image, text: what `encode_image` and `encode_text` gave with `tokens=True`, `rows` of them as pairs. The pictures'
+                tokens may be those of two pictures, one after the other, where the method says so. None for a method that sees
+                no picture.
+
+        Raises:
+            LacksAbility: if the method does not read both together.
+            ValueError: if tokens were not kept, the numbers of rows differ, or there is no pair.
+        """
+        require(self.method, ("fuse",), "fuse")
+        _check_pairs("fuse", image, text)
+        if not len(text.embedding):
+            raise ValueError("nothing to fuse: there are no pairs")
+        fuse: Callable[[Encoded | None, Encoded], Fused] = self.method.fuse  # type: ignore[assignment]
+
+        def pooled(rows: Tensor) -> Tensor:
+            some = None if image is None else image.rows(rows).to(self.device)
+            return fuse(some, text.rows(rows).to(self.device)).pooled.float().cpu()
+
+        return Fused(torch.cat(self.by_rows(len(text.embedding), pooled)))
+
     def fill_mask(self, images: Encoded | None, ids: Tensor, mask: Tensor, at: Tensor) -> Tensor:
         """Logits of masked words: (P, V) float32 on the CPU; see `abilities.FillsMask`.
 
@@ -167,18 +188,13 @@ class Model:
         """
         require(self.method, ("fill_mask",), "fill_mask")
         fill: Callable[..., Tensor] = self.method.fill_mask  # type: ignore[assignment]
-        parts = []
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            for start in range(0, len(ids), self.batch):
-                rows = slice(start, start + self.batch)
-                some = None
-                if images is not None:
-                    some = images.rows(torch.arange(start, min(start + self.batch, len(ids)))).to(self.device)
-                texts = [tensor[rows].to(self.device) for tensor in (ids, mask, at)]
-                parts.append(fill(some, *texts).float().cpu())
-        return torch.cat(parts)
 
-    @torch.inference_mode()
+        def filled(rows: Tensor) -> Tensor:
+            shown = None if images is None else images.rows(rows).to(self.device)
+            return fill(shown, *(tensor[rows].to(self.device) for tensor in (ids, mask, at))).float().cpu()
+
+        return torch.cat(self.by_rows(len(ids), filled))
+
     def caption_likelihood(self, images: Encoded | None, ids: Tensor, mask: Tensor) -> CaptionScores:
         """What the decoder says of each token of given captions; see `abilities.ScoresCaptions`. On the CPU.
 
@@ -188,17 +204,15 @@ class Model:
         """
         require(self.method, ("caption_likelihood",), "caption_likelihood")
         told: Callable[[Encoded | None, Tensor, Tensor], CaptionScores] = self.method.caption_likelihood  # type: ignore[assignment]
-        parts = []
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            for start in range(0, len(ids), self.batch):
-                some = torch.arange(start, min(start + self.batch, len(ids)))
-                texts = [tensor[some].to(self.device) for tensor in (ids, mask)]
-                shown = None if images is None else images.rows(some).to(self.device)
-                scores = told(shown, *texts)
-                parts.append((scores.logp.float().cpu(), scores.best.cpu()))
+
+        def said(rows: Tensor) -> tuple[Tensor, Tensor]:
+            shown = None if images is None else images.rows(rows).to(self.device)
+            scores = told(shown, *(tensor[rows].to(self.device) for tensor in (ids, mask)))
+            return scores.logp.float().cpu(), scores.best.cpu()
+
+        parts = self.by_rows(len(ids), said)
         return CaptionScores(torch.cat([logp for logp, _ in parts]), torch.cat([best for _, best in parts]))
 
-    @torch.inference_mode()
     def generate(
         self,
         images: Encoded | None,
@@ -222,51 +236,24 @@ class Model:
             LacksAbility: if the method writes no texts.
             ValueError: if tokens were not kept, or the numbers of prompts and pictures differ.
         """
-        require(self.method, ("generate",), "generate")
-        settings = settings or Generation()
-        rows = len(prompts or "1") if images is None else len(images.embedding)
-        lost = images is not None and images.tokens is None
-        if lost or (prompts is not None and len(prompts) != rows):
-            given = "no" if prompts is None else len(prompts)
-            raise ValueError(
-                f"generate takes pictures encoded with tokens=True and a prompt for each or none; given {rows} pictures, tokens "
-                f"kept: {not lost}, {given} prompts"
-            )
-        tokenizer = self.processor.tokenizer
-        if tokenizer is None:
-            raise TypeError("this model's processor has no tokeniser, so that its texts cannot be spelt")
-        write: Callable[..., Texts] = self.method.generate  # type: ignore[assignment]
-        generator = torch.Generator().manual_seed(seed)
-        captions: list[str] = []
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            for start in range(0, rows, self.batch):
-                some = torch.arange(start, min(start + self.batch, rows))
-                ids, mask = None, None
-                if prompts is not None:
-                    words = self.processor.texts([prompts[row] for row in some.tolist()])
-                    # A prompt goes on where its end token would be.
-                    mask = words.mask & (words.ids != tokenizer.special["eos"])
-                    ids, mask = words.ids.to(self.device), mask.to(self.device)
-                shown = None if images is None else images.rows(some).to(self.device)
-                texts = write(shown, settings, ids, mask, generator)
-                lines = zip(texts.ids.tolist(), texts.mask.tolist(), strict=True)
-                captions += [
-                    tokenizer.decode([i for i, real in zip(row, reals, strict=True) if real and i < len(tokenizer)])
-                    for row, reals in lines
-                ]
-        return [captions[i : i + settings.texts] for i in range(0, len(captions), settings.texts)]
+        return write_captions(self, images, settings or Generation(), prompts, seed)
 
-    @torch.inference_mode()
     def _in_batches(self, count: int, encode: Callable[[slice], Encoded], tokens: bool = False) -> Encoded:
         if count == 0:
             raise ValueError("nothing to encode: the list is empty")
-        parts = []
+
+        def encoded(rows: Tensor) -> Encoded:
+            some = encode(slice(int(rows[0]), int(rows[-1]) + 1))
+            some = replace(some, embedding=some.embedding.float())
+            return (some if tokens else some.slim()).to("cpu")
+
+        return Encoded.cat(self.by_rows(count, encoded))
+
+    @torch.inference_mode()
+    def by_rows(self, count: int, ask: Callable[[Tensor], Part]) -> list[Part]:
+        """What `ask` gives of the numbers of `count` rows, a batch at a time, without gradient and in this model's precision."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            for start in range(0, count, self.batch):
-                encoded = encode(slice(start, min(count, start + self.batch)))
-                encoded = replace(encoded, embedding=encoded.embedding.float())
-                parts.append((encoded if tokens else encoded.slim()).to("cpu"))
-        return Encoded.cat(parts)
+            return [ask(torch.arange(i, min(i + self.batch, count))) for i in range(0, count, self.batch)]
 
     def describe(self) -> dict[str, Any]:
         """For people and logs: method, parameters, abilities, view."""
@@ -276,3 +263,14 @@ class Model:
             "abilities": list(self.abilities()),
             "size": self.processor.view.size,
         }
+
+
+def _check_pairs(task: str, image: Encoded | None, text: Encoded) -> None:
+    """As many pictures as texts, tokens kept on both sides."""
+    if image is None:
+        image = text
+    if image.tokens is None or text.tokens is None or len(image.embedding) != len(text.embedding):
+        raise ValueError(
+            f"{task} takes as many pictures as texts, encoded with tokens=True; given {len(image.embedding)} and "
+            f"{len(text.embedding)}, tokens kept: {image.tokens is not None} and {text.tokens is not None}"
+        )

@@ -24,6 +24,7 @@ METHODS: dict[str, str] = {
     "meter": "multiway.methods.meter:Meter",
     "vqkd": "multiway.methods.vqkd:Vqkd",
     "beit3": "multiway.methods.beit3:Beit3",
+    "finetune": "multiway.methods.finetune:FineTune",
 }
 
 

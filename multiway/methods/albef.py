@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multiway.abilities import Encoded
+from multiway.abilities import Encoded, Fused
 from multiway.batch import Batch, DataInfo
 from multiway.losses.itm import ItmResult, itm
 from multiway.losses.mlm import MlmResult, mlm
@@ -173,9 +173,8 @@ class Albef(MomentumContrast):
 
     def match(self, image: Encoded, text: Encoded) -> Tensor:
         """(B,) log-odds that picture i and text i are a pair: the two logits' difference."""
-        assert image.tokens is not None and text.tokens is not None
-        logits = self._match(image.tokens, text.tokens, text.mask)
-        return logits[:, 1] - logits[:, 0]
+        logits = self.match_head(self.fuse(image, text).pooled)
+        return logits[:, 1] - logits[:, 0]  # type: ignore[no-any-return]
 
     def match_with_maps(self, image: Encoded, text: Encoded) -> tuple[Tensor, list[Tensor]]:
         """`match`, and the cross-attention it came from: per fused block (B, heads, L, N), of tokens over picture tokens.
@@ -188,16 +187,35 @@ class Albef(MomentumContrast):
         logits = self.match_head(fused[:, 0])
         return logits[:, 1] - logits[:, 0], [record[f"blocks.{i}.cross"] for i in range(self.config.fusion_layers)]
 
+    @property
+    def fused_width(self) -> int:
+        """Of the fused class token."""
+        return self.config.text.width
+
+    def fuse(self, image: Encoded, text: Encoded, tokens: bool = False) -> Fused:
+        """Pairs by the fused class token, on which the paper puts its classifiers (section 5: SNLI-VE, NLVR2; its VQA writes).
+
+        The picture is a memory, a set of tokens with positions in them: of two pictures the order makes no difference.
+        """
+        assert image.tokens is not None and text.tokens is not None
+        fused = self._fuse(image.tokens, text.tokens, text.mask, first=not tokens)
+        return Fused(fused[:, 0], *((fused, text.mask) if tokens else ()))
+
     def fill_mask(self, image: Encoded | None, ids: Tensor, mask: Tensor, at: Tensor) -> Tensor:
         """(P, V) logits of the words at `at`, with the picture or, without its attention, from the words alone."""
         _, tokens = self.student.encode_text(ids, mask)
         return self.student.guess(tokens, mask, None if image is None else image.tokens, at)
 
     def _match(self, image: Tensor, text: Tensor, mask: Tensor | None, rows: Tensor | None = None) -> Tensor:
-        """(B, 2) logits, no and yes, from the fused class token; `rows` says which picture belongs to each text."""
-        first = torch.zeros(len(text), dtype=torch.int64, device=text.device)
-        fused = self.student.fusion(text, mask, image, memory_rows=rows, at=first)
-        return self.match_head(fused[:, 0])  # type: ignore[no-any-return]
+        """(B, 2) logits, no and yes, from the fused class token; see `_fuse`."""
+        return self.match_head(self._fuse(image, text, mask, rows)[:, 0])  # type: ignore[no-any-return]
+
+    def _fuse(
+        self, image: Tensor, text: Tensor, mask: Tensor | None, rows: Tensor | None = None, first: bool = True
+    ) -> Tensor:
+        """(B, 1, W) the fused class token, or (B, L, W) all; `rows` says which picture belongs to each text."""
+        at = torch.zeros(len(text), dtype=torch.int64, device=text.device) if first else None
+        return self.student.fusion(text, mask, image, memory_rows=rows, at=at)  # type: ignore[no-any-return]
 
     # Schedules.
 

@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multiway.abilities import ABILITIES, CaptionScores, Encoded
+from multiway.abilities import ABILITIES, CaptionScores, Encoded, Fused
 from multiway.batch import Batch, DataInfo
 from multiway.losses.itc import itc
 from multiway.losses.lm import lm
@@ -50,7 +50,7 @@ from multiway.world import World
 __all__ = ["Beit3", "Beit3Config"]
 
 _OF = {  # what a model of each objective can be asked
-    "mdm": ("encode_image", "encode_text", "fill_mask"),
+    "mdm": ("encode_image", "encode_text", "fuse", "fill_mask"),
     "itc": ("encode_image", "encode_text", "compare"),
     "caption": ("encode_image", "caption_likelihood", "generate"),
 }
@@ -187,22 +187,23 @@ class Beit3(SharedSpace, Method):
         visibility = Visibility.of(mask, ids.shape[1], ids.device)
         return self.blocks(self.words(ids), (("language", ids.shape[1]),), visibility, first=first)  # type: ignore[no-any-return]
 
-    def _pair(self, image: Tensor, text: Tensor, visibility: Visibility) -> tuple[Tensor, Tensor]:
-        """Embedded pictures (B, N, W) and texts (B, L, W) together -> the same, with the fusion experts on top if there are any."""
+    def _pair(self, image: Tensor, text: Tensor, visibility: Visibility, first: bool = False) -> tuple[Tensor, Tensor]:
+        """Embedded pictures (B, N, W) and texts (B, L, W) together -> the same, or the first token alone and nothing of the text."""
         patches, length = image.shape[1], text.shape[1]
         tokens = torch.cat([image, text], 1)
         apart = (("vision", patches), ("language", length))
         if self.config.blocks.fusion_layers:
             tokens = self.blocks(tokens, apart, visibility, stop=self.blocks.top)
-            tokens = self.blocks(tokens, (("fusion", patches + length),), visibility, start=self.blocks.top)
+            both = (("fusion", patches + length),)
+            tokens = self.blocks(tokens, both, visibility, start=self.blocks.top, first=first)
         else:
-            tokens = self.blocks(tokens, apart, visibility)
+            tokens = self.blocks(tokens, apart, visibility, first=first)
         return tokens[:, :patches], tokens[:, patches:]
 
-    def _both_ways(self, image: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _both_ways(self, image: Tensor, ids: Tensor, mask: Tensor, first: bool = False) -> tuple[Tensor, Tensor]:
         """`_pair` where every token sees every other."""
         seen = torch.cat([mask.new_ones(image.shape[:2]), mask], 1)
-        return self._pair(image, self.words(ids), Visibility.of(seen, seen.shape[1], seen.device))
+        return self._pair(image, self.words(ids), Visibility.of(seen, seen.shape[1], seen.device), first)
 
     def _read(self, image: Tensor, ids: Tensor, probes: Tensor | None = None) -> Tensor:
         """Seq2seq (section 3.1, captioning): patches see patches, words see patches and the words up to themselves.
@@ -249,6 +250,21 @@ class Beit3(SharedSpace, Method):
         if self.config.objective != "itc":
             return Encoded(torch.empty(len(ids), 0, device=ids.device), self.words(ids), mask, ids)
         return Encoded(self._unit(self.text_projection, self._text(ids, mask, first=True)), None, mask, ids)
+
+    @property
+    def fused_width(self) -> int:
+        """Of the picture's class token."""
+        return self.config.blocks.width
+
+    def fuse(self, image: Encoded, text: Encoded, tokens: bool = False) -> Fused:
+        """Pairs by the first token of the sequence, the picture's class token, fused: what the release's pooler reads (VQA).
+
+        Of two pictures the order makes no difference: both begin with the same class token. The release reads them one by one
+        and lays the class tokens of pictures and texts side by side (NLVR2).
+        """
+        assert text.ids is not None and text.mask is not None
+        seen, words = self._both_ways(_tokens(image), text.ids, text.mask, first=not tokens)
+        return Fused(seen[:, 0], *((words, text.mask) if tokens else ()))
 
     def fill_mask(self, image: Encoded | None, ids: Tensor, mask: Tensor, at: Tensor) -> Tensor:
         """(P, V) logits of the words at `at`, with the picture or from the words alone."""

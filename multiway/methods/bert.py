@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from multiway.abilities import Encoded
+from multiway.abilities import Encoded, Fused
 from multiway.batch import Batch, DataInfo
 from multiway.losses.mlm import mlm
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
@@ -66,6 +66,21 @@ class Bert(Method):
         self.config = config
         self.text = TextTransformer(config.text)
         self.words = MaskedWordHead(config.text.width, config.text.vocabulary, config.text.epsilon)
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:
+        """(B, L) token ids -> (B, L, W) tokens; no embedding: there is no picture to share a space with."""
+        tokens = self.text(ids, mask).tokens
+        return Encoded(tokens.new_zeros(len(tokens), 0), tokens, mask, ids)
+
+    @property
+    def fused_width(self) -> int:
+        """Of the class token."""
+        return self.config.text.width
+
+    def fuse(self, image: Encoded | None, text: Encoded, tokens: bool = False) -> Fused:
+        """The text's class token, on which the paper puts its classifiers (section 3.2). A picture, if given, is not looked at."""
+        assert text.tokens is not None
+        return Fused(text.tokens[:, 0], *((text.tokens, text.mask) if tokens else ()))
 
     def fill_mask(self, image: Encoded | None, ids: Tensor, mask: Tensor, at: Tensor) -> Tensor:
         """(P, V) logits of the words at `at`. A picture, if given, is not looked at."""

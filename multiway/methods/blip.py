@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multiway.abilities import ABILITIES, CaptionScores, Encoded
+from multiway.abilities import ABILITIES, CaptionScores, Encoded, Fused
 from multiway.batch import Batch, DataInfo
 from multiway.config import ConfigError
 from multiway.losses.itm import ItmResult, itm
@@ -195,10 +195,9 @@ class Blip(MomentumContrast):
         self.rests = len(config.losses) < len(LOSSES)  # type: ignore[misc]
 
     def abilities(self) -> tuple[str, ...]:
-        """Names of what this model can be asked to do."""
-        return tuple(
-            name for name, kind in ABILITIES.items() if isinstance(self, kind) and name not in self.config.lacks
-        )
+        """Names of what this model can be asked to do. Fusing and matching are the same pass: one is lacking with the other."""
+        lacks = self.config.lacks + (("fuse",) if "match" in self.config.lacks else ())
+        return tuple(name for name, kind in ABILITIES.items() if isinstance(self, kind) and name not in lacks)
 
     # Section 3.1: the three modes, and what a trained model can be asked.
 
@@ -212,9 +211,8 @@ class Blip(MomentumContrast):
 
     def match(self, image: Encoded, text: Encoded) -> Tensor:
         """(B,) log-odds that picture i and text i are a pair: the two logits' difference."""
-        assert image.tokens is not None and text.ids is not None
-        logits = self._match(image.tokens, text.ids, text.mask)
-        return logits[:, 1] - logits[:, 0]
+        logits = self.match_head(self.fuse(image, text).pooled)
+        return logits[:, 1] - logits[:, 0]  # type: ignore[no-any-return]
 
     def match_with_maps(self, image: Encoded, text: Encoded) -> tuple[Tensor, list[Tensor]]:
         """`match`, and per block (B, heads, L, N) the cross-attention it came from, in the graph."""
@@ -224,6 +222,21 @@ class Blip(MomentumContrast):
         fused = self.student.text(ids, text.mask, image.tokens, record=record).tokens
         logits = self.match_head(fused[:, 0])
         return logits[:, 1] - logits[:, 0], [record[f"blocks.{i}.cross"] for i in range(self.config.text.layers)]
+
+    @property
+    def fused_width(self) -> int:
+        """Of the [ENC] token."""
+        return self.config.text.width
+
+    def fuse(self, image: Encoded, text: Encoded, tokens: bool = False) -> Fused:
+        """Pairs by the [ENC] token of the text that is read with the picture (section 5.4: NLVR2's classifier).
+
+        The picture is a memory, a set of tokens with positions in them: of two pictures the order makes no difference. The
+        paper's VQA writes its answers (section 5.3), from the tokens.
+        """
+        assert image.tokens is not None and text.ids is not None
+        fused = self._fuse(image.tokens, text.ids, text.mask, first=not tokens)
+        return Fused(fused[:, 0], *((fused, text.mask) if tokens else ()))
 
     def caption_likelihood(self, image: Encoded, ids: Tensor, mask: Tensor) -> CaptionScores:
         """What the decoder says of each token of (B, L) given captions, by those before it and the picture."""
@@ -274,11 +287,22 @@ class Blip(MomentumContrast):
         rows: Tensor | None = None,
         cache: Cache | None = None,
     ) -> Tensor:
-        """(B, 2) logits, no and yes, from the [ENC] token; `rows` says which picture belongs to each text."""
+        """(B, 2) logits, no and yes, from the [ENC] token; see `_fuse`."""
+        return self.match_head(self._fuse(image, ids, mask, rows, cache)[:, 0])  # type: ignore[no-any-return]
+
+    def _fuse(
+        self,
+        image: Tensor,
+        ids: Tensor,
+        mask: Tensor | None,
+        rows: Tensor | None = None,
+        cache: Cache | None = None,
+        first: bool = True,
+    ) -> Tensor:
+        """(B, 1, W) the [ENC] token, or (B, L, W) all; `rows` says which picture belongs to each text."""
         embedded = self.student.text.embed(_begin(ids, self.config.start_encode))
-        first = torch.zeros(len(ids), dtype=torch.int64, device=ids.device)
-        fused = self.student.text.transformer(embedded, mask, image, memory_rows=rows, at=first, cache=cache)
-        return self.match_head(fused[:, 0])  # type: ignore[no-any-return]
+        at = torch.zeros(len(ids), dtype=torch.int64, device=ids.device) if first else None
+        return self.student.text.transformer(embedded, mask, image, memory_rows=rows, at=at, cache=cache)  # type: ignore[no-any-return]
 
     def _write(self, image: Tensor, ids: Tensor, mask: Tensor, cache: Cache | None = None) -> Tensor:
         """(P, V) logits of every token but the first of each text, in the order of `to_be_written(mask).nonzero()`."""

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multiway.abilities import CaptionScores, Encoded
+from multiway.abilities import CaptionScores, Encoded, Fused
 from multiway.batch import Batch, DataInfo
 from multiway.losses.itc import itc
 from multiway.losses.lm import lm
@@ -37,6 +37,7 @@ from multiway.nn.cache import Cache
 from multiway.nn.generate import Generation, Texts
 from multiway.nn.image_pools import ImagePools, PoolerForm
 from multiway.nn.interleaved import Interleaved
+from multiway.nn.pool import last_positions, take
 from multiway.nn.text import TextConfig
 from multiway.nn.text_halves import ClassMask, ReadingHalf
 from multiway.nn.transformer import Transformer, TransformerConfig
@@ -167,6 +168,26 @@ class Coca(SharedSpace, Method):
         """(B, L) token ids -> embedding (B, D), read at [CLS], and the words (B, L, W) as the multimodal half takes them."""
         one, words = self.unimodal(ids, mask)
         return Encoded(F.normalize(self.text_projection(one).float(), dim=-1), words, mask, ids)
+
+    @property
+    def fused_width(self) -> int:
+        """Of the multimodal half."""
+        return self.config.text.width
+
+    def fuse(self, image: Encoded, text: Encoded, tokens: bool = False) -> Fused:
+        """Pairs by the multimodal half's output at the last token of the text, which has seen the others and the picture.
+
+        As in the paper (section 4.2, appendix B) the text goes into the decoder and classifiers stand on its outputs. There a
+        new attentional pooler with one query sums the outputs up; it is the classifier's, and reads `tokens`. [CLS] is no part
+        of it: the multimodal half never sees that token. The picture's pooled tokens are a memory: of two pictures the order
+        makes no difference.
+        """
+        assert image.tokens is not None and text.tokens is not None and text.mask is not None
+        last = last_positions(text.mask)
+        if not tokens:
+            return Fused(self.multimodal(text.tokens, memory=image.tokens, at=last)[:, 0])
+        words = self.multimodal(text.tokens, memory=image.tokens)
+        return Fused(take(words, last), words, text.mask)
 
     def caption_likelihood(self, image: Encoded, ids: Tensor, mask: Tensor) -> CaptionScores:
         """What is said of each token of (B, L) given captions, by those before it and the picture."""

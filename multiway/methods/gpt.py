@@ -18,13 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multiway.abilities import CaptionScores, Encoded
+from multiway.abilities import CaptionScores, Encoded, Fused
 from multiway.batch import Batch, DataInfo
 from multiway.losses.lm import lm
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
 from multiway.methods.writing import Cached, caption_scores, resolved, to_be_written, write
 from multiway.nn.cache import Cache
 from multiway.nn.generate import Generation, Texts
+from multiway.nn.pool import last_positions, take
 from multiway.nn.text import TextConfig, TextTransformer
 from multiway.world import World
 
@@ -92,6 +93,22 @@ class Gpt(Method):
             )
         self.config = config
         self.text = TextTransformer(config.text)
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:
+        """(B, L) token ids -> (B, L, W) tokens, each of those up to it; no embedding: there is no picture to share a space with."""
+        tokens = self.text(ids).tokens
+        return Encoded(tokens.new_zeros(len(tokens), 0), tokens, mask, ids)
+
+    @property
+    def fused_width(self) -> int:
+        """Of the tokens."""
+        return self.config.text.width
+
+    def fuse(self, image: Encoded | None, text: Encoded, tokens: bool = False) -> Fused:
+        """The text's last token, as the paper's classifiers (section 3.2). A picture, if given, is not looked at."""
+        assert text.tokens is not None and text.mask is not None
+        last = take(text.tokens, last_positions(text.mask))
+        return Fused(last, *((text.tokens, text.mask) if tokens else ()))
 
     def caption_likelihood(self, image: Encoded | None, ids: Tensor, mask: Tensor) -> CaptionScores:
         """What is said of each token of (B, L) given captions by those before it alone."""

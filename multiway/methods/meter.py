@@ -26,7 +26,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from multiway.abilities import Encoded
+from multiway.abilities import Encoded, Fused
 from multiway.batch import Batch, DataInfo
 from multiway.losses.itm_random import itm_random, random_pairs
 from multiway.losses.mlm import mlm
@@ -169,8 +169,7 @@ class Meter(Method):
 
     def match(self, image: Encoded, text: Encoded) -> Tensor:
         """(B,) log-odds that picture i and text i are a pair: the two logits' difference."""
-        assert image.tokens is not None and text.tokens is not None
-        return _odds(self._match(text.tokens, text.mask, image.tokens))
+        return _odds(self.match_head(self.fuse(image, text).pooled))
 
     def match_with_maps(self, image: Encoded, text: Encoded) -> tuple[Tensor, list[Tensor]]:
         """`match`, and from every fused layer the attention of words over the picture's tokens: (B, heads, L, 1 + N).
@@ -182,11 +181,25 @@ class Meter(Method):
         if isinstance(self.fusion, Transformer):
             tokens, mask = _joined(text.tokens, text.mask, image.tokens)
             fused, maps = run_with_segment_maps(self.fusion, tokens, mask, text.tokens.shape[1])
-            return _odds(self._score(fused[:, 0], fused[:, text.tokens.shape[1]])), maps
+            return _odds(self.match_head(self._pool(fused[:, 0], fused[:, text.tokens.shape[1]]))), maps
         record: dict[str, Tensor] = {}
         words, patches = self.fusion(text.tokens, image.tokens, text.mask, record=record)
         maps = [record[f"text.blocks.{layer}.cross"] for layer in range(self.config.fusion_layers)]
-        return _odds(self._score(words[:, 0], patches[:, 0])), maps
+        return _odds(self.match_head(self._pool(words[:, 0], patches[:, 0]))), maps
+
+    @property
+    def fused_width(self) -> int:
+        """Of both pooled class tokens, side by side."""
+        return 2 * self.config.width
+
+    def fuse(self, image: Encoded, text: Encoded, tokens: bool = False) -> Fused:
+        """Pairs by both class tokens, each through its pooler, side by side: what is matched and classified by (released code).
+
+        Of two pictures the first gives the picture's half; it and the text have seen both.
+        """
+        assert image.tokens is not None and text.tokens is not None
+        pooled, words = self._fuse(text.tokens, text.mask, image.tokens, tokens)
+        return Fused(pooled, words, text.mask if tokens else None)
 
     def fill_mask(self, image: Encoded | None, ids: Tensor, mask: Tensor, at: Tensor) -> Tensor:
         """(P, V) logits of the words at `at`, with the picture, or by the text's stream alone."""
@@ -202,18 +215,23 @@ class Meter(Method):
 
     def _match(self, text: Tensor, mask: Tensor | None, image: Tensor) -> Tensor:
         """(B, 2) logits, no and yes."""
-        if isinstance(self.fusion, CoAttention):
-            words, patches = self.fusion(text, image, mask, wanted="class")
-            assert patches is not None
-            return self._score(words[:, 0], patches[:, 0])
-        tokens, mask = _joined(text, mask, image)
-        fused = self.fusion(tokens, mask)
-        return self._score(fused[:, 0], fused[:, text.shape[1]])
+        return self.match_head(self._fuse(text, mask, image)[0])  # type: ignore[no-any-return]
 
-    def _score(self, word: Tensor, patch: Tensor) -> Tensor:
-        """(B, W) class tokens of either stream -> (B, 2) logits: each through its pooler, then side by side."""
-        pooled = torch.cat([self.text_pooler(word).tanh(), self.image_pooler(patch).tanh()], 1)
-        return self.match_head(pooled)  # type: ignore[no-any-return]
+    def _fuse(
+        self, text: Tensor, mask: Tensor | None, image: Tensor, tokens: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, 2W) of the pairs, and with `tokens` the words (B, L, W)."""
+        if isinstance(self.fusion, CoAttention):
+            words, patches = self.fusion(text, image, mask, wanted="both" if tokens else "class")
+            assert patches is not None
+            return self._pool(words[:, 0], patches[:, 0]), words if tokens else None
+        length = text.shape[1]
+        fused = self.fusion(*_joined(text, mask, image))
+        return self._pool(fused[:, 0], fused[:, length]), fused[:, :length] if tokens else None
+
+    def _pool(self, word: Tensor, patch: Tensor) -> Tensor:
+        """(B, W) class tokens of either stream -> (B, 2W): each through its pooler, then side by side."""
+        return torch.cat([self.text_pooler(word).tanh(), self.image_pooler(patch).tanh()], 1)
 
     def _guess(self, text: Tensor, mask: Tensor, image: Tensor | None, at: Tensor) -> Tensor:
         """(P, V) logits of the words at the P masked positions."""

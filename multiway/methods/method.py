@@ -114,6 +114,11 @@ class Method(nn.Module):
     def after_step(self, step: Step, updates: Mapping[str, Tensor]) -> None:
         """Once per successful optimiser step: advance queues, momentum twins, centres."""
 
+    @property
+    def starting(self) -> Method:
+        """The part that `--init` fills: all of it, but where a head is put on a trained method."""
+        return self
+
     def started(self) -> None:
         """Once after weights were loaded from elsewhere: make the twin equal to the student again."""
 

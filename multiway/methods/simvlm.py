@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multiway.abilities import CaptionScores, Encoded
+from multiway.abilities import CaptionScores, Encoded, Fused
 from multiway.batch import Batch, DataInfo
 from multiway.losses.lm import lm
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
@@ -30,6 +30,7 @@ from multiway.methods.writing import caption_scores, resolved, write
 from multiway.nn.conv_stage import ConvStage, ConvStageConfig
 from multiway.nn.generate import Generation, Texts
 from multiway.nn.pick import uniform
+from multiway.nn.pool import last_positions, take
 from multiway.nn.prefix import PrefixDecoding, Split, split
 from multiway.nn.text import TextConfig, TextEmbed
 from multiway.nn.transformer import Transformer, TransformerConfig
@@ -133,6 +134,33 @@ class Simvlm(Method):
         """(B, 3, H, W) normalised pixels -> (B, N, W) tokens for the encoder, which reads them with the words; no embedding."""
         tokens = self.image(images)
         return Encoded(tokens.new_zeros(len(tokens), 0), tokens)
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:
+        """(B, L) token ids -> (B, L, W) embedded words, as the decoder takes them; no embedding of the text."""
+        words = self.text(ids)
+        return Encoded(words.new_zeros(len(words), 0), words, mask, ids)
+
+    @property
+    def fused_width(self) -> int:
+        """Of the decoder."""
+        return self.config.text.width
+
+    def fuse(self, image: Encoded | None, text: Encoded, tokens: bool = False) -> Fused:
+        """Pairs by the decoder's output at the last token of the text, which has seen the others and the picture.
+
+        As the paper tunes for VQA, SNLI-VE and NLVR2, and CoCa after it (arXiv 2205.01917, appendix B): the picture alone is
+        the encoder's, the text the decoder's, and a linear classifier reads the text's last token. Of two pictures the order
+        makes no difference: the encoder sees the tokens of both as one set, with positions in them. Without a picture the words
+        are all there is.
+        """
+        assert text.tokens is not None and text.mask is not None and text.ids is not None
+        none = text.ids[:, :0]
+        memory, _ = self.read(None if image is None else image.tokens, none, none.bool())
+        last = last_positions(text.mask)
+        if not tokens:
+            return Fused(self.decoder(text.tokens, None, memory, at=last)[:, 0])
+        words = self.decoder(text.tokens, None, memory)
+        return Fused(take(words, last), words, text.mask)
 
     def caption_likelihood(self, image: Encoded | None, ids: Tensor, mask: Tensor) -> CaptionScores:
         """What is said of each token of (B, L) given captions by those before it and the picture, which is all the prefix."""

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multiway.abilities import Encoded
+from multiway.abilities import Encoded, Fused
 from multiway.batch import Batch, DataInfo
 from multiway.losses.itm_random import itm_random, random_pairs
 from multiway.losses.mlm import mlm
@@ -198,8 +198,9 @@ class Vilt(Method):
 
     def abilities(self) -> tuple[str, ...]:
         """Those whose heads are there. There is no space that pictures and texts share, so nothing to `compare`."""
-        heads = [("match", self.match_head), ("match_with_maps", self.match_head), ("fill_mask", self.word_head)]
-        return ("encode_image", "encode_text", *(name for name, head in heads if head is not None))
+        matches = ("match", "match_with_maps") if self.match_head is not None else ()
+        guesses = ("fill_mask",) if self.word_head is not None else ()
+        return ("encode_image", "encode_text", *matches, "fuse", *guesses)
 
     def encode_image(self, images: Tensor) -> Encoded:
         """(B, 3, H, W) normalised pixels -> tokens (B, 1 + N, W) that enter the blocks; an embedding of width 0."""
@@ -211,8 +212,7 @@ class Vilt(Method):
 
     def match(self, image: Encoded, text: Encoded) -> Tensor:
         """(B,) log-odds that picture i and text i are a pair: the two logits' difference."""
-        assert image.tokens is not None and text.tokens is not None
-        return self._odds(self.pool(self.fuse(text.tokens, text.mask, image.tokens, first=True)))
+        return self._odds(self.fuse(image, text).pooled)
 
     def match_with_maps(self, image: Encoded, text: Encoded) -> tuple[Tensor, list[Tensor]]:
         """`match`, and from every block the attention of words over patches within the joint one: (B, heads, L, 1 + N).
@@ -223,6 +223,22 @@ class Vilt(Method):
         tokens, mask = _joined(text.tokens, text.mask, image.tokens)
         fused, maps = run_with_segment_maps(self.transformer, tokens, mask, text.tokens.shape[1])
         return self._odds(self.pool(fused)), maps
+
+    @property
+    def fused_width(self) -> int:
+        """Of the pooler."""
+        return self.config.width
+
+    def fuse(self, image: Encoded, text: Encoded, tokens: bool = False) -> Fused:
+        """Pairs by the pooler's output, from which the paper matches and classifies (sections 3.1 and 4.3).
+
+        Of two pictures the order makes no difference: positions and modality are the same. The paper reads them one by one
+        and lays both pooled vectors side by side (NLVR2).
+        """
+        assert image.tokens is not None and text.tokens is not None
+        fused = self._fuse(text.tokens, text.mask, image.tokens, first=not tokens)
+        words = (fused[:, : text.tokens.shape[1]], text.mask) if tokens else ()
+        return Fused(self.pool(fused), *words)
 
     def fill_mask(self, image: Encoded | None, ids: Tensor, mask: Tensor, at: Tensor) -> Tensor:
         """(P, V) logits of the words at `at`, with the picture's tokens in the sequence or without them."""
@@ -236,31 +252,17 @@ class Vilt(Method):
         """
         if self.answer_head is None:
             raise ValueError("this ViLT has no answer head; build it with config.answers, the names of the answers")
-        assert image.tokens is not None and text.tokens is not None
-        pooled = self.pool(self.fuse(text.tokens, text.mask, image.tokens, first=True))
-        return self.answer_head(pooled)  # type: ignore[no-any-return]
+        return self.answer_head(self.fuse(image, text).pooled)  # type: ignore[no-any-return]
 
     # Section 3.1: the model.
 
-    def fuse(
-        self,
-        text: Tensor,
-        mask: Tensor | None,
-        image: Tensor | None,
-        *,
-        first: bool = False,
-        at: Tensor | None = None,
+    def _fuse(
+        self, text: Tensor, mask: Tensor | None, image: Tensor | None, *, first: bool = False, at: Tensor | None = None
     ) -> Tensor:
-        """The transformer over words and patches.
-
-        Args:
-            text: (B, L, W); mask: (B, L) bool, True at real tokens.
-            image: (B, 1 + N, W); None for the words alone.
-            first: whether the first token is all that is wanted.
-            at: (B, P) positions that are all that is wanted.
+        """The transformer over words (B, L, W), real where (B, L) `mask` is True, and patches (B, 1 + N, W), if any.
 
         Returns:
-            (B, L + 1 + N, W), words first; (B, 1, W) with `first`; (B, P, W) with `at`.
+            (B, L + 1 + N, W), words first; (B, 1, W) with `first`, the first token; (B, P, W) with `at`, positions (B, P).
         """
         tokens, mask = _joined(text, mask, image)
         if first:
@@ -293,11 +295,11 @@ class Vilt(Method):
         return logits[:, 1] - logits[:, 0]  # type: ignore[no-any-return]
 
     def _guess(self, text: Tensor, mask: Tensor | None, image: Tensor | None, marked: Tensor) -> Tensor:
-        """(P, V) logits at the P positions that (B, L) bool marks; see `fuse`."""
+        """(P, V) logits at the P positions that (B, L) bool marks; see `_fuse`."""
         if self.word_head is None:
             raise ValueError("this ViLT has no word head; build it with config.words=True")
         at, real = marked_positions(marked)
-        tokens = self.fuse(text, mask, image, at=at)[real]
+        tokens = self._fuse(text, mask, image, at=at)[real]
         matrix = self.text.words.weight if self.word_matrix is None else self.word_matrix.weight
         return self.word_head(tokens, matrix)  # type: ignore[no-any-return]
 
@@ -348,7 +350,7 @@ class Vilt(Method):
             terms["mlm"] = Term(guessed.loss, chance=guessed.chance, formula=guessed.formula)
             report["mlm_accuracy"] = guessed.accuracy
         if self.colour_head is not None:
-            fused = self.fuse(reps["text"], batch.text_mask, reps["holes"])
+            fused = self._fuse(reps["text"], batch.text_mask, reps["holes"])
             patches = fused[:, reps["text"].shape[1] + 1 :]
             coloured = mpp(self.colour_head(patches[reps["asked"]]), reps["colours"][reps["asked"]])
             terms["mpp"] = Term(coloured.loss, self.config.mpp, coloured.chance, coloured.formula)
@@ -360,7 +362,7 @@ class Vilt(Method):
         assert self.match_head is not None and batch.text_mask is not None
         aligning = self.config.wpa > 0
         image, matched = reps["image"].index_select(0, pairs["image_of_text"]), pairs["matched"]
-        fused = self.fuse(reps["text"], batch.text_mask, image, first=not aligning)
+        fused = self._fuse(reps["text"], batch.text_mask, image, first=not aligning)
         result = itm_random(self.match_head(self.pool(fused)), matched)
         terms["itm"] = Term(result.loss, chance=result.chance, formula=result.formula)
         report["itm_accuracy"] = result.accuracy

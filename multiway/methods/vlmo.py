@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multiway.abilities import Encoded
+from multiway.abilities import Encoded, Fused
 from multiway.batch import Batch, DataInfo
 from multiway.losses.itc import itc
 from multiway.losses.itm import hard_negatives, itm
@@ -41,6 +41,7 @@ from multiway.nn.attention import Visibility
 from multiway.nn.heads import MaskedWordHead
 from multiway.nn.multiway import Multiway, MultiwayConfig
 from multiway.nn.picture_embed import PictureEmbed
+from multiway.nn.picture_grid import square_grid
 from multiway.nn.relative import RelativePositions
 from multiway.nn.text import TextConfig, TextEmbed
 from multiway.nn.transformer import init_weights
@@ -216,8 +217,7 @@ class Vlmo(SharedSpace, Method):
         tokens = torch.cat([text, image], 1)
         seen = torch.cat([mask, mask.new_ones(len(mask), patches)], 1)
         visibility = Visibility.of(seen, length + patches, tokens.device)
-        side = round((patches - 1) ** 0.5)
-        bias = self.positions.pair(length, (side, side))
+        bias = self.positions.pair(length, square_grid(image))
         together = length + patches
         apart = (("language", length), ("vision", patches)) if not self.shared else (("shared", together),)
         if not self.config.blocks.fusion_layers:
@@ -228,8 +228,11 @@ class Vlmo(SharedSpace, Method):
 
     def _match(self, text: Tensor, mask: Tensor, image: Tensor) -> Tensor:
         """(B, 2) logits, no and yes, from the fused class token of the text."""
-        fused = self._fused(text, mask, image, first=True)
-        return self.match_head(torch.tanh(self.pooler(fused[:, 0])))  # type: ignore[no-any-return]
+        return self.match_head(self._pool(self._fused(text, mask, image, first=True)))  # type: ignore[no-any-return]
+
+    def _pool(self, fused: Tensor) -> Tensor:
+        """(B, ..., W) fused tokens -> (B, W): a layer and tanh on the first, the text's class token."""
+        return torch.tanh(self.pooler(fused[:, 0]))
 
     def _guess(self, text: Tensor, mask: Tensor, image: Tensor | None, at: Tensor) -> Tensor:
         """(P, V) logits of the words at `at`; without a picture by the language experts alone."""
@@ -255,9 +258,24 @@ class Vlmo(SharedSpace, Method):
 
     def match(self, image: Encoded, text: Encoded) -> Tensor:
         """(B,) log-odds that picture i and text i are a pair: the two logits' difference."""
+        logits = self.match_head(self.fuse(image, text).pooled)
+        return logits[:, 1] - logits[:, 0]  # type: ignore[no-any-return]
+
+    @property
+    def fused_width(self) -> int:
+        """Of the pooler."""
+        return self.config.blocks.width
+
+    def fuse(self, image: Encoded, text: Encoded, tokens: bool = False) -> Fused:
+        """Pairs by the pooler's output, from the text's class token, as they are matched and as the paper classifies (3.4).
+
+        Raises:
+            ValueError: for two pictures in a row: the paper reads them one by one, both vectors side by side (NLVR2).
+        """
         assert image.tokens is not None and text.tokens is not None and text.mask is not None
-        logits = self._match(text.tokens, text.mask, image.tokens)
-        return logits[:, 1] - logits[:, 0]
+        fused = self._fused(text.tokens, text.mask, image.tokens, first=not tokens)
+        words = (fused[:, : text.tokens.shape[1]], text.mask) if tokens else ()
+        return Fused(self._pool(fused), *words)
 
     def fill_mask(self, image: Encoded | None, ids: Tensor, mask: Tensor, at: Tensor) -> Tensor:
         """(P, V) logits of the words at `at`, with the picture or from the words alone."""
@@ -276,10 +294,8 @@ class Vlmo(SharedSpace, Method):
         assert batch.images is not None and batch.text is not None and batch.text_mask is not None
         image, text = self.embed_image(batch.images), self.embed_text(batch.text)
         reps = {"image_tokens": image, "text_tokens": text}
-        reps |= {
-            f"image_{kind}": found
-            for kind, found in self._image(image, self.pictures.patches.grid(batch.images)).items()
-        }
+        seen = self._image(image, self.pictures.patches.grid(batch.images))
+        reps |= {f"image_{kind}": found for kind, found in seen.items()}
         reps |= {f"text_{kind}": found for kind, found in self._text(text, batch.text_mask).items()}
         return reps
 
@@ -366,12 +382,8 @@ class Vlmo(SharedSpace, Method):
         longest = max(int(wrong_mask.sum(1).max()), batch.text.shape[1])
         room = (0, longest - batch.text.shape[1])
         own, own_mask = F.pad(reps["text_tokens"], (0, 0, *room)), F.pad(batch.text_mask, room)
-        wrong, wrong_mask = (
-            self.embed_text(F.pad(wrong_ids, (0, longest))[:, :longest]),
-            F.pad(wrong_mask, (0, longest)),
-        )
-        wrong_mask = wrong_mask[:, :longest]
-        image = reps["image_tokens"]
+        wrong_ids, wrong_mask = (F.pad(each, (0, longest))[:, :longest] for each in (wrong_ids, wrong_mask))
+        wrong, image = self.embed_text(wrong_ids), reps["image_tokens"]
         return self._match(
             torch.cat([own, wrong, own]),
             torch.cat([own_mask, wrong_mask, own_mask]),

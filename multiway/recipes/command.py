@@ -10,7 +10,7 @@ import tyro
 from multiway.recipes import RECIPES, recipe_function
 from multiway.recipes.recipe import Recipe
 
-__all__ = ["parse"]
+__all__ = ["edited", "parse"]
 
 
 def parse(args: list[str]) -> Recipe:
@@ -35,18 +35,27 @@ def parse(args: list[str]) -> Recipe:
     except KeyError as error:
         print(f"multiway train: {error.args[0]}", file=sys.stderr)
         raise SystemExit(2) from error
+    return edited(default, rest, f"multiway train {name}", inspect.getdoc(function))
+
+
+def edited(default: Recipe, args: list[str], prog: str, description: str | None) -> Recipe:
+    """A recipe with the fields that the command line names.
+
+    Raises:
+        SystemExit: on bad usage.
+    """
     try:
         return tyro.cli(
             type(default),
             default=default,
-            args=rest,
-            prog=f"multiway train {name}",
-            description=inspect.getdoc(function),
+            args=args,
+            prog=prog,
+            description=description,
             compact_help=True,
             config=(tyro.conf.AvoidSubcommands, tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagCreatePairsOff),
         )
     except ValueError as error:  # values that the fields' own checks refuse
-        print(f"multiway train: {error}", file=sys.stderr)
+        print(f"{prog.rsplit(' ', 1)[0]}: {error}", file=sys.stderr)
         raise SystemExit(2) from error
 
 

@@ -13,12 +13,15 @@ import tyro
 
 from multiway.batch import DataInfo, ViewSpec
 from multiway.config import ConfigError, to_json
+from multiway.data.loader import Loader
 from multiway.data.masking import Masking
+from multiway.data.open import open_source
 from multiway.data.patch_masking import PatchMasking
-from multiway.data.tokenizer import TokenizerSpec
+from multiway.data.tokenizer import Tokenizer, TokenizerSpec
 from multiway.engine.settings import OPERATIONAL, Settings
 from multiway.methods import Method, method_class
 from multiway.tasks import TASKS
+from multiway.world import World
 
 __all__ = ["Recipe"]
 
@@ -74,6 +77,48 @@ class Recipe:
                 raise ConfigError(
                     f"evaluate is {entry!r}; expected task=data@split or task=@split, with a task of {', '.join(TASKS)}"
                 )
+
+    def open(self, spec: str, split: str) -> Any:
+        """The data: rows of pictures and captions, from this recipe's columns and folder."""
+        return open_source(
+            spec,
+            images=self.images,
+            default_split=split,
+            image_column=self.image_column or None,
+            caption_column=self.caption_column or None,
+        )
+
+    def texts(self, source: Any) -> list[str]:
+        """What a tokeniser is learned from: every caption, or what an endless source offers instead."""
+        if hasattr(source, "tokenizer_captions"):
+            return list(source.tokenizer_captions)
+        return [caption for index in range(len(source)) for caption in source.row(index).captions]
+
+    def info(self, source: Any, tokenizer: Tokenizer) -> DataInfo:
+        """What a method must know of the data."""
+        return DataInfo(
+            vocabulary=len(tokenizer),
+            context=tokenizer.context,
+            samples=len(source),
+            classes=len(source.classes),
+            special=tokenizer.special,
+        )
+
+    def loader(self, source: Any, tokenizer: Tokenizer, info: DataInfo, world: World) -> Any:
+        """Training batches."""
+        settings = self.settings
+        return Loader(
+            source,
+            self.view,
+            tokenizer,
+            settings.batch,
+            settings.seed,
+            world.rank,
+            world.size,
+            settings.workers,
+            self.masking,
+            self.patches,
+        )
 
     def build(self, info: DataInfo) -> Method:
         """The method, its open sizes filled in from the data."""

@@ -13,7 +13,6 @@ from multiway.batch import Batch, DataInfo
 from multiway.config import ConfigError
 from multiway.data.augment import finish
 from multiway.data.loader import Loader
-from multiway.data.open import open_source
 from multiway.data.processor import Processor
 from multiway.data.source import Source
 from multiway.data.tokenizer import Tokenizer
@@ -63,58 +62,23 @@ def prepare(recipe: Recipe, world: World) -> Prepared:
         DataError: if the data cannot be used.
         WeightsError: if `init` does not fit.
     """
-    source = open_recipe_source(recipe, recipe.data, "train")
+    source = recipe.open(recipe.data, "train")
     start = load(recipe.init) if recipe.init else None
     # Another tokeniser would give the embeddings other words.
     tokenizer = start.processor.tokenizer if start is not None and not recipe.tokenizer.path else None
     if tokenizer is None:
-        tokenizer = Tokenizer.open(recipe.tokenizer, captions_of(source))
-    info = DataInfo(
-        vocabulary=len(tokenizer),
-        context=tokenizer.context,
-        samples=len(source),
-        classes=len(source.classes),
-        special=tokenizer.special,
-    )
+        tokenizer = Tokenizer.open(recipe.tokenizer, recipe.texts(source))
+    info = recipe.info(source, tokenizer)
     torch.manual_seed(recipe.settings.seed)
     method = recipe.build(info)
     started, init_hash = None, ""
     if start is not None:
-        state = start.method.state_dict()
-        started = start_from(method, state, recipe.init, recipe.init_except, start.method.own_state)
+        begun = start.method.starting
+        state = begun.state_dict()
+        started = start_from(method.starting, state, recipe.init, recipe.init_except, begun.own_state)
         init_hash = weights_hash(state)
-    settings = recipe.settings
-    loader = Loader(
-        source,
-        recipe.view,
-        tokenizer,
-        settings.batch,
-        settings.seed,
-        world.rank,
-        world.size,
-        settings.workers,
-        recipe.masking,
-        recipe.patches,
-    )
+    loader = recipe.loader(source, tokenizer, info, world)
     return Prepared(recipe, source, Processor(recipe.view, tokenizer), info, method, loader, started, init_hash)
-
-
-def open_recipe_source(recipe: Recipe, spec: str, split: str) -> Source:
-    """A source with the recipe's columns and folder."""
-    return open_source(
-        spec,
-        images=recipe.images,
-        default_split=split,
-        image_column=recipe.image_column or None,
-        caption_column=recipe.caption_column or None,
-    )
-
-
-def captions_of(source: Source) -> list[str]:
-    """Every caption of a source, or what an endless one offers instead, for training a tokeniser."""
-    if hasattr(source, "tokenizer_captions"):
-        return list(source.tokenizer_captions)
-    return [caption for index in range(len(source)) for caption in source.row(index).captions]
 
 
 def evaluate_model(model: Model, recipe: Recipe) -> dict[str, Any]:
@@ -124,7 +88,7 @@ def evaluate_model(model: Model, recipe: Recipe) -> dict[str, Any]:
         task, _, spec = entry.partition("=")
         if task not in TASKS:
             raise ConfigError(f"evaluate names the task {task!r}; there are: {', '.join(TASKS)}")
-        source = open_recipe_source(recipe, recipe.data + spec if spec.startswith("@") else spec, "val")
+        source = recipe.open(recipe.data + spec if spec.startswith("@") else spec, "val")
         result = TASKS[task].run(model, source)
         for name, metric in result.to_json()["metrics"].items():
             metrics[f"{Path(source.name).name}@{source.split}/{name}"] = metric

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from multiway.abilities import Encoded
+from multiway.data.examples import Pictures
 from multiway.data.source import Source
 
 __all__ = ["BadEmbedding", "encode_images", "encode_texts", "encode_texts_in_batches"]
@@ -20,7 +21,7 @@ class BadEmbedding(ValueError):
 
 @torch.no_grad()
 def encode_images(
-    model: Any, source: Source, rows: Sequence[int], batch: int = 256, *, tokens: bool = False
+    model: Any, source: Pictures | Source, rows: Sequence[int], batch: int = 256, *, tokens: bool = False
 ) -> Encoded:
     """The pictures of some rows.
 

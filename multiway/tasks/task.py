@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from multiway.data.examples import Examples
 from multiway.data.source import DataError, Source
 
 __all__ = ["Metric", "Result", "Task", "collect", "require_rows"]
@@ -76,12 +77,12 @@ class Task(Protocol):
     @property
     def needs(self) -> tuple[str, ...]: ...
 
-    def run(self, model: Any, source: Source) -> Result:
+    def run(self, model: Any, source: Any, /) -> Result:
         """Measure.
 
         Args:
             model: has the methods named by `needs`, taking pictures and strings (`hub.model.Model`, or a stand-in).
-            source: one split of one data set.
+            source: one split of one data set: a `Source`, or `Examples` where the task takes these (`example_task.py`).
 
         Raises:
             LacksAbility: if the model cannot do what is needed.
@@ -90,7 +91,7 @@ class Task(Protocol):
         ...
 
 
-def collect(task: Task, source: Source, metrics: Iterable[Metric], details: Any = None) -> Result:
+def collect(task: Task, source: Source | Examples[Any], metrics: Iterable[Metric], details: Any = None) -> Result:
     """Drain a task's generator of metrics into a `Result`.
 
     Raises:

@@ -164,7 +164,7 @@ def test_ours_as_each_of_theirs(sharing: str, tmp_path) -> None:
 
 def test_a_checkpoint_is_able_to_do_what_it_has_weights_for(tmp_path) -> None:
     able = {
-        "BlipForImageTextRetrieval": {"encode_image", "encode_text", "compare", "match", "match_with_maps"},
+        "BlipForImageTextRetrieval": {"encode_image", "encode_text", "compare", "match", "match_with_maps", "fuse"},
         "BlipForConditionalGeneration": {"encode_image", "caption_likelihood", "generate"},
         "BlipForQuestionAnswering": {"encode_image"},
     }

@@ -77,7 +77,7 @@ def test_tokens_and_pooled_equal(shape: tuple[int, int], activation: str, bias: 
     ids, mask, images = inputs(*shape)
     wanted = asked(theirs, ids, mask, images)
     image, text = ours.encode_image(images), ours.encode_text(ids, mask)
-    fused = ours.fuse(text.tokens, mask, image.tokens)
+    fused = ours._fuse(text.tokens, mask, image.tokens)
     length, patches = ids.shape[1], shape[0] * shape[1] // 64
     assert (fused - wanted.last_hidden_state)[:, :length][mask].abs().max() < 1e-5
     # They gather the patches in an order of their own; pictures of one shape keep it up to a permutation.
@@ -86,7 +86,9 @@ def test_tokens_and_pooled_equal(shape: tuple[int, int], activation: str, bias: 
     assert distance.shape == (3, patches, patches)
     assert distance.min(2).values.max() < 1e-4 and (distance.argmin(2).sort(1).values == torch.arange(patches)).all()
     assert (ours.pool(fused) - wanted.pooler_output).abs().max() < 1e-5
-    assert (ours.pool(ours.fuse(text.tokens, mask, image.tokens, first=True)) - wanted.pooler_output).abs().max() < 1e-5
+    assert (
+        ours.pool(ours._fuse(text.tokens, mask, image.tokens, first=True)) - wanted.pooler_output
+    ).abs().max() < 1e-5
     assert wanted.pooler_output.std(0).max() > 0.01  # rows differ, so the comparison can fail
 
 
@@ -186,7 +188,7 @@ def test_transformers_runs_what_was_trained_here(model: Model, tmp_path, kind: K
     wanted = asked(theirs, words.ids, words.mask, images)
     image, text = method.encode_image(images), method.encode_text(words.ids, words.mask)
     if kind == "ViltModel":
-        got, right = method.pool(method.fuse(text.tokens, text.mask, image.tokens)), wanted.pooler_output
+        got, right = method.pool(method._fuse(text.tokens, text.mask, image.tokens)), wanted.pooler_output
     elif kind == "ViltForMaskedLM":
         got = method.fill_mask(image, words.ids, words.mask, words.mask)
         right = wanted.logits[:, : words.ids.shape[1]][words.mask]

@@ -71,7 +71,7 @@ def test_presets_survive_json_and_unknown_ones_are_named() -> None:
 
 def test_abilities_follow_the_objective() -> None:
     own = {
-        "mdm": {"encode_image", "encode_text", "fill_mask"},
+        "mdm": {"encode_image", "encode_text", "fuse", "fill_mask"},
         "itc": {"encode_image", "encode_text", "compare"},
         "caption": {"encode_image", "caption_likelihood", "generate"},
     }

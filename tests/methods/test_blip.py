@@ -340,7 +340,16 @@ def test_attention_maps_are_those_of_the_match_and_can_be_differentiated() -> No
 
 
 def test_abilities_and_those_that_are_hidden() -> None:
-    able = {"encode_image", "encode_text", "compare", "match", "match_with_maps", "caption_likelihood", "generate"}
+    able = {
+        "encode_image",
+        "encode_text",
+        "compare",
+        "match",
+        "match_with_maps",
+        "fuse",
+        "caption_likelihood",
+        "generate",
+    }
     assert set(abilities_of(build())) == able
     assert set(abilities_of(build(replace(SMALL, lacks=("generate",))))) == able - {"generate"}
 

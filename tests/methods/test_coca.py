@@ -358,5 +358,5 @@ def test_likelihood_is_that_of_the_lm_loss() -> None:
 
 
 def test_abilities() -> None:
-    able = {"encode_image", "encode_text", "compare", "caption_likelihood", "generate"}
+    able = {"encode_image", "encode_text", "compare", "fuse", "caption_likelihood", "generate"}
     assert set(abilities_of(build())) == able

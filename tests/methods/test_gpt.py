@@ -123,6 +123,6 @@ def test_what_it_writes_has_the_likelihood_it_claims() -> None:
 
 def test_abilities_and_gradients() -> None:
     method = build()
-    assert set(abilities_of(method)) == {"caption_likelihood", "generate"}
+    assert set(abilities_of(method)) == {"encode_text", "fuse", "caption_likelihood", "generate"}
     method(toy_batch(), World(), Step()).total.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.parameters())

@@ -277,4 +277,4 @@ def test_a_row_does_not_depend_on_its_neighbours() -> None:
     whole, part = method.encode(batch, STEP), method.encode(batch.rows(4, 8), STEP)
     for name, tensor in part.items():
         torch.testing.assert_close(tensor, whole[name][4:8], rtol=1e-4, atol=1e-5)
-    assert set(abilities_of(method)) == {"encode_image", "encode_text", "match", "match_with_maps", "fill_mask"}
+    assert set(abilities_of(method)) == {"encode_image", "encode_text", "match", "match_with_maps", "fuse", "fill_mask"}

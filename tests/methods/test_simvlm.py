@@ -240,7 +240,7 @@ def test_prompts_are_prefixes_of_any_length(strategy: str) -> None:
 @torch.no_grad()
 def test_abilities() -> None:
     method, batch = build(), toy_batch(4)
-    assert set(abilities_of(method)) == {"encode_image", "caption_likelihood", "generate"}
+    assert set(abilities_of(method)) == {"encode_image", "encode_text", "fuse", "caption_likelihood", "generate"}
     image = method.encode_image(batch.images)
     assert image.embedding.shape == (4, 0) and not image.has_embedding
     texts = randomise(method).generate(image, Generation(max_length=12))

@@ -95,7 +95,7 @@ def test_the_step_is_the_papers_formulas(stem) -> None:
 
     def fused(ids: torch.Tensor, image: int) -> torch.Tensor:
         text = method.encode_text(ids[None], torch.ones(1, len(ids), dtype=torch.bool))
-        return method.fuse(text.tokens, None, method.encode_image(batch.images[image : image + 1]).tokens)[0]
+        return method._fuse(text.tokens, None, method.encode_image(batch.images[image : image + 1]).tokens)[0]
 
     matching, moved, guessed = [], [], []
     for row in range(16):
@@ -121,7 +121,7 @@ def test_the_step_is_the_papers_formulas(stem) -> None:
     for row in range(16):
         length = int(batch.text_mask[row].sum())
         text = reps["text"][row : row + 1, :length]
-        patches = method.fuse(text, None, reps["holes"][row : row + 1])[0, length + 1 :]
+        patches = method._fuse(text, None, reps["holes"][row : row + 1])[0, length + 1 :]
         for place in asked[row].nonzero().flatten().tolist():
             pixels = batch.images[row, :, place // 4 * 4 : place // 4 * 4 + 4, place % 4 * 4 : place % 4 * 4 + 4]
             colour = ((pixels * 0.5 + 0.5).mean((1, 2)) * 255 + 1e-3).long()
@@ -210,7 +210,7 @@ def test_masked_positions_know_nothing_of_the_words_masked() -> None:
     other = replace(batch, text=torch.where(batch.masked, (batch.text + 7) % 40 + 4, batch.text))
     first, second = (method.encode(each, STEP) for each in (batch, other))
     assert torch.equal(first["masked"], second["masked"]) and not torch.equal(first["text"], second["text"])
-    fused = [method.fuse(each["masked"], batch.text_mask, each["image"]) for each in (first, second)]
+    fused = [method._fuse(each["masked"], batch.text_mask, each["image"]) for each in (first, second)]
     assert torch.equal(*fused)
 
 
@@ -298,9 +298,16 @@ def test_a_row_does_not_depend_on_its_neighbours() -> None:
 
 
 def test_abilities_follow_the_heads() -> None:
-    assert set(abilities_of(build())) == {"encode_image", "encode_text", "match", "match_with_maps", "fill_mask"}
+    assert set(abilities_of(build())) == {
+        "encode_image",
+        "encode_text",
+        "match",
+        "match_with_maps",
+        "fuse",
+        "fill_mask",
+    }
     bare = build(replace(SMALL, matching=False))
-    assert set(abilities_of(bare)) == {"encode_image", "encode_text", "fill_mask"}
+    assert set(abilities_of(bare)) == {"encode_image", "encode_text", "fuse", "fill_mask"}
     batch = toy_batch(2)
     image, text = bare.encode_image(batch.images), bare.encode_text(batch.text, batch.text_mask)
     assert image.embedding.shape == text.embedding.shape == (2, 0)

@@ -61,7 +61,7 @@ def test_presets_survive_json_and_unknown_ones_are_named() -> None:
 
 
 def test_abilities() -> None:
-    assert set(abilities_of(build())) == {"encode_image", "encode_text", "compare", "match", "fill_mask"}
+    assert set(abilities_of(build())) == {"encode_image", "encode_text", "compare", "match", "fuse", "fill_mask"}
 
 
 @torch.no_grad()

@@ -1,0 +1,39 @@
+"""`multiway finetune RUN --task vqa [--data ...] [--any-field ...]`."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+from multiway.recipes.command import edited
+from multiway.recipes.dry_run import dry_run
+from multiway.recipes.finetune import finetune
+from multiway.recipes.training import run_recipe
+from multiway.world import World
+
+__all__ = ["run"]
+
+_USAGE = "usage: multiway finetune RUN --task TASK [options]; `multiway finetune RUN --help` lists them"
+
+
+def run(args: list[str]) -> int:
+    """Tune; exit code 0 when the run is finished or was asked to stop."""
+    if not args or args[0].startswith("-"):
+        asked = bool(args) and args[0] in ("-h", "--help")
+        print(_USAGE, file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
+    trained, rest = args[0], args[1:]
+    # The task decides what is measured, so it must be known before the other defaults are.
+    task = next((value for name, value in pairwise(rest) if name == "--task"), "vqa")
+    recipe = edited(finetune(trained, task), rest, "multiway finetune RUN", inspect.getdoc(finetune))
+    if recipe.dry_run:
+        dry_run(recipe)
+        return 0
+    if not recipe.out:
+        recipe = replace(recipe, out=f"runs/{Path(trained).stem}-{task}")
+    with World.joined() as world:
+        run_recipe(recipe, world)
+    return 0

@@ -1,0 +1,94 @@
+"""What a model that was tuned for a task is asked: answers, verdicts, choices and regions. A part of `hub.model.Model`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from multiway.abilities import Encoded, require
+
+__all__ = ["Tuned"]
+
+Part = TypeVar("Part")
+
+
+class _Runs(Protocol):
+    """What a model has that these need."""
+
+    method: Any
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def by_rows(self, count: int, ask: Callable[[Tensor], Part]) -> list[Part]: ...
+
+
+class Tuned:
+    """Scores from pictures and texts that were encoded with `tokens=True`, row by row, on the CPU in float32."""
+
+    @property
+    def answers(self: _Runs) -> tuple[str, ...]:
+        """What `answer` chooses among."""
+        require(self.method, ("answer",), "answer")
+        return self.method.answers  # type: ignore[no-any-return]
+
+    @property
+    def verdicts(self: _Runs) -> tuple[str, ...]:
+        """What `judge` decides between."""
+        require(self.method, ("judge",), "judge")
+        return self.method.verdicts  # type: ignore[no-any-return]
+
+    def answer(self: _Runs, images: Encoded, texts: Encoded) -> Tensor:
+        """(B, A) scores of each answer to question i about picture i."""
+        return _scored(self, "answer", (images,), texts, lambda ask, shown, text, rows: ask(shown[0], text))
+
+    def judge(self: _Runs, images: Sequence[Encoded], texts: Encoded) -> Tensor:
+        """(B, K) scores of each verdict on sentence i, by the i-th picture of each of `images`."""
+        return _scored(self, "judge", tuple(images), texts, lambda ask, shown, text, rows: ask(shown, text))
+
+    def choose(self: _Runs, images: Encoded, texts: Encoded) -> Tensor:
+        """(B,) scores of text i with picture i."""
+        return _scored(self, "choose", (images,), texts, lambda ask, shown, text, rows: ask(shown[0], text))
+
+    def point(self: _Runs, images: Encoded, texts: Encoded, boxes: Tensor) -> Tensor:
+        """(B, K) scores of regions, from (B, K, 4) boxes."""
+
+        def ask(point: Callable[..., Tensor], shown: Sequence[Encoded], text: Encoded, rows: Tensor) -> Tensor:
+            return point(shown[0], text, boxes[rows].to(self.device))
+
+        return _scored(self, "point", (images,), texts, ask)
+
+
+def _scored(
+    model: _Runs,
+    ability: str,
+    images: tuple[Encoded, ...],
+    texts: Encoded,
+    ask: Callable[[Callable[..., Tensor], tuple[Encoded, ...], Encoded, Tensor], Tensor],
+) -> Tensor:
+    """Row by row, a batch at a time.
+
+    Raises:
+        LacksAbility: if the method cannot.
+        ValueError: if tokens were not kept, the numbers of rows differ, or there is no row.
+    """
+    require(model.method, (ability,), ability)
+    count = len(texts.embedding)
+    if not count:
+        raise ValueError(f"nothing to {ability}: there are no texts")
+    for image in images:
+        if image.tokens is None or texts.tokens is None or len(image.embedding) != count:
+            raise ValueError(
+                f"{ability} takes as many pictures as texts, encoded with tokens=True; given {len(image.embedding)} and "
+                f"{count}, tokens kept: {image.tokens is not None} and {texts.tokens is not None}"
+            )
+    method, device = getattr(model.method, ability), model.device
+
+    def some(rows: Tensor) -> Tensor:
+        shown = tuple(image.rows(rows).to(device) for image in images)
+        return ask(method, shown, texts.rows(rows).to(device), rows).float().cpu()
+
+    return torch.cat(model.by_rows(count, some))

@@ -1,6 +1,6 @@
 """Does cleaning captions help where half of them are wrong? CapFilt's four arms, by seeds.
 
-    python benchmarks/capfilt_arms.py [--out runs/capfilt-arms] [--seeds 0 1 2] [--steps 600] [--threads 2]
+    python benchmarks/capfilt_arms.py [--out runs/capfilt-arms] [--seeds 0 1 2] [--steps 600] [--threads 2] [--world scenes:...]
 
 For each seed: BLIP at `tiny` is pre-trained on noisy scenes; a captioner and a filter are fine-tuned from it on clean pairs of
 other pictures; everything is captioned and scored once. Then four new models are trained from random weights for as many steps,
@@ -35,7 +35,6 @@ from multiway.data.open import open_source
 from multiway.data.source import Source
 from multiway.hub.load import load
 from multiway.recipes.blip import blip
-from multiway.recipes.world import WORLD
 from multiway.tasks import TASKS
 from multiway.workflows.capfilt import capfilt
 from multiway.workflows.capfilt_clean import scored_rows
@@ -78,7 +77,7 @@ def run_seed(asked: argparse.Namespace, seed: int) -> dict[str, Any]:
     folder = asked.out / f"seed-{seed}"
     recipe = blip()
     settings = replace(recipe.settings, steps=asked.steps, seed=seed, threads=asked.threads)
-    web = f"{WORLD},seed={10 * seed},samples={asked.samples},{NOISE}"
+    web = f"{asked.world},seed={10 * seed},samples={asked.samples},{NOISE}"
     train_arm(replace(recipe, data=web, settings=settings), folder / "pre")
     how = CapFilt(
         web,
@@ -102,7 +101,7 @@ def run_seed(asked: argparse.Namespace, seed: int) -> dict[str, Any]:
         place = _data(folder, name, verdict, source, how)
         model = retrained(folder / "pre", place.shards, tokenizer, asked.steps, seed + 1)
         train_arm(model, folder / f"{name}-model")
-        measured = _measure(folder / f"{name}-model", asked.gallery)
+        measured = _measure(folder / f"{name}-model", f"{asked.world},gallery={asked.gallery}@test")
         left = tally(scored_rows(place, blocks_of(source, how.rows_per_shard)), verdict).metrics.get("clean/wrong")
         found["arms"][name] = {key: measured[key] for key, _, _ in COLUMNS.values() if key in measured}
         found["arms"][name]["data"] = left.value if left else 0.0
@@ -122,11 +121,11 @@ def _data(folder: Path, name: str, verdict: Verdict, source: Source, how: CapFil
     return place
 
 
-def _measure(run: Path, gallery: int) -> dict[str, float]:
+def _measure(run: Path, data: str) -> dict[str, float]:
     """Re-ranked retrieval and captions by likelihood, on clean scenes of the world that all seeds share."""
-    kept = run / f"measured-{gallery}.json"
+    kept = run / "measured.json"
     if not kept.exists():
-        model, test = load(run), open_source(f"{WORLD},gallery={gallery}@test")
+        model, test = load(run), open_source(data)
         results = [TASKS[task].run(model, test) for task in ("rerank", "captioning")]
         kept.write_text(json.dumps({n: m.value for result in results for n, m in result.metrics.items()}))
     return json.loads(kept.read_text())  # type: ignore[no-any-return]
@@ -156,6 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/capfilt-arms"))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--world", default="scenes:easy,objects=1-2")
     parser.add_argument("--steps", type=int, default=600, help="of pre-training, and of each arm")
     parser.add_argument("--tune", type=int, default=300, help="steps of captioner and filter, each")
     parser.add_argument("--samples", type=int, default=10_000, help="noisy pairs")

@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "capfilt": ("multiway.cli.capfilt", "clean noisy captions: multiway capfilt runs/blip --data web.tar --out clean"),
     "data": ("multiway.cli.data", "check, show or shard data: multiway data check captions.jsonl --images pictures/"),
     "convert": ("multiway.cli.convert", "between multiway's and transformers' weights: multiway convert SRC DST"),
+    "average": ("multiway.cli.average", "weights between two runs (WiSE-FT): multiway average runs/a runs/a-vqa"),
     "list": ("multiway.cli.listing", "what there is: multiway list methods|recipes|data|tasks"),
 }
 

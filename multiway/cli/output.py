@@ -31,5 +31,7 @@ def print_result(result: Result, console: Console) -> None:
         else:
             show = "{:.1f}".format if name.endswith("rank") else "{:.1%}".format
         chance = "" if metric.chance is None else show(metric.chance)
-        table.add_row(escape(name), show(metric.value), f"{show(metric.low)} - {show(metric.high)}", str(metric.n), chance)
+        table.add_row(
+            escape(name), show(metric.value), f"{show(metric.low)} - {show(metric.high)}", str(metric.n), chance
+        )
     console.print(table)

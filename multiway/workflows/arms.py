@@ -91,11 +91,15 @@ def cell(
         "version": __version__,
     }
     key = hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=8).hexdigest()
-    kept = folder / "cell.json"
+    kept, begun = folder / "cell.json", folder.with_name(f"{folder.name}.key")
     if kept.is_file():
         before: dict[str, Any] = json.loads(kept.read_text())
         if before["key"] == key:
             return before
+    if folder.exists() and (not begun.is_file() or begun.read_text() != key):
+        _set_aside(folder)  # of another recipe; one that was interrupted goes on where it was
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    begun.write_text(key)
     peak = _train([*args, "--threads", str(threads)] if threads else args)
     found = {
         "key": key,
@@ -110,6 +114,12 @@ def cell(
     partial.write_text(json.dumps(found, indent=1))
     partial.replace(kept)
     return found
+
+
+def _set_aside(folder: Path) -> None:
+    """Make room for a run; what is there keeps its files under the first free name."""
+    number = next(n for n in range(1, 1_000_000) if not folder.with_name(f"{folder.name}-before-{n}").exists())
+    folder.rename(folder.with_name(f"{folder.name}-before-{number}"))
 
 
 def arm_recipe(

@@ -59,6 +59,19 @@ def test_a_table_of_what_each_can_do(few: None, tmp_path: Path, monkeypatch: pyt
         compare.compare(tmp_path, DATA, 48, gallery=12)
 
 
+def test_a_cell_of_another_recipe_is_computed_anew(few: None, tmp_path: Path) -> None:
+    """The run of the old one is set aside; one that was interrupted is gone on with."""
+    first = compare.compare(tmp_path, DATA, 32, ["bert (blind)"], gallery=12, rounds=0)["cells"]["bert (blind)"]
+    (tmp_path / "bert-blind" / "cell.json").unlink()
+    again = compare.compare(tmp_path, DATA, 32, ["bert (blind)"], gallery=12, rounds=0)["cells"]["bert (blind)"]
+    assert again["results"] == first["results"] and not list(tmp_path.glob("*-before-*"))
+    arm = compare.ARMS["bert (blind)"]
+    compare.ARMS["bert (blind)"] = replace(arm, options=(*arm.options, "--lr", "0.01"))
+    changed = compare.compare(tmp_path, DATA, 32, ["bert (blind)"], gallery=12, rounds=0)["cells"]["bert (blind)"]
+    assert changed["key"] != first["key"]
+    assert (tmp_path / "bert-blind-before-1" / "model.safetensors").is_file()
+
+
 def test_what_an_arm_needs_is_trained_first(few: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = []
     monkeypatch.setattr(compare, "cell", lambda arm, *rest: done.append(arm.name) or {"failed": "no"})

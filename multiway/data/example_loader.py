@@ -17,15 +17,16 @@ from torch.utils.data import DataLoader, Dataset
 from multiway.batch import Batch, Place, ViewSpec
 from multiway.data.augment import DRAWS
 from multiway.data.draws import uniforms
-from multiway.data.examples import Asked, Chosen, Example, Examples, Judged, KnowsAnswered, Pointed
-from multiway.data.loader import Order
+from multiway.data.examples import Asked, Box, Chosen, Example, Examples, Judged, KnowsAnswered, Pointed
+from multiway.data.loader import Order, PixelCache
+from multiway.data.regions import region_targets
 from multiway.data.source import BadRow, DataError, DrawsBatches
 from multiway.data.tokenizer import Tokenizer
-from multiway.data.view import draw
 
 __all__ = ["ExampleLoader", "Wanted", "usable"]
 
 _ATTEMPTS = 20
+_LOOKED_AT = 200  # examples of which the choices are compared before training
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,13 @@ class Wanted:
 
     Attributes:
         targets: answers as people gave them -> (A,) how right each of the task's answers is; None where labels do.
-        texts: a chosen example -> the texts to choose from, and which is right; None where there are no choices.
+        texts: a chosen example, and the epoch -> the texts to choose from, and which is right; None where there are no choices.
+        regions: a pointed example -> the boxes to choose from; None for its own candidates.
     """
 
     targets: Callable[[Sequence[str]], Tensor] | None = None
-    texts: Callable[[Chosen], tuple[Sequence[str], int]] | None = None
+    texts: Callable[[Chosen, int], tuple[Sequence[str], int]] | None = None
+    regions: Callable[[Pointed], Sequence[Box]] | None = None
 
 
 def usable(examples: Examples[Example]) -> np.ndarray:
@@ -85,41 +88,51 @@ class _Steps(Dataset[Batch]):
     ) -> None:
         self.examples, self.rows, self.order, self.view = examples, rows, order, view
         self.tokenizer, self.wanted, self.rank, self.world = tokenizer, wanted, rank, world
+        # Pictures that are drawn are drawn faster than any cache, and there is no end of them.
+        drawn = isinstance(examples.pictures, DrawsBatches)
+        self.cache = PixelCache(0 if drawn else len(examples.pictures), view.kept)
 
     def __getitem__(self, step: int) -> Batch:
         epochs, places = self.order.at(step, self.rank, self.world)
         rows, skipped = self.rows[places], list[str]()
-        squares, numbers, pictures, examples = self._drawn(epochs, rows, skipped)
+        examples, known = self._readable(epochs, rows, skipped)
+        # A picture that several rows share is there once. Where a batch straddles two epochs it is there for each of them, so
+        # that what becomes of it depends on nothing but picture and epoch, on however many ranks.
+        numbers = np.array([example.pictures for example in examples], dtype=np.int64)
+        keys, pictures = np.unique(epochs[:, None] * len(self.examples.pictures) + numbers, return_inverse=True)
+        own_epochs, own = np.divmod(keys, len(self.examples.pictures))
         count = DRAWS[self.view.augment]
-        # A picture that two examples share in one batch is augmented once, as the first of them has it.
-        first = np.array([int((pictures == number).any(1).argmax()) for number in range(len(numbers))])
-        draws = torch.from_numpy(uniforms(self.order.seed, epochs[first], numbers, "augment", count)) if count else None
         return Batch(
-            images=squares.permute(0, 3, 1, 2).contiguous(),
-            draws=draws,
-            pictures=torch.from_numpy(pictures),
+            images=self._squares(own, known).permute(0, 3, 1, 2).contiguous(),
+            draws=torch.from_numpy(uniforms(self.order.seed, own_epochs, own, "augment", count)) if count else None,
+            pictures=torch.from_numpy(pictures.reshape(numbers.shape)),
             sample_index=torch.from_numpy(rows),
             captions=tuple(example.text for example in examples),
             skipped=tuple(skipped),
             place=Place(step, int(epochs[0])),
-            **self._asked(examples),  # type: ignore[arg-type]
+            **self._asked(examples, epochs),  # type: ignore[arg-type]
         )
 
-    def _drawn(
+    def _readable(
         self, epochs: np.ndarray, rows: np.ndarray, skipped: list[str]
-    ) -> tuple[Tensor, np.ndarray, np.ndarray, list[Example]]:
-        """Squares (U, side, side, 3), their numbers (U,), which of them each row is about (B, P), and the examples.
+    ) -> tuple[list[Example], dict[int, Tensor]]:
+        """The examples of `rows`, and the squares of their pictures by number.
 
-        An example whose picture cannot be read is replaced by another, the same one in every replay, and recorded.
+        An example whose picture cannot be read is replaced by another, the same one in every replay, and recorded; `rows`
+        changes there.
         """
         known: dict[int, Tensor] = {}
-        examples = []
+        examples: list[Example] = []
         for place, epoch in enumerate(epochs):
             for attempt in range(_ATTEMPTS):
                 example = self.examples.example(int(rows[place]))
+                if examples and len(example.pictures) != len(examples[0].pictures):
+                    raise DataError(
+                        f"{example.where} is about {len(example.pictures)} pictures and {examples[0].where} about "
+                        f"{len(examples[0].pictures)}; a task takes examples about equally many"
+                    )
                 try:
-                    if not isinstance(self.examples.pictures, DrawsBatches):
-                        self._read(example, known)
+                    self._read(example, known)
                     break
                 except BadRow as error:
                     skipped.append(f"{example.where}: {error}")
@@ -133,23 +146,26 @@ class _Steps(Dataset[Batch]):
                     "images folder"
                 )
             examples.append(example)
-        numbers, pictures = np.unique([example.pictures for example in examples], return_inverse=True)
-        if isinstance(self.examples.pictures, DrawsBatches):
-            squares = torch.from_numpy(self.examples.pictures.squares(numbers, self.view.kept))
-        else:
-            squares = torch.stack([known[int(number)] for number in numbers])
-        return squares, numbers, pictures.reshape(len(examples), -1), examples
+        return examples, known
 
     def _read(self, example: Example, known: dict[int, Tensor]) -> None:
+        if isinstance(self.examples.pictures, DrawsBatches):
+            return
         for number in example.pictures:
             if number not in known:
-                square = draw(self.examples.pictures.image(number), self.view, self.view.kept)
-                known[number] = torch.from_numpy(square.copy())
+                known[number] = self.cache.get(self.examples.pictures, number, self.view)  # type: ignore[arg-type]
 
-    def _asked(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+    def _squares(self, numbers: np.ndarray, known: dict[int, Tensor]) -> Tensor:
+        """(U, side, side, 3) uint8."""
+        if isinstance(self.examples.pictures, DrawsBatches):
+            return torch.from_numpy(self.examples.pictures.squares(numbers, self.view.kept))
+        return torch.stack([known[int(number)] for number in numbers])
+
+    def _asked(self, examples: Sequence[Example], epochs: np.ndarray) -> dict[str, Tensor]:
         """Words and what is right, as the kind of example has it."""
         if self.wanted.texts is not None:
-            chosen = [self.wanted.texts(each) for each in examples if isinstance(each, Chosen)]
+            ask = self.wanted.texts
+            chosen = [ask(each, int(n)) for each, n in zip(examples, epochs, strict=True) if isinstance(each, Chosen)]
             texts, right = [some for some, _ in chosen], [label for _, label in chosen]
             widest = max(map(len, texts))
             filled = [[*some, *[some[0]] * (widest - len(some))] for some in texts]
@@ -167,31 +183,34 @@ class _Steps(Dataset[Batch]):
         if labels:
             found["labels"] = torch.tensor(labels)
         pointed = [each for each in examples if isinstance(each, Pointed)]
-        return found | (_regions(pointed) if pointed else {})
+        regions = self.wanted.regions or (lambda each: each.candidates)
+        return found | (region_targets(pointed, [regions(each) for each in pointed]) if pointed else {})
 
 
-def _regions(examples: Sequence[Pointed]) -> dict[str, Tensor]:
-    """Candidates (B, K, 4) with their mask, and (B, K) whether each overlaps what is meant by half or more."""
-    widest = max(len(each.candidates) for each in examples)
-    boxes, mask = torch.zeros(len(examples), widest, 4), torch.zeros(len(examples), widest, dtype=torch.bool)
-    targets = torch.zeros(len(examples), widest)
-    for row, each in enumerate(examples):
-        count = len(each.candidates)
-        if count:
-            boxes[row, :count] = torch.tensor(each.candidates)
-            mask[row, :count] = True
-            targets[row, :count] = (overlaps(each.candidates, each.boxes).amax(1) >= 0.5).float()
-    return {"boxes": boxes, "boxes_mask": mask, "targets": targets}
-
-
-def overlaps(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> Tensor:
-    """Intersection over union of every box with every other: (K, M), boxes as left, top, right, bottom."""
-    a, b = (torch.tensor(boxes, dtype=torch.float64).view(-1, 4) for boxes in (ours, theirs))
-    low, high = torch.maximum(a[:, None, :2], b[:, :2]), torch.minimum(a[:, None, 2:], b[:, 2:])
-    common = (high - low).clamp(min=0).prod(-1)
-    sizes = [(each[:, 2:] - each[:, :2]).clamp(min=0).prod(-1) for each in (a, b)]
-    union = sizes[0][:, None] + sizes[1] - common
-    return torch.where(union > 0, common / union.clamp(min=1e-12), 0.0)
+def _refuse_cut(
+    examples: Examples[Example],
+    rows: np.ndarray,
+    tokenizer: Tokenizer,
+    texts: Callable[[Chosen, int], tuple[Sequence[str], int]],
+) -> None:
+    """Refuse choices of which many are the same once they are cut to the context: nothing could be learnt from them."""
+    same, asked = 0, 0
+    for row in rows[:_LOOKED_AT]:
+        example = examples.example(int(row))
+        assert isinstance(example, Chosen)
+        for epoch in (0, 1):
+            some, _ = texts(example, epoch)
+            words = tokenizer(list(some))
+            different = len(set(some))
+            same += (
+                len({tuple(ids[mask].tolist()) for ids, mask in zip(words.ids, words.mask, strict=True)}) < different
+            )
+            asked += 1
+    if same > asked // 10:
+        raise DataError(
+            f"{examples.name}@{examples.split}: of {same} in {asked} questions some choices are the same after "
+            f"{tokenizer.context} tokens, where this run's texts are cut; tune a run that was trained with a longer context"
+        )
 
 
 def _first(batches: list[Batch]) -> Batch:
@@ -212,7 +231,8 @@ class ExampleLoader:
         workers: processes that decode.
 
     Raises:
-        DataError: if no example can be learnt from, or the batch does not divide.
+        DataError: if no example can be learnt from, the batch does not divide, or the tokeniser's context cuts off what
+            tells choices apart.
     """
 
     def __init__(
@@ -230,6 +250,8 @@ class ExampleLoader:
         if batch < 1 or batch % world:
             raise DataError(f"batch {batch} does not divide by {world} ranks; choose a multiple of {world}")
         rows = usable(examples)
+        if wanted.texts is not None:
+            _refuse_cut(examples, rows, tokenizer, wanted.texts)
         self.order = Order(len(rows), batch, seed)
         self.workers = workers
         self._steps = _Steps(examples, rows, self.order, view, tokenizer, wanted, rank, world)

@@ -33,6 +33,7 @@ from multiway.losses.mlm import MlmResult, mlm
 from multiway.methods.method import Losses, Pairs, Reps, Step, Term
 from multiway.methods.momentum import MomentumContrast, negative_health
 from multiway.nn.heads import MaskedWordHead
+from multiway.nn.pool import marked_positions
 from multiway.nn.text import BERT_BASE, TextConfig, TextTransformer
 from multiway.nn.transformer import Transformer, TransformerConfig
 from multiway.nn.vit import VisionConfig, VisionTransformer
@@ -140,8 +141,9 @@ class _Towers(nn.Module):
 
     def guess(self, text: Tensor, mask: Tensor, image: Tensor | None, at: Tensor) -> Tensor:
         """Logits (P, V) of the words at the P masked positions, from the lower half's tokens and the picture's."""
-        fused = self.fusion(text, mask, image)
-        return self.words(fused[at], self.text.embed.words.weight)  # type: ignore[no-any-return]
+        places, real = marked_positions(at)  # the last block need not compute the others
+        fused = self.fusion(text, mask, image, at=places)[real]
+        return self.words(fused, self.text.embed.words.weight)  # type: ignore[no-any-return]
 
 
 class Albef(MomentumContrast):

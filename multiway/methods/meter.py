@@ -34,6 +34,7 @@ from multiway.losses.same import Same
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
 from multiway.nn.coattention import CoAttention
 from multiway.nn.heads import MaskedWordHead
+from multiway.nn.pool import marked_positions
 from multiway.nn.segments import run_with_segment_maps
 from multiway.nn.text import BERT_BASE, TextConfig, TextTransformer
 from multiway.nn.transformer import Transformer, TransformerConfig, init_weights
@@ -236,13 +237,13 @@ class Meter(Method):
     def _guess(self, text: Tensor, mask: Tensor, image: Tensor | None, at: Tensor) -> Tensor:
         """(P, V) logits of the words at the P masked positions."""
         if isinstance(self.fusion, CoAttention):
-            fused, _ = self.fusion(text, image, mask, wanted="text")
-        elif image is None:
-            fused = self.fusion(text, mask)
+            words = self.fusion(text, image, mask, wanted="text")[0][at]
         else:
-            fused = self.fusion(*_joined(text, mask, image))[:, : text.shape[1]]
+            places, real = marked_positions(at)  # the last block need not compute the others
+            tokens, seen = (text, mask) if image is None else _joined(text, mask, image)
+            words = self.fusion(tokens, seen, at=places)[real]
         matrix = self.text.embed.words.weight if self.word_matrix is None else self.word_matrix.weight
-        return self.word_head(fused[at], matrix)  # type: ignore[no-any-return]
+        return self.word_head(words, matrix)  # type: ignore[no-any-return]
 
     # Section 3.2: the training step.
 

@@ -1,7 +1,8 @@
 """Heads that are put on a fused pair to fine-tune it for a task.
 
 The classifier is that of UNITER and ViLT (Chen et al., 2020, arXiv 1909.11740; Kim et al., 2021, arXiv 2102.03334, released
-code): a hidden layer twice as wide, LayerNorm, GELU, the classes.
+code): a hidden layer twice as wide, LayerNorm, GELU, the classes. Two readings of one text are compared by attention as in
+UNITER's `pair-attention`, regions of a picture scored by what lies in them.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from multiway.nn.attention import Attention, Visibility
 from multiway.nn.transformer import init_weights
 
-__all__ = ["Classifier", "RegionScorer", "region_features"]
+__all__ = ["Classifier", "PairAttention", "RegionScorer", "region_features"]
 
 
 class Classifier(nn.Sequential):
@@ -30,6 +32,34 @@ class Classifier(nn.Sequential):
         super().__init__(nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.GELU(), last)
         init_weights(self)
         nn.init.constant_(last.bias, prior)
+
+
+class PairAttention(nn.Module):
+    """The tokens of either of two readings attend to those of the other, and are pooled by attention (UNITER, section 4.2).
+
+    Args:
+        width: of the tokens.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        heads = next(count for count in range(max(1, width // 64), 0, -1) if width % count == 0)
+        self.attention = Attention(width, heads, memory_width=width)
+        self.norm = nn.LayerNorm(width)
+        self.weigh = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
+        init_weights(self)
+
+    def forward(self, left: Tensor, right: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        """(B, L, width) tokens of both readings and (B, L) bool, True at real ones -> two vectors (B, width)."""
+        found = []
+        visibility = Visibility.of(mask, left.shape[1], left.device)
+        for own, other in ((left, right), (right, left)):
+            tokens = self.norm(own + self.attention(own, other, visibility))
+            weights = self.weigh(tokens)[..., 0]
+            if mask is not None:
+                weights = weights.masked_fill(~mask, torch.finfo(weights.dtype).min)
+            found.append((weights.softmax(1)[..., None] * tokens).sum(1))
+        return found
 
 
 class RegionScorer(nn.Module):

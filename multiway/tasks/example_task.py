@@ -14,7 +14,7 @@ import torch
 
 from multiway.abilities import Encoded
 from multiway.data.example_loader import Wanted
-from multiway.data.examples import Example, Examples, Kind
+from multiway.data.examples import Examples, Kind
 from multiway.data.source import DataError
 from multiway.tasks import statistics
 from multiway.tasks.embed import encode_images, encode_texts
@@ -50,8 +50,8 @@ class ExampleTask(Task, Protocol):
         """What is learnt from an example, the list of answers being given."""
         ...
 
-    def submission(self, result: Result) -> Any:
-        """The predictions as the benchmark's server takes them, as JSON."""
+    def submission(self, result: Result) -> str:
+        """The predictions as a file, in the form in which the benchmark's server or script takes them."""
         ...
 
 
@@ -75,25 +75,39 @@ def require_examples(task: str, examples: Examples[Any], kind: Kind, pictures: i
 
 
 def encoded(
-    model: Any, examples: Examples[Any], texts: Sequence[Sequence[str]], chunk: int = 1024
+    model: Any, examples: Examples[Any], texts: Sequence[Sequence[str]], chunk: int = 256
 ) -> Iterator[tuple[np.ndarray, list[Encoded], Encoded]]:
-    """Examples encoded, some at a time, those about one picture together, so that it is encoded once.
+    """Examples encoded, some at a time, those about one picture together, so that it is encoded once, or twice where a chunk
+    ends between them. No more than a chunk's tokens are held.
 
     Args:
         model: has `encode_image` and `encode_text`, keeping tokens.
         examples: any.
         texts: of each example, one or several.
-        chunk: texts at a time.
+        chunk: texts at a time, at least those of one example.
 
     Yields:
         (numbers, pictures, texts): examples in the order in which they are encoded, (n,); for each of their P pictures n x m
         rows; and as many texts, those of an example one after another.
+
+    Raises:
+        DataError: if examples are about unequal numbers of pictures.
     """
-    pictures = np.array([examples.example(number).pictures for number in range(len(examples))])
+    about = [examples.example(number).pictures for number in range(len(examples))]
+    odd = next((number for number, each in enumerate(about) if len(each) != len(about[0])), None)
+    if odd is not None:
+        raise DataError(
+            f"{examples.example(odd).where} is about {len(about[odd])} pictures, the first example about {len(about[0])}; a "
+            "task takes examples about equally many"
+        )
+    pictures = np.array(about, dtype=np.int64)
     order = np.lexsort(pictures.T[::-1])
-    step = max(1, chunk // max(len(each) for each in texts))
-    for start in range(0, len(order), step):
-        numbers = order[start : start + step]
+    ends = np.cumsum([len(texts[number]) for number in order])
+    start = 0
+    while start < len(order):
+        done = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, done + chunk, side="right")))
+        numbers, start = order[start:stop], stop
         different, places = np.unique(pictures[numbers], return_inverse=True)
         shown = encode_images(model, examples.pictures, different.tolist(), tokens=True)
         said = [text for number in numbers for text in texts[number]]
@@ -130,8 +144,3 @@ def accuracies(
         some = kinds == group
         interval = statistics.mean(values[some], numbers[some], resamples=resamples, seed=seed)
         yield Metric(f"{name}[{group}]", *interval, n=int(some.sum()), chance=(chances or {}).get(group))
-
-
-def withheld(example: Example) -> bool:
-    """Whether an example comes without what is to be said of it."""
-    return not getattr(example, "answers", True) or getattr(example, "label", 0) < 0

@@ -21,9 +21,11 @@ import argparse
 import json
 import math
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -175,6 +177,10 @@ def coca(size: Size) -> Entry | str:
     """One pass over picture and text for both losses. A reason, where it cannot be held."""
     if find_spec("open_clip") is None:
         return "open_clip is not installed; `make peers` makes an environment that has it"
+    sys.path.append(str(Path(__file__).parents[1] / "tests" / "peers"))
+    from with_torchvision import ensure_torchvision
+
+    ensure_torchvision()
     from open_clip.coca_model import CoCa
     from open_clip.loss import CoCaLoss
 
@@ -216,12 +222,16 @@ def coca(size: Size) -> Entry | str:
 CONTESTS: dict[str, Callable[[Size], Entry | str]] = {"vilt": vilt, "blip": blip, "coca": coca}
 
 
-def enter(entry: Entry, precisions: list[Precision]) -> list[Contender]:
-    """Either side in each precision."""
+def enter(entry: Entry, precisions: list[Precision], compiled: bool) -> list[Contender]:
+    """Either side in each precision, as it is and, where that is asked for, through torch.compile as well."""
     found = []
     for precision in precisions:
-        for side in ("peer", "ours"):
+        for side, how in [
+            (side, how) for how in (("", ", compiled") if compiled else ("",)) for side in ("peer", "ours")
+        ]:
             model: Any = entry.theirs() if side == "peer" else entry.ours()
+            if how:
+                model.compile(dynamic=False)  # every batch of a contest has the same shape
             if side == "peer":
                 spec = OptimiserSpec()
                 optimiser = torch.optim.AdamW(
@@ -238,7 +248,7 @@ def enter(entry: Entry, precisions: list[Precision]) -> list[Contender]:
                 return loss(model)
 
             step = training_step(model, optimiser, of_model, precision)
-            found.append(Contender(f"{side}, {precision}", precision, step))
+            found.append(Contender(f"{side}, {precision}{how}", precision, step))
     return found
 
 
@@ -253,17 +263,17 @@ def hold(name: str, size: str, asked: argparse.Namespace) -> dict[str, Any]:
     record: dict[str, Any] = {"contest": name, "size": size, "pairs": SIZES[size].rows, "shape": asdict(SIZES[size])}
     if isinstance(entry, str):
         return record | {"left_out": entry}
-    contenders = enter(entry, list(DTYPES))
+    contenders = enter(entry, list(DTYPES), asked.compile)
     times = race(contenders, asked.rounds, asked.steps)
     # bf16 writes attention out at these lengths, and the products are those of either precision.
-    needed = products(contenders[-1].step)
+    needed = products(next(each.step for each in contenders if each.name == "ours, bf16"))
     rows = []
     for each in contenders:
-        peer, ours = f"peer, {each.precision}", f"ours, {each.precision}"
-        if not math.isclose(times.first[peer], times.first[ours], rel_tol=TOLERANCE[each.precision]):
+        peer = f"peer, {each.precision}"
+        if not math.isclose(times.first[peer], times.first[each.name], rel_tol=TOLERANCE[each.precision]):
             raise ValueError(
-                f"{name} {size} {each.precision}: the peer's first loss is {times.first[peer]:.6f}, ours "
-                f"{times.first[ours]:.6f}; the two do not compute the same, so that their speed says nothing"
+                f"{name} {size} {each.precision}: the peer's first loss is {times.first[peer]:.6f}, that of {each.name} "
+                f"{times.first[each.name]:.6f}; the two do not compute the same, so that their speed says nothing"
             )
         seconds = times.median(each.name)
         rows.append({
@@ -296,10 +306,10 @@ def show(record: dict[str, Any]) -> None:
         return
     rates = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in record["matrix_rate"].items())
     print(f"{title}: {record['pairs']} pairs, {record['gigaflop']:.1f} GFLOP a step; matrix rate {rates} GFLOP/s")
-    print(f"{'':12}{'ms':>9}{'pairs/s':>9}{'peer / it':>11}{'MFU':>7}{'first loss':>12}")
+    print(f"{'':22}{'ms':>9}{'pairs/s':>9}{'peer / it':>11}{'MFU':>7}{'first loss':>12}")
     for row in record["rows"]:
         print(
-            f"{row['contender']:12}{row['milliseconds']:9.1f}{row['pairs_per_second']:9.0f}{row['peer_over_it']:10.2f}x"
+            f"{row['contender']:22}{row['milliseconds']:9.1f}{row['pairs_per_second']:9.0f}{row['peer_over_it']:10.2f}x"
             f"{row['mfu']:7.0%}{row['first_loss']:12.5f}"
         )
     for name, lines in record.get("profile", {}).items():
@@ -317,6 +327,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=2, help="steps per contender and round")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--compile", action="store_true", help="both sides through torch.compile as well")
     parser.add_argument("--profile", action="store_true", help="list the dearest operators of each side as well")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()

@@ -43,7 +43,8 @@ STUDIES: dict[str, tuple[Arm, ...]] = {
         Arm("one feed-forward part", "vlmo", _SHARED),
     ),
     "vlmo-order": (
-        Arm("pairs alone", "vlmo"),
+        # Patches of the size that the image tokeniser has codes for, as in the stages.
+        Arm("pairs alone", "vlmo", ("--method.patch", "8")),
         Arm("pictures, texts, pairs", "vlmo-stages", needs=_CODES),
         Arm("texts, pictures, pairs", "vlmo-stages", _TEXTS_FIRST, needs=_CODES),
     ),

@@ -21,6 +21,7 @@ __all__ = [
     "Answers",
     "CaptionScores",
     "Chooses",
+    "Classifies",
     "Compares",
     "Encoded",
     "EncodesImages",
@@ -28,6 +29,7 @@ __all__ = [
     "FillsMask",
     "Fused",
     "Fuses",
+    "FusesTwo",
     "Generates",
     "Judges",
     "LacksAbility",
@@ -262,6 +264,18 @@ class Fuses(Protocol):
 
 
 @runtime_checkable
+class FusesTwo(Protocol):
+    """Two pictures and a text as one thing, in one pass: what classifiers of two pictures stand on."""
+
+    @property
+    def fused_width(self) -> int:
+        """Of `Fused.pooled`."""
+
+    def fuse_two(self, left: Encoded, right: Encoded, text: Encoded) -> Fused:
+        """Row i of what the encoders gave, tokens kept: text i with picture i on either side."""
+
+
+@runtime_checkable
 class Answers(Protocol):
     """Answers questions about pictures from a list."""
 
@@ -306,6 +320,18 @@ class Points(Protocol):
         """
 
 
+@runtime_checkable
+class Classifies(Protocol):
+    """Sorts pictures into classes that it was tuned for."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+
+    def classify(self, image: Encoded) -> Tensor:
+        """(B, K) scores of each class for each picture, tokens kept."""
+
+
 # The one list of abilities: name of the method that provides it -> its protocol.
 ABILITIES: dict[str, type] = {
     "encode_image": EncodesImages,
@@ -314,6 +340,7 @@ ABILITIES: dict[str, type] = {
     "match": Matches,
     "match_with_maps": ShowsAttention,
     "fuse": Fuses,
+    "fuse_two": FusesTwo,
     "fill_mask": FillsMask,
     "caption_likelihood": ScoresCaptions,
     "generate": Generates,
@@ -321,6 +348,7 @@ ABILITIES: dict[str, type] = {
     "judge": Judges,
     "choose": Chooses,
     "point": Points,
+    "classify": Classifies,
 }
 
 

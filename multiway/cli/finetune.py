@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import sys
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
+from multiway.recipes.classifier import classify
 from multiway.recipes.command import edited
 from multiway.recipes.dry_run import dry_run
 from multiway.recipes.finetune import finetune
+from multiway.recipes.recipe import Recipe
 from multiway.recipes.training import run_recipe
 from multiway.world import World
 
@@ -27,13 +28,33 @@ def run(args: list[str]) -> int:
         return 0 if asked else 2
     trained, rest = args[0], args[1:]
     # The task decides what is measured, so it must be known before the other defaults are.
-    task = next((value for name, value in pairwise(rest) if name == "--task"), "vqa")
-    recipe = edited(finetune(trained, task), rest, "multiway finetune RUN", inspect.getdoc(finetune))
+    task = _task(rest)
+    recipe: Recipe
+    if task == "classification":
+        recipe = edited(classify(trained), rest, "multiway finetune RUN", inspect.getdoc(classify))
+    else:
+        recipe = edited(finetune(trained, task), rest, "multiway finetune RUN", inspect.getdoc(finetune))
     if recipe.dry_run:
         dry_run(recipe)
         return 0
     if not recipe.out:
-        recipe = replace(recipe, out=f"runs/{Path(trained).stem}-{task}")
+        recipe = replace(recipe, out=f"runs/{_name(trained)}-{task}")
     with World.joined() as world:
         run_recipe(recipe, world)
     return 0
+
+
+def _task(args: list[str]) -> str:
+    """The value of --task; `vqa` without one."""
+    for place, arg in enumerate(args):
+        if arg == "--task" and place + 1 < len(args):
+            return args[place + 1]
+        if arg.startswith("--task="):
+            return arg.partition("=")[2]
+    return "vqa"
+
+
+def _name(trained: str) -> str:
+    """What the tuned run is called after: the run, its folder, or the name of an `hf:` model."""
+    path = Path(trained.removeprefix("hf:"))
+    return path.parent.name if path.suffix == ".safetensors" and path.stem == "model" else path.name

@@ -34,6 +34,7 @@ BUNDLED: dict[str, str] = {
     "emoji": "3,600 emoji pictures with their names",
     "digits": "1,797 handwritten digits of 8 x 8 pixels",
     "scenes": "drawn shapes with captions, endless; scenes:easy, scenes:hard and further options",
+    "scenes-video": "the same shapes in motion, to be measured on; options as of scenes",
 }
 """Data that come with multiway, and a line on each."""
 
@@ -58,6 +59,12 @@ def _scenes(split: str, options: str) -> Source:
     return Scenes.open(split, options)
 
 
+def _scenes_video(split: str, options: str) -> Source:
+    from multiway.data.scenes.clips import SceneVideos
+
+    return SceneVideos.open(split, options)
+
+
 def _no_options(name: str, options: str) -> None:
     if options:
         raise DataError(f"{name}:{options}: {name} takes nothing after the colon; write {name}")
@@ -68,6 +75,7 @@ _OPENERS: dict[str, tuple[Callable[[str, str], Source], tuple[str, ...]]] = {
     "emoji": (_emoji, ("train", "random", "composition", "concept")),
     "digits": (_digits, ("train", "test")),
     "scenes": (_scenes, ("train", "val", "test")),
+    "scenes-video": (_scenes_video, ("val", "test")),
 }
 
 # Parts of a split that are worth a figure of their own; `all` does not count them again.

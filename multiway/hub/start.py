@@ -141,6 +141,10 @@ def _positions(name: str, theirs: Tensor, mine: Tensor) -> Tensor | None:
     """Another grid's positions for this one; None where the tensors are no positions of square grids."""
     grids = [math.isqrt(len(each)) for each in (theirs, mine)] if theirs.ndim == mine.ndim == 2 else [0, 0]
     square = all(side and side**2 == len(each) for side, each in zip(grids, (theirs, mine), strict=True))
-    if not name.endswith(("image.positions", "pictures.positions")) or not square or theirs.shape[1] != mine.shape[1]:
+    if (
+        not (name == "positions" or name.endswith(("image.positions", "pictures.positions")))
+        or not square
+        or theirs.shape[1] != mine.shape[1]
+    ):
         return None
     return resize_positions(theirs, (grids[0],) * 2, (grids[1],) * 2)

@@ -20,6 +20,8 @@ class _Runs(Protocol):
 
     method: Any
 
+    def abilities(self) -> tuple[str, ...]: ...
+
     @property
     def device(self) -> torch.device: ...
 
@@ -40,6 +42,23 @@ class Tuned:
         """What `judge` decides between."""
         require(self.method, ("judge",), "judge")
         return self.method.verdicts  # type: ignore[no-any-return]
+
+    @property
+    def classes(self: _Runs) -> tuple[str, ...]:
+        """What `classify` sorts pictures into."""
+        require(self.method, ("classify",), "classify")
+        return self.method.classes  # type: ignore[no-any-return]
+
+    def classify(self: _Runs, images: Encoded) -> Tensor:
+        """(B, K) scores of each class for each picture."""
+        require(self.method, ("classify",), "classify")
+        if not len(images.embedding):
+            raise ValueError("nothing to classify: there are no pictures")
+
+        def some(rows: Tensor) -> Tensor:
+            return self.method.classify(images.rows(rows).to(self.device)).float().cpu()  # type: ignore[no-any-return]
+
+        return torch.cat(self.by_rows(len(images.embedding), some))
 
     def answer(self: _Runs, images: Encoded, texts: Encoded) -> Tensor:
         """(B, A) scores of each answer to question i about picture i."""
@@ -79,12 +98,17 @@ def _scored(
     count = len(texts.embedding)
     if not count:
         raise ValueError(f"nothing to {ability}: there are no texts")
-    for image in images:
-        if image.tokens is None or texts.tokens is None or len(image.embedding) != count:
-            raise ValueError(
-                f"{ability} takes as many pictures as texts, encoded with tokens=True; given {len(image.embedding)} and "
-                f"{count}, tokens kept: {image.tokens is not None} and {texts.tokens is not None}"
-            )
+    # A head on two embeddings needs no tokens (the adapter of a dual encoder), unless it looks at regions.
+    bare = "fuse" not in model.abilities()
+    kept = [side.tokens is not None or (bare and side.has_embedding) for side in (*images, texts)]
+    if ability == "point":
+        kept[0] = images[0].tokens is not None
+    if not all(kept) or any(len(image.embedding) != count for image in images):
+        raise ValueError(
+            f"{ability} takes as many pictures as texts, encoded with tokens=True; given "
+            f"{' and '.join(str(len(image.embedding)) for image in images)} pictures and {count} texts, tokens kept: "
+            f"{', '.join(map(str, kept))}"
+        )
     method, device = getattr(model.method, ability), model.device
 
     def some(rows: Tensor) -> Tensor:

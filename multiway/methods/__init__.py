@@ -11,8 +11,11 @@ from multiway.methods.method import Method
 
 METHODS: dict[str, str] = {
     "albef": "multiway.methods.albef:Albef",
+    "albef-two": "multiway.methods.two_pictures:AlbefTwo",
+    "albef-ta": "multiway.methods.text_assignment:TextAssignment",
     "bert": "multiway.methods.bert:Bert",
     "blip": "multiway.methods.blip:Blip",
+    "blip-two": "multiway.methods.two_pictures:BlipTwo",
     "clip": "multiway.methods.clip:Clip",
     "coca": "multiway.methods.coca:Coca",
     "gpt": "multiway.methods.gpt:Gpt",
@@ -25,6 +28,8 @@ METHODS: dict[str, str] = {
     "vqkd": "multiway.methods.vqkd:Vqkd",
     "beit3": "multiway.methods.beit3:Beit3",
     "finetune": "multiway.methods.finetune:FineTune",
+    "answer-writer": "multiway.methods.answer_writer:AnswerWriter",
+    "classify": "multiway.methods.classifier:PictureClassifier",
 }
 
 

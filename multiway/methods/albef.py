@@ -21,6 +21,7 @@ loss stays at its prior for long at small scale.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -150,6 +151,7 @@ class Albef(MomentumContrast):
     """ALBEF's student, its twin, its queue and its three losses."""
 
     name = "albef"
+    two_pictures: ClassVar[str] = "albef-two"
     config_class = AlbefConfig
     config: AlbefConfig
     student: _Towers

@@ -170,6 +170,7 @@ class Blip(MomentumContrast):
     """BLIP's three modes of one text transformer, and its three losses."""
 
     name = "blip"
+    two_pictures: ClassVar[str] = "blip-two"
     config_class = BlipConfig
     config: BlipConfig
     student: _Encoders

@@ -39,12 +39,12 @@ from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
 from multiway.nn.task_heads import Classifier, PairAttention, RegionScorer
 from multiway.world import World
 
-__all__ = ["FineTune", "FineTuneConfig", "Two", "picture_size"]
+__all__ = ["HEADS", "FineTune", "FineTuneConfig", "Two", "picture_size"]
 
 Two = Literal["pair", "triplet", "pair-attention"]
 
-# What a model that was tuned for a kind of examples is able to do.
-_ABLE = {"asked": "answer", "judged": "judge", "chosen": "choose", "pointed": "point"}
+HEADS = {"asked": "answer", "judged": "judge", "chosen": "choose", "pointed": "point"}
+"""What a model that was tuned for a kind of examples is able to do: the ability that its head gives."""
 
 # What a fused method has beside the abilities' own names.
 _LENT = (*ABILITIES, "fused_width")
@@ -142,7 +142,7 @@ class FineTune(Method):
 
     def abilities(self) -> tuple[str, ...]:
         """Those of the method underneath, and the new one. One that reads no picture takes blanks."""
-        own = {*abilities_of(self.base), "encode_image", _ABLE[self.config.kind]}
+        own = {*abilities_of(self.base), "encode_image", HEADS[self.config.kind]}
         return tuple(name for name in ABILITIES if name in own)
 
     def __getattr__(self, name: str) -> Any:
@@ -332,7 +332,7 @@ class FineTune(Method):
             chance = float(batch.choices_mask.any(2).sum(1).double().log().mean())
             formula = "mean of ln(choices)"
         term = Term(found.loss, chance=chance, formula=formula)
-        return Losses({_ABLE[self.config.kind]: term}, report={"accuracy": found.accuracy})
+        return Losses({HEADS[self.config.kind]: term}, report={"accuracy": found.accuracy})
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,8 @@ class Method(nn.Module):
             has no use for.
         rests: whether a step may leave some parameters without a gradient (experts that a stage has no tokens for). DDP then
             looks for them, which costs it a walk over the graph.
+        two_pictures: name of the method that is this one with parts for two pictures at a time (`fuse_two`), of the same config;
+            empty where the paper has none.
     """
 
     name: ClassVar[str] = ""
@@ -96,6 +98,7 @@ class Method(nn.Module):
     config: Any
     own_state: ClassVar[tuple[str, ...]] = ()
     rests: ClassVar[bool] = False
+    two_pictures: ClassVar[str] = ""
     watched: ClassVar[dict[str, tuple[float, float]]] = {}
 
     def encode(self, batch: Batch, step: Step) -> Reps:
@@ -118,6 +121,10 @@ class Method(nn.Module):
     def starting(self) -> Method:
         """The part that `--init` fills: all of it, but where a head is put on a trained method."""
         return self
+
+    def adopt(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Another run's tensors, by name, as this method has them: a part that begins as the copy of another is added."""
+        return state
 
     def started(self) -> None:
         """Once after weights were loaded from elsewhere: make the twin equal to the student again."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 RECIPES: dict[str, str] = {
     "albef": "multiway.recipes.albef:albef",
+    "albef-ta": "multiway.recipes.albef_ta:albef_ta",
     "bert": "multiway.recipes.bert:bert",
     "blip": "multiway.recipes.blip:blip",
     "clip": "multiway.recipes.clip:clip",

@@ -37,7 +37,7 @@ def parameter_table(method: Method) -> list[tuple[str, str, int]]:
 def picture_of_batch(batch: Batch, view: ViewSpec, columns: int = 16, rows: int = 4) -> Image.Image:
     """The first pictures of a batch as the method sees them, augmented, in a grid; small ones enlarged."""
     assert batch.images is not None
-    count = min(len(batch), columns * rows)
+    count = min(len(batch.images), columns * rows)  # examples may share pictures, or be about two
     mean, std = torch.tensor(view.mean).view(3, 1, 1), torch.tensor(view.std).view(3, 1, 1)
     pixels = ((batch.images[:count].cpu().float() * std + mean).clamp(0, 1) * 255).byte()
     side = view.size

@@ -1,7 +1,8 @@
 """Fine-tuning a trained run for a task.
 
 multiway finetune runs/albef --task vqa --data scenes:easy,objects=1-3 --out runs/vqa
-multiway finetune runs/albef --task nlvr2 --data nlvr2:data/nlvr2 --images data/nlvr2/images --view.size 384 --out runs/nlvr2
+multiway finetune runs/albef --task nlvr2 --data nlvr2:data/nlvr2 --view.size 384 --method.two triplet --out runs/nlvr2
+multiway finetune runs/albef --task vqa --method.blind --out runs/vqa-blind
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from multiway.data.tokenizer import Tokenizer
 from multiway.engine.optim import OptimiserSpec
 from multiway.engine.settings import Settings
 from multiway.hub.load import load
-from multiway.methods.finetune import FineTune, FineTuneConfig, picture_size
+from multiway.methods.finetune import HEADS, FineTune, FineTuneConfig, picture_size
 from multiway.methods.method import Method
 from multiway.recipes.recipe import Recipe
 from multiway.recipes.world import WORLD
 from multiway.tasks import TASKS
-from multiway.tasks.example_task import ExampleTask
+from multiway.tasks.example_task import ExampleTask, require_examples
 from multiway.world import World
 
 __all__ = ["FinetuneRecipe", "finetune"]
@@ -34,6 +35,10 @@ class FinetuneRecipe(Recipe):
 
     Attributes:
         task: what it is tuned for.
+
+    Raises:
+        ConfigError: for a task that nothing is tuned for, evaluations on other kinds of examples, and pictures that are cut where
+            boxes say what is meant.
     """
 
     name: ClassVar[str] = "finetune"
@@ -44,9 +49,21 @@ class FinetuneRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        able = [name for name, each in TASKS.items() if isinstance(each, ExampleTask)]
-        if self.task not in able:
-            raise ConfigError(f"nothing is tuned for the task {self.task!r}; there are: {', '.join(able)}")
+        if self.task not in (able := headed()):
+            raise ConfigError(f"no head is tuned for the task {self.task!r}; tasks that have one: {', '.join(able)}")
+        own = self._task
+        for entry in self.evaluate:
+            other = TASKS[entry.partition("=")[0]]
+            if not isinstance(other, ExampleTask) or (other.kind, other.pictures) != (own.kind, own.pictures):
+                raise ConfigError(
+                    f"evaluate is {entry!r}; while a run is tuned for {self.task} it is measured on that. Other tasks are measured "
+                    f"afterwards: multiway eval RUN --task {other.name}"
+                )
+        if own.kind == "pointed" and (self.view.crop != "squash" or self.view.augment != "none"):
+            raise ConfigError(
+                f"boxes are shares of the whole picture, which view.crop={self.view.crop} and view.augment={self.view.augment} "
+                "do not keep: --view.crop squash --view.augment none"
+            )
 
     @property
     def _task(self) -> ExampleTask:
@@ -56,20 +73,32 @@ class FinetuneRecipe(Recipe):
 
     def open(self, spec: str, split: str) -> Any:
         """One split of the task's examples."""
-        return open_examples(spec, self.task, split, self.images)
+        examples = open_examples(spec, self.task, split, self.images)
+        require_examples(self.task, examples, self._task.kind, self._task.pictures)
+        return examples
 
     def texts(self, source: Any) -> list[str]:
         """What examples say; only asked for where the run that is tuned has no tokeniser."""
         return [source.example(number).text for number in range(min(len(source), 20_000))]
 
     def info(self, source: Any, tokenizer: Tokenizer) -> DataInfo:
-        """The words, and what the head chooses among."""
+        """The words, and what the head chooses among.
+
+        Raises:
+            ConfigError: for verdicts by other names, or in another order, than the data number them.
+        """
+        answers = self.method.answers or self._task.answers(source)
+        if source.labels and tuple(answers) != tuple(source.labels):
+            raise ConfigError(
+                f"--method.answers is {', '.join(answers)}; the verdicts of {source.name} are {', '.join(source.labels)}, in this "
+                "order: leave it out"
+            )
         return DataInfo(
             vocabulary=len(tokenizer),
             context=tokenizer.context,
             samples=len(source),
             special=tokenizer.special,
-            answers=self._task.answers(source),
+            answers=answers,
         )
 
     def loader(self, source: Any, tokenizer: Tokenizer, info: DataInfo, world: World) -> ExampleLoader:
@@ -79,7 +108,7 @@ class FinetuneRecipe(Recipe):
             source,
             self.view,
             tokenizer,
-            self._task.wanted(self.method.answers or info.answers),
+            self._task.wanted(info.answers),
             settings.batch,
             settings.seed,
             world.rank,
@@ -88,27 +117,47 @@ class FinetuneRecipe(Recipe):
         )
 
     def build(self, info: DataInfo) -> Method:
-        """The run's method at this recipe's picture size, and a new head on it."""
+        """The run's method at this recipe's picture size, and a new head on it.
+
+        Raises:
+            ConfigError: if the method cannot be tuned so: it reads no text, or not pictures of this size.
+        """
+        if not self.init:
+            raise ConfigError("there is nothing to be tuned; name a run: multiway finetune RUN")
         under = load(self.init).method.starting
         config = at_size(under.config, self.view.size)
         task = self._task
         filled = replace(
             self.method, method=under.name, of=to_json(config), kind=task.kind, pictures=task.pictures
         ).resolve(info)
-        return FineTune(filled)
+        try:
+            return FineTune(filled)
+        except ConfigError:
+            raise
+        except ValueError as error:  # a part that cannot be built for these pictures
+            raise ConfigError(f"{self.init} cannot be tuned with pictures of {self.view.size}: {error}") from error
+
+
+def headed() -> list[str]:
+    """Names of the tasks that a head is tuned for: those that need what a head gives."""
+    return [name for name, each in TASKS.items() if isinstance(each, ExampleTask) and {*HEADS.values()} & {*each.needs}]
 
 
 def at_size(config: Any, size: int) -> Any:
     """A method's config for pictures of another side; learned positions are interpolated when weights are taken over.
 
     Raises:
-        ConfigError: if the patches do not divide it.
+        ConfigError: if it cannot be.
     """
-    if picture_size(config) == size:
+    if picture_size(config) in (None, size):  # it takes any, or reads none
         return config
     try:
         if hasattr(config, "image"):
             return replace(config, image=replace(config.image, size=size))
+        if (codes := getattr(config, "tokeniser", None)) is not None:
+            # A tokeniser of pictures has nothing to do here, but its grid has to be the method's (BEiT-3).
+            own = replace(codes.image, size=codes.image.size * size // config.size)
+            return replace(config, size=size, tokeniser=replace(codes, image=own))
         return replace(config, size=size)
     except ValueError as error:
         raise ConfigError(f"pictures of {size} do not fit this run: {error}") from error
@@ -117,16 +166,19 @@ def at_size(config: Any, size: int) -> Any:
 def finetune(run: str, task: str = "vqa") -> FinetuneRecipe:
     """Fine-tuning of a run for a task: pictures drawn as the run drew them, on scenes unless other data are named.
 
-    A few hundred steps at a third of a small recipe's rate; published models are tuned at 1e-5 to 5e-5 (`--lr`).
+    A few hundred steps at a third of a small recipe's rate; published models are tuned at 1e-5 to 5e-5 (`--lr`). The run is
+    measured on val at its end; test is for `multiway eval`.
     """
-    model = load(run)
+    view = replace(load(run).processor.view, augment="none")
+    if task in TASKS and getattr(TASKS[task], "kind", "") == "pointed":
+        view = replace(view, crop="squash")  # boxes are shares of the whole picture
     optimiser = OptimiserSpec(weight_decay=0.05, warmup=0.1)
     return FinetuneRecipe(
         settings=Settings(steps=400, batch=64, lr=3e-4, optimiser=optimiser),
         data=WORLD,
         init=run,
-        view=replace(model.processor.view, augment="none"),
+        view=view,
         task=task,
-        evaluate=(f"{task}=@test",) if task in TASKS else (),
+        evaluate=(f"{task}=@val",) if task in headed() else (),
         best=getattr(TASKS.get(task), "best", "accuracy"),
     )

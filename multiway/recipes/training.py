@@ -28,6 +28,7 @@ from multiway.hub.start import Started, start_from, weights_hash
 from multiway.methods import Method
 from multiway.recipes.recipe import Recipe
 from multiway.tasks import TASKS
+from multiway.tasks.frozen import teach
 from multiway.world import World
 
 __all__ = ["Prepared", "evaluate_model", "prepare", "run_recipe"]
@@ -75,7 +76,8 @@ def prepare(recipe: Recipe, world: World) -> Prepared:
     if start is not None:
         begun = start.method.starting
         state = begun.state_dict()
-        started = start_from(method.starting, state, recipe.init, recipe.init_except, begun.own_state)
+        state_here = method.starting.adopt(state)  # one picture's parts as two, where the method has them
+        started = start_from(method.starting, state_here, recipe.init, recipe.init_except, begun.own_state)
         init_hash = weights_hash(state)
     loader = recipe.loader(source, tokenizer, info, world)
     return Prepared(recipe, source, Processor(recipe.view, tokenizer), info, method, loader, started, init_hash)
@@ -88,8 +90,10 @@ def evaluate_model(model: Model, recipe: Recipe) -> dict[str, Any]:
         task, _, spec = entry.partition("=")
         if task not in TASKS:
             raise ConfigError(f"evaluate names the task {task!r}; there are: {', '.join(TASKS)}")
-        source = recipe.open(recipe.data + spec if spec.startswith("@") else spec, "val")
-        result = TASKS[task].run(model, source)
+        data = recipe.data + spec if spec.startswith("@") else spec
+        source = recipe.open(data, "val")
+        taught = teach(TASKS[task], data, lambda name: recipe.open(name, "train"))
+        result = taught.run(model, source)
         for name, metric in result.to_json()["metrics"].items():
             metrics[f"{Path(source.name).name}@{source.split}/{name}"] = metric
     return metrics

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from multiway.tasks.captioning import Captioning
+from multiway.tasks.classification import Classification
+from multiway.tasks.generated_answers import GeneratedAnswers
+from multiway.tasks.grounding import Grounding
 from multiway.tasks.judging import Judging
+from multiway.tasks.knn import Knn
 from multiway.tasks.masked_words import MaskedWords
 from multiway.tasks.matching import Matching
+from multiway.tasks.pairs import CaptionPairs
+from multiway.tasks.probe import LinearProbe
 from multiway.tasks.refer import Refer
 from multiway.tasks.rerank import Rerank
 from multiway.tasks.retrieval import Retrieval
 from multiway.tasks.task import Metric, Result, Task
 from multiway.tasks.vcr import Vcr
+from multiway.tasks.video_retrieval import VideoRetrieval
 from multiway.tasks.vqa import Vqa
+from multiway.tasks.written import Captions
 from multiway.tasks.zeroshot import ZeroShot
 
 __all__ = ["TASKS", "Metric", "Result", "Task"]
@@ -26,12 +34,21 @@ TASKS: dict[str, Task] = {
         Matching(),
         MaskedWords(),
         Captioning(),
+        Captions(),
         ZeroShot(),
+        Knn(),
+        LinearProbe(),
+        Classification(),
+        VideoRetrieval(),
         Vqa(),
-        Vqa(name="gqa", official=False),
+        Vqa(name="gqa", official=False, least=1),
         Judging(),
         Judging(name="nlvr2", pictures=2),
         Vcr(),
         Refer(),
+        Grounding(),
+        CaptionPairs(),
+        CaptionPairs(name="pairs", kind="chosen"),
+        GeneratedAnswers(),
     )
 }

@@ -50,8 +50,9 @@ class ExampleTask(Task, Protocol):
         """What is learnt from an example, the list of answers being given."""
         ...
 
-    def submission(self, result: Result) -> str:
-        """The predictions as a file, in the form in which the benchmark's server or script takes them."""
+    def submission(self, result: Result) -> Any:
+        """The predictions in the form in which the benchmark's server or script takes them: the text of a file, or a value that is
+        written as JSON."""
         ...
 
 

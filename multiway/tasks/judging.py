@@ -19,6 +19,7 @@ import numpy as np
 from multiway.abilities import require
 from multiway.data.example_loader import Wanted
 from multiway.data.examples import Examples, Judged, Kind
+from multiway.data.source import DataError
 from multiway.tasks import statistics
 from multiway.tasks.example_task import accuracies, encoded, require_examples
 from multiway.tasks.task import Metric, Result, collect
@@ -75,19 +76,24 @@ class Judging:
         """
         require(model, self.needs, self.name)
         require_examples(self.name, examples, self.kind, self.pictures)
+        names = tuple(model.verdicts)
+        if not set(examples.labels) <= set(names):
+            raise DataError(
+                f"{examples.name}@{examples.split} has the verdicts {', '.join(examples.labels)}; this model was tuned to say "
+                f"{', '.join(names)}: name data of the benchmark that it was tuned for"
+            )
         rows = [examples.example(number) for number in range(len(examples))]
         given = [-1] * len(rows)
         for numbers, pictures, texts in encoded(model, examples, [[row.text] for row in rows]):
             for number, best in zip(numbers, model.judge(pictures, texts).argmax(1).tolist(), strict=True):
                 given[number] = best
-        names = tuple(model.verdicts)
         truth = [examples.labels[row.label] if row.label >= 0 else None for row in rows]
         right = [None if true is None else names[best] == true for best, true in zip(given, truth, strict=True)]
         details = Verdicts(tuple(row.key for row in rows), tuple(names[best] for best in given), tuple(right))
         return collect(self, examples, self.metrics(rows, right), details)
 
     def metrics(self, rows: Sequence[Judged], right: Sequence[bool | None]) -> Iterator[Metric]:
-        """Accuracy, by verdict too, and consistency where sentences come several times."""
+        """Accuracy, over all and by group, and consistency where sentences come several times."""
         known = [(row, bool(hit)) for row, hit in zip(rows, right, strict=True) if hit is not None]
         if not known:
             return
@@ -102,14 +108,19 @@ class Judging:
             if row.twin:
                 twins.setdefault(row.twin, []).append((row, hit))
         if twins:
-            alike = [len({row.label for row, _ in some}) == 1 for some in twins.values()]
+            verdicts = [{row.label for row, _ in some} for some in twins.values()]
+            # Who always says the same is consistent where that alone is right.
+            chance = max(float(np.mean([each == {label} for each in verdicts])) for label in range(len(shares)))
             yield from accuracies(
                 "consistency", [all(hit for _, hit in some) for some in twins.values()],
-                [some[0][0].pictures[0] for some in twins.values()], [""] * len(twins), float(np.mean(alike)),
+                [some[0][0].pictures[0] for some in twins.values()], [""] * len(twins), chance,
                 resamples=self.resamples, seed=self.seed,
             )  # fmt: skip
 
-    def submission(self, result: Result) -> list[dict[str, Any]]:
-        """Keys and verdicts; NLVR2's evaluation script reads `identifier,prediction` lines of the same."""
+    def submission(self, result: Result) -> str | list[dict[str, Any]]:
+        """Of NLVR2 the lines `identifier,prediction` that its evaluation script reads; of others the same as values."""
         found: Verdicts = result.details
-        return [{"key": key, "prediction": given} for key, given in zip(found.keys, found.given, strict=True)]
+        pairs = list(zip(found.keys, found.given, strict=True))
+        if self.name == "nlvr2":
+            return "".join(f"{key},{given}\n" for key, given in pairs)
+        return [{"key": key, "prediction": given} for key, given in pairs]

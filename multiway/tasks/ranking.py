@@ -171,7 +171,14 @@ def rank_scores(
     return Ranking(gallery, *joined)
 
 
+def _count(marked: Tensor) -> Tensor:
+    """(rows,) int64 how many of each row are True; as bytes, whose sum is five times as quick on a CPU as that of bools."""
+    return marked.view(torch.int8).sum(1, dtype=torch.int32).long()
+
+
 def _rank_chunk(scores: Tensor, first: int, answers: Answers, keep: int) -> tuple[Tensor, ...]:
+    # Of texts the scores come transposed; every pass below reads whole rows.
+    scores = scores.contiguous()
     device, queries = scores.device, len(scores)
     starts = answers.starts[first : first + queries + 1]
     items = torch.from_numpy(answers.items[starts[0] : starts[-1]]).to(device)
@@ -184,8 +191,8 @@ def _rank_chunk(scores: Tensor, first: int, answers: Answers, keep: int) -> tupl
     place = torch.arange(len(items), device=device)
     candidates = torch.where(of_right == best[owner], place, len(items))
     shown = items[torch.full_like(owner[:1], len(items)).repeat(queries).scatter_reduce(0, owner, candidates, "amin")]
-    above = (scores > (best + TIE)[:, None]).sum(1)
-    tied = (scores >= (best - TIE)[:, None]).sum(1) - above
+    above = _count(scores > (best + TIE)[:, None])
+    tied = _count(scores >= (best - TIE)[:, None]) - above
     tied_right = torch.zeros_like(above).index_add_(0, owner, (of_right >= (best - TIE)[owner]).long())
     top = scores.topk(keep, dim=1)
     return top.indices, top.values, shown, best, above, tied, tied_right

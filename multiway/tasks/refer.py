@@ -2,7 +2,7 @@
 
 Yu et al., Modeling Context in Referring Expressions, ECCV 2016, arXiv 1608.00272: right is a region that overlaps the one that is
 meant by half or more (intersection over union). The model chooses among the regions that come with the example; without any, among
-the cells of a grid.
+all rectangles that a grid spans. `best_of_candidates` is the share of examples in which any of them is right.
 
 Chance: a region drawn evenly among the example's candidates.
 """
@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from multiway.abilities import require
-from multiway.data.example_loader import Wanted, overlaps
+from multiway.data.example_loader import Wanted
 from multiway.data.examples import Box, Examples, Kind, Pointed
+from multiway.data.regions import RIGHT, overlaps, spanned
 from multiway.tasks import statistics
 from multiway.tasks.example_task import accuracies, encoded, require_examples
 from multiway.tasks.task import Metric, Result, collect
@@ -45,7 +46,7 @@ class Refer:
     """Words that mean one region of the picture.
 
     Attributes:
-        grid: cells a side where there are no candidates.
+        cells: of the grid, a side, whose rectangles are chosen among where there are no candidates.
     """
 
     name: str = "refcoco"
@@ -54,7 +55,7 @@ class Refer:
     pictures: ClassVar[int] = 1
     best: ClassVar[str] = "accuracy@0.5"
 
-    grid: int = 8
+    cells: int = 6
     resamples: int = statistics.RESAMPLES
     seed: int = 0
 
@@ -64,7 +65,11 @@ class Refer:
 
     def wanted(self, answers: Sequence[str]) -> Wanted:
         """Which candidates overlap what is meant by half."""
-        return Wanted()
+        return Wanted(regions=self.candidates)
+
+    def candidates(self, example: Pointed) -> tuple[Box, ...]:
+        """What is chosen among: the example's own regions, or the rectangles of a grid."""
+        return example.candidates or spanned(self.cells)
 
     def run(self, model: Any, examples: Examples[Pointed]) -> Result:
         """Score every candidate.
@@ -76,7 +81,7 @@ class Refer:
         require(model, self.needs, self.name)
         require_examples(self.name, examples, self.kind, self.pictures)
         rows = [examples.example(number) for number in range(len(examples))]
-        candidates = [row.candidates or self._cells() for row in rows]
+        candidates = [self.candidates(row) for row in rows]
         chosen: list[Box] = [(0.0, 0.0, 1.0, 1.0)] * len(rows)
         for numbers, (pictures,), texts in encoded(model, examples, [[row.text] for row in rows]):
             widest = max(len(candidates[number]) for number in numbers)
@@ -97,32 +102,27 @@ class Refer:
     def metrics(
         self, rows: Sequence[Pointed], candidates: Sequence[Sequence[Box]], found: Sequence[float]
     ) -> Iterator[Metric]:
-        """Accuracy at an overlap of half, and the mean overlap."""
+        """Accuracy at an overlap of half, the best that the candidates allow, and the mean overlap."""
         known = [number for number, overlap in enumerate(found) if not np.isnan(overlap)]
         if not known:
             return
-        odds = [float((overlaps(candidates[n], rows[n].boxes).amax(1) >= 0.5).double().mean()) for n in known]
+        right = [overlaps(candidates[n], rows[n].boxes).amax(1) >= RIGHT for n in known]
+        odds = [float(each.double().mean()) for each in right]
         groups, units = [rows[n].group for n in known], [rows[n].pictures[0] for n in known]
         chances = {
             group: float(np.mean([o for o, g in zip(odds, groups, strict=True) if g == group])) for group in groups
         }
-        hits = [float(found[n] >= 0.5) for n in known]
+        hits = [float(found[n] >= RIGHT) for n in known]
         yield from accuracies(
             "accuracy@0.5", hits, units, groups, float(np.mean(odds)), chances, self.resamples, self.seed
         )
-        yield from accuracies(
-            "overlap", [found[n] for n in known], units, [""] * len(known), None, None, self.resamples
-        )
+        none = [""] * len(known)
+        best = [float(each.any()) for each in right]
+        yield from accuracies("best_of_candidates", best, units, none, None, None, self.resamples, self.seed)
+        overlap = [found[n] for n in known]
+        yield from accuracies("overlap", overlap, units, none, None, None, self.resamples, self.seed)
 
     def submission(self, result: Result) -> list[dict[str, Any]]:
-        """Keys and boxes, as shares of the picture."""
+        """Keys and boxes: left, top, right, bottom as shares of the picture. RefCOCO has no server."""
         seen: Pointings = result.details
         return [{"key": key, "box": list(box)} for key, box in zip(seen.keys, seen.boxes, strict=True)]
-
-    def _cells(self) -> tuple[Box, ...]:
-        edges = np.linspace(0, 1, self.grid + 1)
-        return tuple(
-            (float(edges[x]), float(edges[y]), float(edges[x + 1]), float(edges[y + 1]))
-            for y in range(self.grid)
-            for x in range(self.grid)
-        )

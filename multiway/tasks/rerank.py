@@ -17,8 +17,9 @@ order of the text's length, so that little is computed for padding.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -37,6 +38,10 @@ __all__ = ["Rerank", "RerankDetails"]
 
 # Added to the score of re-ranked items: above any cosine, and exact in float64 beside log-odds.
 _FIRST = 1e6
+
+_STEP = 4096  # pairs whose tokens are laid out at a time
+_SAMPLE = 64  # pairs that are matched first, to tell how long all of them will take
+_SILENCE = 30.0  # seconds between two words on how far it has come
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class Rerank:
         ks: the k of R@k.
         batch: pictures decoded and encoded at a time.
         resamples, seed: of the bootstrap.
+        say: told what it will cost before it starts, and then how far it has come; lines for people.
     """
 
     name: str = "rerank"
@@ -77,6 +83,7 @@ class Rerank:
     batch: int = 256
     resamples: int = statistics.RESAMPLES
     seed: int = 0
+    say: Callable[[str], None] | None = field(default=None, repr=False, compare=False)
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -94,6 +101,7 @@ class Rerank:
         require(model, self.needs, self.name)
         require_rows(self.name, source)
         gallery = Gallery.of(source)
+        self._told(f"encoding {len(gallery.rows):,} pictures and {len(gallery.texts):,} texts, each once")
         pictures = encode_images(model, source, gallery.rows, self.batch, tokens=True)
         texts = encode_texts(model, gallery.texts, tokens=True)
         sizes = len(gallery.rows), len(gallery.texts)
@@ -117,6 +125,10 @@ class Rerank:
         dual = RetrievalDetails.of(gallery, similarity) if similarity else None
         details = RerankDetails(dual, RetrievalDetails(gallery, ranked(0), ranked(1)), sum(sizes), pairs)
         return collect(self, source, self.metrics(details, source), details)
+
+    def _told(self, line: str) -> None:
+        if self.say is not None:
+            self.say(f"{self.name}: {line}")
 
     def _nearest(self, similar: Callable[[slice], Tensor] | None, queries: int, items: int) -> Tensor:
         """(Q, k) the items most similar to each query; all of them, in the gallery's order, where all are wanted."""
@@ -142,10 +154,27 @@ class Rerank:
         lengths = texts.mask.sum(1) if texts.mask is not None else torch.zeros(count, dtype=torch.int64)
         order = lengths[text].argsort(stable=True)
         odds = torch.empty(len(pair), dtype=torch.float64)
-        step = 4096  # pairs whose tokens are laid out at a time
-        for start in range(0, len(order), step):
-            some = order[start : start + step]
+
+        def match(some: Tensor) -> None:
             odds[some] = model.match(pictures.rows(picture[some]), texts.rows(text[some])).double()
+
+        # A few pairs of every length come first, and their time is that of a share of all.
+        sampled = torch.zeros(len(order), dtype=torch.bool)
+        sampled[torch.arange(0, len(order), max(1, len(order) // _SAMPLE))] = True
+        began = time.monotonic()
+        match(order[sampled])
+        rest, done = order[~sampled], int(sampled.sum())
+        rate = done / max(1e-9, time.monotonic() - began)
+        self._told(
+            f"matching {len(order):,} pairs, {_duration(len(rest) / rate)} ({rate:,.0f} pairs/s on the first {done})"
+        )
+        last = began = time.monotonic()
+        for start in range(0, len(rest), _STEP):
+            match(rest[start : start + _STEP])
+            now, share = time.monotonic(), min(1.0, (start + _STEP) / len(rest))
+            if now - last > _SILENCE and share < 1.0:
+                last = now
+                self._told(f"{share:.0%} of the pairs are matched, {_duration((now - began) * (1 / share - 1))} left")
         if not odds.isfinite().all():
             raise ValueError(f"`match` returned nan or inf for {int((~odds.isfinite()).sum())} of {len(odds)} pairs")
         both = odds[place].split([texts_near.numel(), pictures_near.numel()])
@@ -165,3 +194,12 @@ class Rerank:
         gained = [new.ranking.hits(1) - old.ranking.hits(1) for new, old in zip(after.both, before.both, strict=True)]
         interval = statistics.joint_mean(gained, [way.units for way in after.both], **options)
         yield Metric("mean/R@1_gain", *interval, n=sum(map(len, gained)), chance=0.0)
+
+
+def _duration(seconds: float) -> str:
+    """`about 40 s`, `about 12 min`, `about 3.5 h`."""
+    if seconds < 1:
+        return "less than a second"
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"

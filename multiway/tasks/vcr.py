@@ -3,10 +3,14 @@
 Zellers et al., From Recognition to Cognition, CVPR 2019, arXiv 1811.10830. One model scores texts beside the picture: question
 and answer for Q->A; question, right answer and reason for QA->R, as the benchmark has it, whatever was answered. Q->AR is the
 share of examples in which both are right. Chance: 1/4, 1/4 and, for both, 1/16, or one over the choices that there are.
+
+The boxes of the people and things that the words name are not drawn into the picture.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -30,12 +34,14 @@ class Choices:
 
     Attributes:
         keys: of each example, in the order of the examples.
-        answers, reasons: (N, C) probabilities of each choice; reasons are given the right answer, where it is known.
+        answers: (N, C) probabilities of each answer.
+        reasons: (N, C, R) probabilities of each reason, given each answer; empty for answers that it was not asked for. Given the
+            right one alone where that is known, and all of them, as the benchmark's server wants it, where it is withheld.
     """
 
     keys: tuple[str, ...]
     answers: tuple[tuple[float, ...], ...]
-    reasons: tuple[tuple[float, ...], ...]
+    reasons: tuple[tuple[tuple[float, ...], ...], ...]
 
 
 @dataclass(frozen=True)
@@ -56,11 +62,11 @@ class Vcr:
         return ()
 
     def wanted(self, answers: Sequence[str]) -> Wanted:
-        """An answer to choose, or a reason: which of the two an example asks for follows from its key, half and half."""
+        """An answer to choose, or a reason: in one epoch half of the examples ask for either, in the next for the other."""
 
-        def texts(example: Chosen) -> tuple[Sequence[str], int]:
-            if example.reasons and example.reason >= 0 and stable_id(example.key) % 2:
-                return _reasons(example), example.reason
+        def texts(example: Chosen, epoch: int) -> tuple[Sequence[str], int]:
+            if example.reasons and example.reason >= 0 and (stable_id(example.key) + epoch) % 2:
+                return _reasons(example, example.label), example.reason
             return _answers(example), example.label
 
         return Wanted(texts=texts)
@@ -75,31 +81,41 @@ class Vcr:
         require(model, self.needs, self.name)
         require_examples(self.name, examples, self.kind, self.pictures)
         rows = [examples.example(number) for number in range(len(examples))]
-        shares: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0), np.zeros(0))] * len(rows)
-        texts = [[*_answers(row), *(_reasons(row) if row.label >= 0 else ())] for row in rows]
+        answers, reasons = [()] * len(rows), [()] * len(rows)  # type: list[Any], list[Any]
+        texts = [[*_answers(row), *(text for label in _given(row) for text in _reasons(row, label))] for row in rows]
         for numbers, (pictures,), said in encoded(model, examples, texts):
             scores, start = model.choose(pictures, said).numpy(), 0
             for number in numbers:
-                stop, row = start + len(texts[number]), rows[number]
-                middle = start + len(row.choices)
-                shares[number] = _softmax(scores[start:middle]), _softmax(scores[middle:stop])
+                row, stop = rows[number], start + len(texts[number])
+                first, *others = np.split(
+                    scores[start:stop],
+                    [len(row.choices) + place * len(row.reasons) for place in range(len(_given(row)))],
+                )
+                given = dict(zip(_given(row), map(_softmax, others), strict=True))
+                answers[number] = _softmax(first)
+                reasons[number] = tuple(given.get(label, ()) for label in range(len(row.choices)))
                 start = stop
-        details = Choices(
-            tuple(row.key for row in rows), *(tuple(tuple(map(float, each[i])) for each in shares) for i in (0, 1))
-        )
-        return collect(self, examples, self.metrics(rows, shares), details)
+        details = Choices(tuple(row.key for row in rows), tuple(answers), tuple(reasons))
+        return collect(self, examples, self.metrics(rows, details), details)
 
-    def metrics(self, rows: Sequence[Chosen], shares: Sequence[tuple[np.ndarray, np.ndarray]]) -> Iterator[Metric]:
+    def metrics(self, rows: Sequence[Chosen], found: Choices) -> Iterator[Metric]:
         """The three accuracies, each over all and by kind of question."""
-        known = [(row, each) for row, each in zip(rows, shares, strict=True) if row.label >= 0]
+        known = [
+            (row, answers, reasons)
+            for row, answers, reasons in zip(rows, found.answers, found.reasons, strict=True)
+            if row.label >= 0
+        ]
         if not known:
             return
-        answered = [float(each[0].argmax() == row.label) for row, each in known]
-        yield from self._one("Q->A", [row for row, _ in known], answered, [1 / len(row.choices) for row, _ in known])
-        both = [(row, each, hit) for (row, each), hit in zip(known, answered, strict=True) if row.reason >= 0]
+        answered = [float(np.argmax(answers) == row.label) for row, answers, _ in known]
+        own = [row for row, _, _ in known]
+        yield from self._one("Q->A", own, answered, [1 / len(row.choices) for row in own])
+        both = [
+            (row, each[row.label], hit) for (row, _, each), hit in zip(known, answered, strict=True) if row.reason >= 0
+        ]
         if both:
             own = [row for row, _, _ in both]
-            reasoned = [float(each[1].argmax() == row.reason) for row, each, _ in both]
+            reasoned = [float(np.argmax(each) == row.reason) for row, each, _ in both]
             odds = [1 / len(row.reasons) for row in own]
             yield from self._one("QA->R", own, reasoned, odds)
             joint = [hit * other for (_, _, hit), other in zip(both, reasoned, strict=True)]
@@ -113,27 +129,43 @@ class Vcr:
         units = [row.pictures[0] for row in rows]
         yield from accuracies(name, hits, units, groups, float(np.mean(odds)), chances, self.resamples, self.seed)
 
-    def submission(self, result: Result) -> list[dict[str, Any]]:
-        """Probabilities of each choice, by the names of the columns of VCR's submission."""
+    def submission(self, result: Result) -> str:
+        """CSV by the columns of VCR's server: `annot_id`, `answer_0`, ..., `rationale_conditioned_on_a0_0`, ....
+
+        It wants the reasons given each answer, which are there where the right one is withheld. Elsewhere those that were not
+        asked for stay empty.
+        """
         found: Choices = result.details
-        return [
-            {"annot_id": key}
-            | {f"answer_{place}": share for place, share in enumerate(answers)}
-            | {f"rationale_{place}": share for place, share in enumerate(reasons)}
-            for key, answers, reasons in zip(found.keys, found.answers, found.reasons, strict=True)
-        ]
+        answers = max((len(each) for each in found.answers), default=0)
+        reasons = max((len(each) for some in found.reasons for each in some), default=0)
+        columns = [f"answer_{place}" for place in range(answers)]
+        given = [f"rationale_conditioned_on_a{label}_{place}" for label in range(answers) for place in range(reasons)]
+        out = io.StringIO()
+        writer = csv.DictWriter(out, ["annot_id", *columns, *given], lineterminator="\n")
+        writer.writeheader()
+        for key, own, others in zip(found.keys, found.answers, found.reasons, strict=True):
+            row: dict[str, Any] = {"annot_id": key} | {f"answer_{place}": share for place, share in enumerate(own)}
+            for label, each in enumerate(others):
+                row |= {f"rationale_conditioned_on_a{label}_{place}": share for place, share in enumerate(each)}
+            writer.writerow(row)
+        return out.getvalue()
+
+
+def _given(example: Chosen) -> Sequence[int]:
+    """Answers that reasons are asked for: the right one, or where it is withheld all of them."""
+    if not example.reasons:
+        return ()
+    return (example.label,) if example.label >= 0 else range(len(example.choices))
 
 
 def _answers(example: Chosen) -> list[str]:
     return [f"{example.text} {choice}" for choice in example.choices]
 
 
-def _reasons(example: Chosen) -> list[str]:
-    return [f"{example.text} {example.choices[example.label]} {reason}" for reason in example.reasons]
+def _reasons(example: Chosen, label: int) -> list[str]:
+    return [f"{example.text} {example.choices[label]} {reason}" for reason in example.reasons]
 
 
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    if not len(scores):
-        return scores
-    shares = np.exp(scores - scores.max())
-    return shares / shares.sum()  # type: ignore[no-any-return]
+def _softmax(scores: np.ndarray) -> tuple[float, ...]:
+    shares = np.exp(scores.astype(np.float64) - scores.max())
+    return tuple(float(share) for share in shares / shares.sum())

@@ -30,10 +30,11 @@ from multiway.recipes.recipe import Recipe
 from multiway.recipes.training import prepare
 from multiway.tasks import TASKS
 from multiway.version import __version__
+from multiway.workflows.side_by_side import Cell
 from multiway.workflows.step_times import LATE
 from multiway.world import World
 
-__all__ = ["Arm", "CellFailed", "arm_recipe", "cell", "measure"]
+__all__ = ["Arm", "CellFailed", "arm_recipe", "cell", "kept_cell", "measure", "run_command", "write_cell"]
 
 
 @dataclass(frozen=True)
@@ -91,16 +92,10 @@ def cell(
         "version": __version__,
     }
     key = hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=8).hexdigest()
-    kept, begun = folder / "cell.json", folder.with_name(f"{folder.name}.key")
-    if kept.is_file():
-        before: dict[str, Any] = json.loads(kept.read_text())
-        if before["key"] == key:
-            return before
-    if folder.exists() and (not begun.is_file() or begun.read_text() != key):
-        _set_aside(folder)  # of another recipe; one that was interrupted goes on where it was
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    begun.write_text(key)
-    peak = _train([*args, "--threads", str(threads)] if threads else args)
+    before = kept_cell(folder, key)
+    if before is not None:
+        return before
+    peak = run_command("train", *args, *(("--threads", str(threads)) if threads else ()))
     found = {
         "key": key,
         "arm": arm.name,
@@ -110,13 +105,35 @@ def cell(
     # A recipe of stages is several runs, of which the last is what was wanted.
     final = recipe.stages()[-1][1]
     found |= measure(Path(final.out), data, gallery) | _costs(final) | {"peak_mib": peak}
-    partial = folder / "cell.json.part"
-    partial.write_text(json.dumps(found, indent=1))
-    partial.replace(kept)
+    write_cell(folder, found)
     return found
 
 
-def _set_aside(folder: Path) -> None:
+def kept_cell(folder: Path, key: str) -> Cell | None:
+    """What was measured under this key before. If nothing was, the folder is made ready for it.
+
+    A run of another key is set aside; one of this key that was interrupted stays, to be gone on with.
+    """
+    kept, begun = folder / "cell.json", folder.with_name(f"{folder.name}.key")
+    if kept.is_file():
+        before: Cell = json.loads(kept.read_text())
+        if before["key"] == key:
+            return before
+    if folder.exists() and (not begun.is_file() or begun.read_text() != key):
+        set_aside(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    begun.write_text(key)
+    return None
+
+
+def write_cell(folder: Path, found: Cell) -> None:
+    """Keep what was measured, in one piece."""
+    partial = folder / "cell.json.part"
+    partial.write_text(json.dumps(found, indent=1))
+    partial.replace(folder / "cell.json")
+
+
+def set_aside(folder: Path) -> None:
     """Make room for a run; what is there keeps its files under the first free name."""
     number = next(n for n in range(1, 1_000_000) if not folder.with_name(f"{folder.name}-before-{n}").exists())
     folder.rename(folder.with_name(f"{folder.name}-before-{number}"))
@@ -134,12 +151,14 @@ def arm_recipe(
     return parse(args), args
 
 
-def _train(args: list[str]) -> float | None:
-    """Run the command in a process of its own; its peak memory in MiB, where the system tells."""
+def run_command(*words: str) -> float | None:
+    """Run `multiway` with these words in a process of its own; its peak memory in MiB, where the system tells.
+
+    Raises:
+        CellFailed: with the last lines that it said.
+    """
     with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "multiway", "train", *args], stderr=said, stdout=subprocess.DEVNULL
-        )
+        process = subprocess.Popen([sys.executable, "-m", "multiway", *words], stderr=said, stdout=subprocess.DEVNULL)
         # The kernel's own record of a finished child begins with what its parent held, so the living one is asked.
         status, peak = Path(f"/proc/{process.pid}/status"), None
         while process.poll() is None:
@@ -149,7 +168,7 @@ def _train(args: list[str]) -> float | None:
         if process.returncode:
             said.seek(0)
             last = "".join(said.readlines()[-15:])
-            raise CellFailed(f"multiway train {' '.join(args)} failed:\n{last}")
+            raise CellFailed(f"multiway {' '.join(words)} failed:\n{last}")
     return None if peak is None else peak / 1024
 
 

@@ -7,11 +7,10 @@ goes on where it was. An arm that fails is a row that says so.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from datetime import date
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,10 @@ import torch
 from multiway.config import ConfigError
 from multiway.engine.provenance import machine_name
 from multiway.workflows.arms import Arm, CellFailed, arm_recipe, cell
+from multiway.workflows.side_by_side import Cell, side_by_side
 from multiway.workflows.step_times import step_times
 
 __all__ = ["ARMS", "COLUMNS", "Column", "compare", "markdown"]
-
-Cell = dict[str, Any]
 
 # As the recipes of scenes have it (`recipes/world.py`): `clip` is made for emoji, and teaches `vqkd` here.
 _WHITE = ("--view.mean", "1", "1", "1", "--view.std", "0.5", "0.5", "0.5")
@@ -172,7 +170,8 @@ def compare(
         others = {need: _folder(out, need) for _, need in ARMS[name].needs}
         return pool.submit(_cell, ARMS[name], _folder(out, name), data, samples, seed, gallery, others, threads)
 
-    for name, found in _filled(order, begin, jobs):
+    needs = {name: [need for _, need in ARMS[name].needs] for name in order}
+    for name, found in side_by_side(order, needs, begin, jobs):
         if "failed" in found:
             say(found["failed"])
         table["cells"][name] = found
@@ -194,30 +193,6 @@ def _cell(
         return cell(arm, folder, data, samples, seed, gallery, others, threads)
     except CellFailed as error:
         return {"failed": str(error)}
-
-
-def _filled(order: list[str], begin: Callable[[Executor, str], Future[Cell]], jobs: int) -> Iterator[tuple[str, Cell]]:
-    """Cells as they are finished, each begun when those it needs are there; what needs a failed one fails with it."""
-    waiting, done, running = list(order), dict[str, Cell](), dict[Future[Cell], str]()
-    # Cells side by side are processes: torch counts FLOPs by hooks that every thread of a process would run into.
-    pool: Executor = ThreadPoolExecutor(1) if jobs == 1 else ProcessPoolExecutor(jobs, get_context("spawn"))
-    with pool:
-        while waiting or running:
-            for name in list(waiting):
-                if any(need not in done for _, need in ARMS[name].needs):
-                    continue
-                failed = [need for _, need in ARMS[name].needs if "failed" in done[need]]
-                if failed:
-                    waiting.remove(name)
-                    done[name] = {"failed": f"it needs {failed[0]}, which failed"}
-                    yield name, done[name]
-                elif len(running) < jobs:
-                    waiting.remove(name)
-                    running[begin(pool, name)] = name
-            for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
-                name = running.pop(future)
-                done[name] = future.result()
-                yield name, done[name]
 
 
 def _time(

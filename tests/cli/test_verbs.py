@@ -104,7 +104,7 @@ def test_mistakes_are_one_sentence(
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [
-        (["train"], "recipes: albef, b"),
+        (["train"], "recipes: albef, "),
         (["train", "clop"], "there is no recipe `clop`"),
         (["train", "clip", "--preset", "huge"], "vit-b-32"),
         (["train", "clip", "--setps", "3"], "--setps"),

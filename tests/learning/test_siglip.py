@@ -25,8 +25,8 @@ def test_siglip_finds_scenes_by_words(tmp_path: Path) -> None:
     found = TASKS["retrieval"].run(load(tmp_path / "run"), open_source(f"{WORLD}@test")).metrics
     torch.set_num_threads(threads)
     for way in ("text_retrieval", "image_retrieval"):
-        assert found[f"{way}/R@1"].value > 0.15 > 100 * found[f"{way}/R@1"].chance, found
-        assert found[f"{way}/R@10"].value > 0.6, found
+        assert found[f"{way}/R@1"].value > 0.2 > 100 * found[f"{way}/R@1"].chance, found
+        assert found[f"{way}/R@10"].value > 0.7, found
 
 
 def test_untrained_it_finds_nothing() -> None:

@@ -130,3 +130,21 @@ def test_nan_is_refused() -> None:
     odds[1, 2] = torch.nan
     with pytest.raises(ValueError, match="1 of 18 pairs"):
         TASKS["fusion"].run(FusedModel(odds, texts), source)
+
+
+def test_the_cost_is_told_before_it_is_paid(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, texts = cards(40)
+    model = FusedModel(torch.zeros(40, 80), texts)
+    said: list[tuple[int, str]] = []
+    silent = Rerank(top=8, resamples=50).run(FusedModel(torch.zeros(40, 80), texts), source)
+    monkeypatch.setattr("multiway.tasks.rerank._STEP", 100)
+    monkeypatch.setattr("multiway.tasks.rerank._SILENCE", -1.0)
+    task = Rerank(top=8, resamples=50, say=lambda line: said.append((model.calls["match"], line)))
+    result = task.run(model, source)
+    pairs = result.details.matched
+    assert said[0][1] == "rerank: encoding 40 pictures and 80 texts, each once"
+    matched, line = said[1]
+    assert line.startswith(f"rerank: matching {pairs} pairs, ") and "pairs/s" in line
+    assert 0 < matched < 128 < pairs  # a sample has been timed, and nothing more
+    assert len(said) > 3 and all("% of the pairs are matched" in line and "left" in line for _, line in said[2:])
+    assert model.calls["match"] == pairs and result.metrics == silent.metrics and task == Rerank(top=8, resamples=50)

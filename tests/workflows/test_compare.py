@@ -50,7 +50,7 @@ def test_a_table_of_what_each_can_do(few: None, tmp_path: Path, monkeypatch: pyt
     assert {line.count("|") for line in rows} == {len(COLUMNS) + 2}
 
     # Again: nothing is trained, the same table.
-    monkeypatch.setattr(arms, "_train", lambda args: pytest.fail("a finished cell was trained again"))
+    monkeypatch.setattr(arms, "run_command", lambda *words: pytest.fail("a finished cell was trained again"))
     monkeypatch.setattr(compare, "step_times", lambda *args: pytest.fail("steps were timed again"))
     again = compare.compare(tmp_path, DATA, 32, gallery=12, rounds=2)
     assert again["cells"] == table["cells"]

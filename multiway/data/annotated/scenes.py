@@ -119,7 +119,7 @@ ANNOTATIONS: dict[str, Annotation] = {
     "statements": Annotation("judged", ("nlvr2",), _statements, TRUTH),
     "choices": Annotation("chosen", ("vcr",), _choices),
     "expressions": Annotation("pointed", ("refcoco", "refcoco+", "refcocog", "grounding"), _expressions),
-    "counterfactuals": Annotation("judged", ("winoground", "pairs"), _counterfactuals, TRUTH),
+    "counterfactuals": Annotation("judged", ("winoground",), _counterfactuals, TRUTH),
 }
 
 

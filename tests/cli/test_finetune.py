@@ -1,0 +1,37 @@
+"""The verb `finetune`: usage, what the run is called, and which task is meant."""
+
+import pytest
+
+from multiway.cli.finetune import _name, _task
+from multiway.cli.main import main
+
+
+def test_without_a_run_there_is_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["finetune"]) == 2 and "usage: multiway finetune RUN --task TASK" in capsys.readouterr().err
+    assert main(["finetune", "--help"]) == 0 and "usage" in capsys.readouterr().out
+    assert main(["finetune", "--task", "vqa"]) == 2
+
+
+def test_a_run_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["finetune", "runs/nowhere", "--task", "vqa"]) == 1
+    assert "runs/nowhere does not exist" in capsys.readouterr().err
+
+
+def test_the_run_is_named_after_what_is_tuned() -> None:
+    names = {
+        "runs/albef": "albef",
+        "runs/albef/": "albef",
+        "runs/a/model.safetensors": "a",
+        "hf:openai/clip-b": "clip-b",
+    }
+    assert {each: _name(each) for each in names} == names
+    assert _name("w/vilt.v2") == "vilt.v2"
+
+
+def test_the_task_is_found_however_it_is_written() -> None:
+    assert [_task(["--task", "vcr"]), _task(["--lr", "1", "--task=gqa"]), _task(["--lr", "1"])] == ["vcr", "gqa", "vqa"]
+
+
+def test_predictions_are_of_tasks_that_have_a_form_for_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "runs/nowhere", "--task", "retrieval", "--predictions", "file"]) == 1
+    assert "`retrieval` predicts nothing that a benchmark takes; tasks that do:" in capsys.readouterr().err

@@ -11,7 +11,8 @@ As the field does it (UNITER, ViLT, ALBEF, VLMo, BEiT-3, ...): the vector that a
 Two pictures (NLVR2) are read as Chen et al., UNITER, 2020, arXiv 1909.11740, table 5, compares: `pair`, each with the text, the
 two vectors side by side; `triplet`, the tokens of both in one sequence with the text, each picture's marked by a vector of its
 own, since most methods take tokens as a set; `pair-attention`, as `pair`, and then the tokens of each reading attend to those
-of the other (there all tokens; here those of the text, which have seen the picture).
+of the other (there all tokens; here those of the text, which have seen the picture); or in the way of the method's own paper,
+`own`, where it has one (ALBEF, BLIP).
 
 A dual encoder reads nothing together. Its adapter is what can be made of two vectors, [v, t, v * t, |v - t|]: a head over both
 embeddings (Conneau et al., 2017, arXiv 1705.02364, section 3.1, for sentences). A text encoder reads no picture: with its head
@@ -41,7 +42,7 @@ from multiway.world import World
 
 __all__ = ["HEADS", "FineTune", "FineTuneConfig", "Two", "picture_size"]
 
-Two = Literal["pair", "triplet", "pair-attention"]
+Two = Literal["pair", "triplet", "pair-attention", "own"]
 
 HEADS = {"asked": "answer", "judged": "judge", "chosen": "choose", "pointed": "point"}
 """What a model that was tuned for a kind of examples is able to do: the ability that its head gives."""
@@ -125,6 +126,12 @@ class FineTune(Method):
         if config.pictures == 2 and config.two == "triplet":
             self.sides = nn.Embedding(2, widths.picture)
             nn.init.normal_(self.sides.weight, std=0.02)
+        elif config.pictures == 2 and config.two == "own":
+            if "fuse_two" not in able:
+                raise ConfigError(
+                    f"{config.method} has no way of its own to read two pictures, as ALBEF and BLIP have; --method.two pair, triplet or "
+                    "pair-attention"
+                )
         elif config.pictures == 2:
             wide *= 2
             if config.two == "pair-attention":
@@ -205,6 +212,8 @@ class FineTune(Method):
             return self.head(self._pooled(images[0], text))  # type: ignore[no-any-return]
         if self.sides is not None:
             return self.head(self._pooled(_in_one(images, self.sides.weight), text))  # type: ignore[no-any-return]
+        if self.config.two == "own":
+            return self.head(self.base.fuse_two(*images, text).pooled)  # type: ignore[operator, no-any-return]
         read = [self._fuse(image, text, tokens=self.config.two == "pair-attention") for image in images]
         vectors = [each.pooled for each in read]
         if isinstance(self.attend, PairAttention):
@@ -261,7 +270,7 @@ class FineTune(Method):
         pair = self._fused_width() if self.fuses else 4 * _vector(image).shape[1]
         picture = image.tokens.shape[2] if image.tokens is not None else 0
         word = 0
-        if two != "pair":
+        if two not in ("pair", "own"):
             text = self._read(torch.zeros(1, 2, dtype=torch.int64), torch.ones(1, 2, dtype=torch.bool))
             shown = image if two == "pair-attention" else _in_one((image, image), torch.zeros(2, picture))
             try:

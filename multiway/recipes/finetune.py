@@ -127,9 +127,12 @@ class FinetuneRecipe(Recipe):
         under = load(self.init).method.starting
         config = at_size(under.config, self.view.size)
         task = self._task
-        filled = replace(
-            self.method, method=under.name, of=to_json(config), kind=task.kind, pictures=task.pictures
-        ).resolve(info)
+        # The method's own form for two pictures is a method beside it, which makes the additional parts of those of one.
+        own = task.pictures == 2 and self.method.two == "own"
+        name = under.two_pictures or under.name if own else under.name
+        filled = replace(self.method, method=name, of=to_json(config), kind=task.kind, pictures=task.pictures).resolve(
+            info
+        )
         try:
             return FineTune(filled)
         except ConfigError:

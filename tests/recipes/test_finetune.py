@@ -264,6 +264,20 @@ def test_nlvr2_from_its_files(weights: Weights, tmp_path: Path, capsys: pytest.C
     assert any("train-1-0" in row["why"] for row in Run.read(tmp_path / "again").skipped())
 
 
+@pytest.mark.parametrize("name", ["albef", "blip"])
+def test_two_pictures_in_the_way_of_the_method(
+    name: str, weights: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The parts for a second picture begin as copies of what the run has learned of one, and the file has them."""
+    assert tune(weights(name), "nlvr2", tmp_path / "run", "--method.two", "own") == 0
+    assert "100.0% of the method's numbers" in capsys.readouterr().err
+    model = load(tmp_path / "run")
+    assert model.method.base.name == f"{name}-two" and "fuse_two" in model.abilities()
+    assert measured(capsys, str(tmp_path / "run"), "--task", "nlvr2", "--data", f"{DATA}@val")["accuracy"]["n"] > 0
+    assert tune(weights("vilt"), "nlvr2", tmp_path / "no", "--method.two", "own") == 1
+    assert "has no way of its own to read two pictures" in capsys.readouterr().err
+
+
 # --- a run that has not finished -----------------------------------------------------------------------------------------
 
 

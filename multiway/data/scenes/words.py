@@ -49,10 +49,12 @@ WORD_CLASSES: dict[str, tuple[str, ...]] = {
 }
 """Every word of the captions that says something, by its class."""
 
+_GRAPH_WORDS: tuple[Iterable[str], ...] = (SIZES, COLOURS, TEXTURES, SHAPES)  # in the order of CLASSES
+
 # Any way to say a word -> its class and the graph's own word.
 _MEANING: dict[str, tuple[str, str]] = {
     way: (kind, word)
-    for kind, own in zip(CLASSES, (SIZES, COLOURS, TEXTURES, SHAPES), strict=True)
+    for kind, own in zip(CLASSES, _GRAPH_WORDS, strict=True)
     for word in own
     for way in _said([word])
 } | {_PLURALS[shape]: ("shape", shape) for shape in SHAPES}

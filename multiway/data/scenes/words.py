@@ -53,10 +53,7 @@ _GRAPH_WORDS: tuple[Iterable[str], ...] = (SIZES, COLOURS, TEXTURES, SHAPES)  # 
 
 # Any way to say a word -> its class and the graph's own word.
 _MEANING: dict[str, tuple[str, str]] = {
-    way: (kind, word)
-    for kind, own in zip(CLASSES, _GRAPH_WORDS, strict=True)
-    for word in own
-    for way in _said([word])
+    way: (kind, word) for kind, own in zip(CLASSES, _GRAPH_WORDS, strict=True) for word in own for way in _said([word])
 } | {_PLURALS[shape]: ("shape", shape) for shape in SHAPES}
 
 

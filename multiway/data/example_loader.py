@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from multiway.batch import Batch, Place, ViewSpec
 from multiway.data.augment import DRAWS
 from multiway.data.draws import uniforms
 from multiway.data.examples import Asked, Box, Chosen, Example, Examples, Judged, KnowsAnswered, Pointed
-from multiway.data.loader import Order, PixelCache
+from multiway.data.loader import Order, PixelCache, read_ahead
 from multiway.data.regions import region_targets
 from multiway.data.source import BadRow, DataError, DrawsBatches
 from multiway.data.tokenizer import Tokenizer
@@ -213,10 +213,6 @@ def _refuse_cut(
         )
 
 
-def _first(batches: list[Batch]) -> Batch:
-    return batches[0]
-
-
 class ExampleLoader:
     """Training batches of one split of examples.
 
@@ -266,14 +262,4 @@ class ExampleLoader:
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of steps [start, stop), in order, read ahead by the workers."""
-        loader = DataLoader(
-            self._steps,
-            batch_size=1,
-            sampler=range(start, stop),
-            collate_fn=_first,
-            num_workers=self.workers,
-            prefetch_factor=2 if self.workers else None,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator().manual_seed(0),
-        )
-        return iter(loader)
+        return read_ahead(self._steps, start, stop, self.workers)

@@ -24,7 +24,7 @@ from multiway.data.source import BadRow, DataError, DrawsBatches, Source, stable
 from multiway.data.tokenizer import Tokenizer, Tokens
 from multiway.data.view import draw
 
-__all__ = ["Loader", "Order", "PixelCache"]
+__all__ = ["Loader", "Order", "PixelCache", "read_ahead"]
 
 _ATTEMPTS = 20  # replacements tried for one unreadable row before giving up
 
@@ -183,6 +183,22 @@ def _first(batches: list[Batch]) -> Batch:
     return batches[0]
 
 
+def read_ahead(steps: Dataset[Batch], start: int, stop: int, workers: int) -> Iterator[Batch]:
+    """Batches of steps [start, stop), in order, made by so many processes ahead of their use; 0 makes each when it is asked for."""
+    loader = DataLoader(
+        steps,
+        batch_size=1,
+        sampler=range(start, stop),
+        collate_fn=_first,
+        num_workers=workers,
+        prefetch_factor=2 if workers else None,
+        pin_memory=torch.cuda.is_available(),
+        # A generator of its own, or DataLoader would draw its base seed from the global one.
+        generator=torch.Generator().manual_seed(0),
+    )
+    return iter(loader)
+
+
 class Loader:
     """Training batches of one source.
 
@@ -231,15 +247,4 @@ class Loader:
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of steps [start, stop), in order, read ahead by the workers."""
-        loader = DataLoader(
-            self._steps,
-            batch_size=1,
-            sampler=range(start, stop),
-            collate_fn=_first,
-            num_workers=self.workers,
-            prefetch_factor=2 if self.workers else None,
-            pin_memory=torch.cuda.is_available(),
-            # A generator of its own, or DataLoader would draw its base seed from the global one.
-            generator=torch.Generator().manual_seed(0),
-        )
-        return iter(loader)
+        return read_ahead(self._steps, start, stop, self.workers)

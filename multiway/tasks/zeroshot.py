@@ -33,6 +33,7 @@ from torch import Tensor
 from multiway.abilities import Encoded, require
 from multiway.data.source import DataError, Source
 from multiway.tasks import statistics
+from multiway.tasks.classes import labelled_rows
 from multiway.tasks.embed import encode_images, encode_texts, encode_texts_in_batches
 from multiway.tasks.ranking import Answers, Ranking, rank_scores
 from multiway.tasks.task import Metric, Result, collect, require_rows
@@ -178,7 +179,8 @@ class ZeroShot:
         """
         require(model, self.needs, self.name)
         require_rows(self.name, source)
-        rows, labels, unlabelled = _labelled(source)
+        found = labelled_rows(self.name, source)
+        rows, labels, unlabelled = found.rows.tolist(), found.labels.tolist(), found.unlabelled
         classifier = ZeroShotClassifier(model, source.classes, self.choose_templates(source))
         pictures = encode_images(model, source, rows, self.batch)
 
@@ -216,31 +218,3 @@ class ZeroShot:
                 yield Metric(f"accuracy/top-{k}", *interval, n=n, chance=float(shares[:k].sum()))
         balanced = statistics.balanced_mean(details.ranking.hits(1), details.labels, **options)
         yield Metric("accuracy/balanced", *balanced, n=n, chance=1.0 / int((shares > 0).sum()))
-
-
-def _labelled(source: Source) -> tuple[list[int], list[int], int]:
-    """Rows to classify, with their labels, and how many were left out. A picture counts once for each label it has."""
-    if not source.classes:
-        raise DataError(
-            f"{source.name}@{source.split} has no class names, so there is nothing to classify into; "
-            "use labelled data (a folder with one sub-folder per class, a `label` column), or the task `retrieval`"
-        )
-    seen: dict[tuple[int, int], int] = {}
-    unlabelled = 0
-    for number in range(len(source)):
-        row = source.row(number)
-        if row.label >= len(source.classes):
-            raise DataError(
-                f"{row.where or row.key} has label {row.label}, but {source.name} names only {len(source.classes)} classes "
-                f"(0 to {len(source.classes) - 1}); complete the list of names, or correct the row"
-            )
-        if row.label < 0:
-            unlabelled += 1
-        else:
-            seen.setdefault((row.image_id, row.label), number)
-    if not seen:
-        raise DataError(
-            f"all {len(source)} rows of {source.name}@{source.split} have label -1 (unknown); "
-            "zero-shot accuracy needs true labels: name a split that has them"
-        )
-    return list(seen.values()), [label for _, label in seen], unlabelled

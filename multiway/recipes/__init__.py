@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from multiway.recipes.recipe import Recipe
@@ -30,6 +30,13 @@ RECIPES: dict[str, str] = {
     "beit3-retrieval": "multiway.recipes.beit3:beit3_retrieval",
 }
 
+TUNED: dict[str, str] = {
+    "finetune": "multiway.recipes.finetune:FinetuneRecipe",
+    "answer-writer": "multiway.recipes.answer_writer:AnswerWriterRecipe",
+    "classify": "multiway.recipes.classifier:ClassifyRecipe",
+}
+"""Recipes of `multiway finetune`, which begin from a run and so have no preset: name -> the recipe's class."""
+
 
 def recipe_function(name: str) -> Callable[..., Recipe]:
     """The function of a recipe.
@@ -39,5 +46,18 @@ def recipe_function(name: str) -> Callable[..., Recipe]:
     """
     if name not in RECIPES:
         raise KeyError(f"there is no recipe `{name}`; there are: {', '.join(sorted(RECIPES))}")
-    module, _, attribute = RECIPES[name].partition(":")
-    return getattr(import_module(module), attribute)  # type: ignore[no-any-return]
+    return _named(RECIPES[name])  # type: ignore[no-any-return]
+
+
+def recipe_class(name: str) -> type[Recipe]:
+    """What a recipe's config.json is read as.
+
+    Raises:
+        KeyError: for an unknown name.
+    """
+    return _named(TUNED[name]) if name in TUNED else type(recipe_function(name)())
+
+
+def _named(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    return getattr(import_module(module), attribute)

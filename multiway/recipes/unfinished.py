@@ -14,7 +14,7 @@ from multiway.engine.run import Run
 from multiway.hub.file import assign
 from multiway.hub.load import load
 from multiway.hub.model import Model
-from multiway.recipes import recipe_function
+from multiway.recipes import recipe_class
 from multiway.recipes.recipe import Recipe
 from multiway.recipes.training import prepare
 from multiway.world import World
@@ -32,11 +32,7 @@ def recipe_of(run: Run) -> Recipe:
     """
     config = {key: each for key, each in run.config.items() if key not in ("init_hash", "lent")}
     name = config.pop("recipe")
-    if name == "finetune":
-        from multiway.recipes.finetune import FinetuneRecipe
-
-        return from_json(FinetuneRecipe, config)
-    return from_json(type(recipe_function(name)()), config)
+    return from_json(recipe_class(name), config)
 
 
 def newest(source: str, device: str = "cpu", precision: str = "fp32") -> tuple[Model, str]:

@@ -12,7 +12,7 @@ from typing import Any
 from multiway.data.source import Source
 from multiway.workflows.capfilt_figures import BINS, Figures
 from multiway.workflows.capfilt_scores import Caption, Scored
-from multiway.workflows.report import environment, picture_uri
+from multiway.workflows.run_page import environment, picture_uri
 
 __all__ = ["Example", "examples", "histogram", "write_capfilt_report"]
 

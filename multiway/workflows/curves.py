@@ -92,7 +92,8 @@ def health_curves(metrics: list[dict[str, Any]]) -> str:
     steps = [line["step"] for line in metrics]
     ranks = [name for name in metrics[-1].get("health", {}) if name.endswith("rank")]
     with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(1, 3, figsize=(9.2, 2.3))
+        # Without embeddings (a tuned head) there is no third plot.
+        figure, axes = plt.subplots(1, 2 + bool(ranks), figsize=(9.2, 2.3))
         axes[0].plot(steps, _numbers([line["lr"] for line in metrics]), color=_COLOURS[0])
         axes[0].set(title="learning rate", xlabel="step")
         axes[1].plot(steps, _numbers([line["grad_norm"] for line in metrics]), color=_COLOURS[1], linewidth=1)
@@ -100,8 +101,8 @@ def health_curves(metrics: list[dict[str, Any]]) -> str:
         for colour, name in zip(cycle(_COLOURS), ranks, strict=False):
             values = _numbers([line.get("health", {}).get(name) for line in metrics])
             axes[2].plot(steps, values, color=colour, label=name.partition("/")[0])
-        axes[2].set(title="effective rank of embeddings", xlabel="step", ylim=(0, None))
         if ranks:
+            axes[2].set(title="effective rank of embeddings", xlabel="step", ylim=(0, None))
             axes[2].legend(frameon=False)
         figure.tight_layout()
         return _svg(figure)

@@ -6,33 +6,22 @@ from the run folder and the data; nothing is typed in.
 
 from __future__ import annotations
 
-import base64
-import io
-import platform
 import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from jinja2 import Environment, PackageLoader
-from PIL import Image
-
 from multiway.data.open import open_source, parse, splits_of, subsets_of
 from multiway.data.source import Source
-from multiway.data.view import on_background
-from multiway.engine.doctor import diagnose
 from multiway.engine.run import Run
 from multiway.hub.layouts import LAYOUTS
 from multiway.hub.load import load
 from multiway.hub.model import Model
-from multiway.methods import method_class
-from multiway.recipes import recipe_function
 from multiway.tasks import TASKS, Result
 from multiway.tasks.retrieval import RetrievalDetails
-from multiway.workflows.curves import health_curves, loss_curves
 from multiway.workflows.encoded_once import EncodedOnce
 from multiway.workflows.fusion import Fused, fused_section, masked_words, spread
+from multiway.workflows.run_page import picture_uri, write_page
 
 __all__ = ["Query", "Shown", "queries", "write_report"]
 
@@ -66,19 +55,6 @@ class Section:
     result: Result
     hits: list[Query] = field(default_factory=list)
     misses: list[Query] = field(default_factory=list)
-
-
-def picture_uri(image: Image.Image, side: int = 72) -> str:
-    """A picture on white as a data URI, at most `side` pixels large."""
-    image = on_background(image, 255)
-    image.thumbnail((side, side))
-    return _uri(image)
-
-
-def _uri(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def queries(source: Source, details: RetrievalDetails, count: int = 6) -> tuple[list[Query], list[Query]]:
@@ -130,14 +106,6 @@ def _layout(config: dict[str, Any]) -> dict[str, Any]:
     return {"images": config["images"], **columns}
 
 
-def environment() -> Environment:
-    """Templates that escape everything: captions come from strangers."""
-    templates = Environment(loader=PackageLoader("multiway.workflows"), autoescape=True, trim_blocks=True)
-    templates.filters["percent"] = lambda value: f"{100 * value:.1f}"
-    templates.filters["figure"] = lambda value, nats: f"{value:.3f} nats" if nats else f"{100 * value:.1f} %"
-    return templates
-
-
 def write_report(folder: Path, model: Model | None = None) -> Path:
     """Evaluate the run on every held-out split of its data and write `report.html`.
 
@@ -151,8 +119,6 @@ def write_report(folder: Path, model: Model | None = None) -> Path:
     run = Run.read(folder)
     model = model or load(folder)
     config = run.config
-    metrics, timings = run.metrics(), run.timings()
-    watched = method_class(recipe_function(config["recipe"])().method_name).watched
     sections: list[Section] = []
     fused: list[Fused] = []
     tables: list[Result] = []
@@ -180,46 +146,9 @@ def write_report(folder: Path, model: Model | None = None) -> Path:
         # Accuracy over one class says nothing: the best constant answer is always right.
         if len({source.row(index).label for index in range(len(source))} - {-1}) > 1:
             tables.append(once.run(TASKS["zeroshot"]))
-    page = (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            run=run.path.name,
-            config=config,
-            provenance=run.provenance,
-            model=model.describe(),
-            machine=f"{platform.machine()}, {torch.get_num_threads()} threads",
-            summary=_summary(metrics, timings, config),
-            curves=loss_curves(metrics),
-            health=health_curves(metrics),
-            findings=diagnose(
-                metrics, timings, watched, {"lr": config["settings"]["lr"], "steps": config["settings"]["steps"]}
-            ),
-            sections=sections,
-            zeroshot=tables,
-            fused=fused,
-            others=others,
-            commands=_commands(folder, config, model, sections, others, bool(tables)),
-        )
-    )
-    run.report_file.write_text(page, encoding="utf-8")
-    return run.report_file
-
-
-def _summary(metrics: list[dict[str, Any]], timings: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, Any]:
-    """Figures of the training itself, from its own records; times are of the logged steps."""
-    last = metrics[-1] if metrics else {"step": 0, "loss": float("nan")}
-    steady = timings[1:] or timings
-    per_step = sum(line["step_seconds"] for line in steady) / max(1, len(steady))
-    return {
-        "steps": last["step"],
-        "loss": last["loss"],
-        "pairs": last["step"] * config["settings"]["batch"],
-        "speed": config["settings"]["batch"] / per_step if steady else 0.0,
-        "minutes": last["step"] * per_step / 60,
-        "waiting": sum(line["data_seconds"] for line in steady)
-        / max(1e-9, sum(line["step_seconds"] for line in steady)),
-    }
+    commands = _commands(folder, config, model, sections, others, bool(tables))
+    shown = {"sections": sections, "zeroshot": tables, "fused": fused, "others": others}
+    return write_page(run, "report.html.j2", model, commands, **shown)
 
 
 def _commands(

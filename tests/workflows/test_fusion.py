@@ -22,7 +22,8 @@ from multiway.tasks import TASKS
 from multiway.tasks.masked_words import Guess
 from multiway.workflows.encoded_once import EncodedOnce
 from multiway.workflows.fusion import Fused, fused_section, masked_words, spread
-from multiway.workflows.report import environment, picture_uri, write_report
+from multiway.workflows.report import write_report
+from multiway.workflows.run_page import environment, picture_uri
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ from toy import ToySource
 
 from multiway.tasks import TASKS
 from multiway.workflows.curves import health_curves, loss_curves
-from multiway.workflows.report import Shown, environment, queries, write_report
+from multiway.workflows.report import Shown, queries, write_report
+from multiway.workflows.run_page import environment
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,11 @@ class Matrix:
 
     Attributes:
         runs: trained runs.
-        tasks: columns; all that heads are tuned for by default.
+        tasks: columns; all that heads are tuned for by default. Others, such as `retrieval` or `probe`, measure the runs as they are.
         data: what all are tuned on; they are measured on its `@test`.
         samples: examples seen by each in tuning.
         blind: which of the runs is tuned with its pictures hidden as well; the first by default.
+        classes: pictures with classes, for `zeroshot`, `knn`, `probe` and `classification`.
         out: folder of the table and its runs.
         seed: of all runs.
         jobs: cells that are tuned at once.
@@ -37,6 +38,7 @@ class Matrix:
     data: str = WORLD
     samples: int = 12_800
     blind: str = ""
+    classes: str = "digits"
     out: str = "runs/matrix"
     seed: int = 0
     jobs: int = 1
@@ -53,6 +55,7 @@ def run(args: list[str]) -> int:
         asked.samples,
         asked.tasks,
         asked.blind,
+        asked.classes,
         asked.seed,
         asked.jobs,
         say=lambda text: print(text, file=sys.stderr, flush=True),

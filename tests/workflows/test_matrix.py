@@ -74,8 +74,8 @@ def _fail() -> None:
 
 
 def test_what_is_asked_wrongly_is_refused(runs: tuple[str, str], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no head is tuned for 'retrieval'"):
-        matrix(runs, tmp_path, DATA, 16, ["retrieval"])
+    with pytest.raises(ConfigError, match="'rerank' is no column of a matrix"):
+        matrix(runs, tmp_path, DATA, 16, ["rerank"])
     with pytest.raises(ConfigError, match="the same name"):
         matrix((runs[0], runs[0]), tmp_path, DATA, 16, ["vqa"])
     with pytest.raises(ConfigError, match="no run 'albef' to be tuned blind"):
@@ -85,7 +85,26 @@ def test_what_is_asked_wrongly_is_refused(runs: tuple[str, str], tmp_path: Path)
 def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     best = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9, "chance": 0.25}
     cell = {"key": "k", "task": "vqa", "best": "accuracy", "results": {"accuracy": best}}
-    monkeypatch.setattr(workflow, "_cell", lambda *args: cell)
+    monkeypatch.setattr(workflow, "_tuned", lambda *args: cell)
     assert main(["matrix", "runs/a", "runs/b", "--tasks", "vqa", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "| a | 50.0 (40.0–60.0) |" in said and "| a, blind |" in said and "| *chance* | 25.0 |" in said
+
+
+def test_what_needs_no_head_is_measured_as_it_is(runs: tuple[str, str], tmp_path: Path) -> None:
+    """A run that lacks the ability has a dash; the blind row has nothing; nats and per cent are told apart."""
+    table = matrix((runs[0],), tmp_path, DATA, 16, ["retrieval", "captioning", "knn"], classes="digits")
+    cells = table["cells"]
+    assert set(cells) == {"clip/retrieval", "clip/captioning", "clip/knn"}
+    assert "caption_likelihood" in cells["clip/captioning"]["failed"] and "results" in cells["clip/knn"]
+    lines = matrix_markdown(table).splitlines()
+    assert "(`digits` for knn)" in lines[0] and lines[-2].startswith("| clip, blind |  |  |  |")
+    shown = next(line for line in lines if line.startswith("| clip |")).split("|")
+    own = cells["clip/retrieval"]["results"]["mean/R@1"]["value"]
+    assert shown[2].strip().startswith(f"{100 * own:.1f} (") and shown[3].strip() == "–"
+    again = matrix((runs[0],), tmp_path, DATA, 16, ["retrieval"])
+    assert again["cells"]["clip/retrieval"] == cells["clip/retrieval"]
+    nats = {"key": "", "task": "captioning", "best": "with_picture/nats", "results": {
+        "with_picture/nats": {"value": 1.25, "low": 1.2, "high": 1.3, "n": 9, "chance": 2.5}}}  # fmt: skip
+    told = {**table, "tasks": ["captioning"], "cells": {"clip/captioning": nats}}
+    assert "| clip | 1.250 (1.200–1.300) |" in matrix_markdown(told) and "| *chance* | 2.500 |" in matrix_markdown(told)

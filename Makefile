@@ -53,7 +53,7 @@ $(PEERS)/.made: pyproject.toml constraints.txt constraints-peers.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling editables
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-peers.txt --no-build-isolation -e '.[peers]'
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-peers.txt --no-deps torchscale pycocoevalcap
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-peers.txt --no-deps torchscale pycocoevalcap pycocotools torchmetrics lightning-utilities
 	touch $@
 
 test-peers: peers ## equality with those libraries

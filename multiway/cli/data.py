@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
 
-from multiway.data.check import CheckReport, check
+from multiway.cli.data_tables import print_examples, print_sources
+from multiway.data.annotated.open import names_examples, open_examples
+from multiway.data.check import check, notes_of
+from multiway.data.check_examples import check_examples
 from multiway.data.join import Joined
 from multiway.data.open import ALL, open_splits
 from multiway.data.scenes.sheet import annotated_sheet
@@ -25,7 +26,7 @@ from multiway.data.source import DataError, Source
 
 __all__ = ["Check", "Shard", "Show", "run"]
 
-_SHOWN = 10  # entries of each list that are printed for people; --json has all
+_SHOWN = 10  # rows left out that are printed for people; --json has all
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Data:
     """Which data.
 
     Attributes:
-        spec: `name[@split]`: a bundled set, a caption file, a folder, or a pattern of shards.
+        spec: `name[@split]`: a bundled set, a caption file, a folder, or a pattern of shards; to be checked also a benchmark,
+            `vqa:FOLDER@val`.
         images: folder that a caption file's paths are relative to.
         image_column: the caption file's column of paths, if unusual.
         caption_column: its column of captions, if unusual.
@@ -111,8 +113,12 @@ def run(args: list[str]) -> int:
         return 1
 
 
-def _splits(asked: Data) -> list[Source]:
-    return open_splits(asked.spec, asked.images, asked.image_column, asked.caption_column)
+def _splits(asked: Data, say: bool = True) -> list[Source]:
+    """The splits that are asked for; what they say of themselves goes to the error stream, so that `--json` stays one object."""
+    found = open_splits(asked.spec, asked.images, asked.image_column, asked.caption_column)
+    for note in notes_of(found) if say else ():
+        Console(stderr=True).print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    return found
 
 
 def _emit(value: dict[str, Any]) -> None:
@@ -121,51 +127,29 @@ def _emit(value: dict[str, Any]) -> None:
 
 
 def _check(asked: Check) -> int:
-    sources = _splits(asked)
+    if names_examples(asked.spec):
+        return _check_examples(asked)
+    sources = _splits(asked, say=False)  # its report has them
     with Progress(console=Console(stderr=True), transient=True, disable=asked.json) as bar:
         task = bar.add_task("reading", total=sum(len(source) for source in sources))
         report = check(sources, min_side=asked.min_side, progress=lambda rows: bar.advance(task, rows))
     if asked.json:
         _emit(report.to_dict())
     else:
-        _print_report(report, Console())
+        print_sources(report, Console())
     return 0
 
 
-def _print_report(report: CheckReport, console: Console) -> None:
-    table = Table("", *map(escape, report.splits), title=escape(report.data))
-    splits = report.splits.values()
-    table.add_row("rows", *(f"{split.rows:,}" for split in splits))
-    table.add_row("pictures", *(f"{split.pictures:,}" for split in splits))
-    table.add_row("captions", *(f"{split.captions:,}" for split in splits))
-    table.add_row("distinct captions", *(f"{split.distinct_captions:,}" for split in splits))
-    table.add_row("words of a caption", *(f"{min(s.words)} to {max(s.words)}" if s.words else "" for s in splits))
-    for side in ("width", "height"):
-        spans = (split.sizes.get(side) for split in splits)
-        table.add_row(f"{side}, pixels", *("{0} to {2}, median {1}".format(*span) if span else "" for span in spans))
-    table.add_row("modes", *(", ".join(f"{mode} {n:,}" for mode, n in split.modes.items()) for split in splits))
-    if any(split.labels for split in splits):
-        table.add_row("classes", *(f"{len(split.labels):,}" for split in splits))
-    console.print(table)
-    listed: list[tuple[str, list[str]]] = [("left out on opening", [str(each) for each in report.rejected])]
-    for name, split in report.splits.items():
-        listed.append((f"{name}: cannot be read", [each.why for each in split.unreadable]))
-        listed.append((f"{name}: small", [str(each) for each in split.small]))
-        listed.append((f"{name}: same pixels, other image_id", [" = ".join(pair) for pair in split.same_pixels]))
-    for each in report.overlaps:
-        both = f"{each.first} and {each.second}"
-        listed.append((f"{both}: same picture", [" = ".join(pair) for pair in each.picture_pairs]))
-        listed.append((f"{both}: nearly the same", [f"{a} ~ {b} ({bits} bits)" for a, b, bits in each.near_pairs]))
-        listed.append((f"{both}: same caption", each.shared_captions))
-    for title, lines in listed:
-        for line in ([f"{title}:"] if lines else []) + [f"  {line}" for line in lines[:_SHOWN]]:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-        if len(lines) > _SHOWN:
-            console.print(f"  ... and more; --json lists {len(lines):,}", style="dim")
-    for finding in report.findings:
-        console.print(f"! {finding}", style="yellow", markup=False, highlight=False)
-    if not report.findings:
-        console.print("nothing to complain about", style="green")
+def _check_examples(asked: Check) -> int:
+    examples = open_examples(asked.spec, images=asked.images)
+    with Progress(console=Console(stderr=True), transient=True, disable=asked.json) as bar:
+        task = bar.add_task("decoding", total=len(examples.pictures))
+        report = check_examples(examples, lambda pictures: bar.advance(task, pictures))
+    if asked.json:
+        _emit(report.to_dict())
+        return 0
+    print_examples(report, Console())
+    return 0
 
 
 def _show(asked: Show) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -13,6 +12,16 @@ import tyro
 from rich.console import Console
 
 from multiway.cli.output import print_json, print_result
+from multiway.cli.task_options import (
+    FigureOptions,
+    FrozenOptions,
+    GroundingOptions,
+    RankingOptions,
+    WritingOptions,
+    ZeroShotOptions,
+    flag,
+    with_options,
+)
 from multiway.config import ConfigError
 from multiway.data.annotated.open import open_examples
 from multiway.data.examples import Examples, HasNotes
@@ -22,7 +31,7 @@ from multiway.engine.device import choose_device
 from multiway.hub.model import Model
 from multiway.recipes.unfinished import newest
 from multiway.tasks import TASKS, Task
-from multiway.tasks.example_task import ExampleTask
+from multiway.tasks.example_task import ExampleTask, annotation
 from multiway.tasks.frozen import teach
 from multiway.tasks.rerank import Rerank
 from multiway.tasks.task import Result
@@ -40,20 +49,19 @@ class Evaluate:
         task: what to measure; `multiway list tasks` names them.
         data: `name[:path][@split]`, a caption file, a folder or a pattern of shards.
         images: folder that a caption file's paths are relative to.
-        image_column, caption_column: of a caption file, where their names are unusual.
-        top: of `rerank`: items per query that the fused encoder scores again.
-        mix: of `rerank` and `fusion`: weight of the cosine beside the log-odds of a match; by default 0, matching alone.
-        tau: the cosine is divided by it before it is weighed. By default 1, whatever temperature the model has learned;
-            give that one to weigh the logits that it was trained with.
-        ks: of the retrieval tasks: the k of R@k; of `knn`: how many neighbours vote.
-        frames: of `video-retrieval`: pictures of each video.
-        train: of `knn` and `probe`: the split that is learnt from, of the same data, or `data@split`.
-        features: of `knn` and `probe`: `embedding`, or `pooled`, the mean of the last tokens.
+        image_column: of a caption file, where its name is unusual.
+        caption_column: of a caption file, where its name is unusual.
         cache: folder that embeddings are kept in, so that a second evaluation encodes nothing.
         device: `cpu`, `cuda`, or `auto`.
         precision: of the arithmetic; `bf16` is quicker where the machine has it.
         predictions: of tasks on annotated data: file to write what was predicted to, in the benchmark's own form.
         json: print one JSON object instead of a table.
+        ranking: of tasks that rank.
+        writing: of tasks that write.
+        grounding: of tasks that point.
+        zeroshot: of classification by words.
+        frozen: of tasks that learn from features.
+        figures: of several tasks.
     """
 
     model: Annotated[str, tyro.conf.Positional]
@@ -62,18 +70,25 @@ class Evaluate:
     images: str = ""
     image_column: str = ""
     caption_column: str = ""
-    top: int | None = None
-    mix: float | None = None
-    tau: float | None = None
-    ks: tuple[int, ...] = ()
-    frames: int | None = None
-    train: str = ""
-    features: Literal["", "embedding", "pooled"] = ""
     cache: str = ""
     device: str = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
     predictions: str = ""
     json: bool = False
+    # No prefix: options are called as ever, and --help shows each group by itself.
+    ranking: tyro.conf.OmitArgPrefixes[RankingOptions] = RankingOptions()
+    writing: tyro.conf.OmitArgPrefixes[WritingOptions] = WritingOptions()
+    grounding: tyro.conf.OmitArgPrefixes[GroundingOptions] = GroundingOptions()
+    zeroshot: tyro.conf.OmitArgPrefixes[ZeroShotOptions] = ZeroShotOptions()
+    frozen: tyro.conf.OmitArgPrefixes[FrozenOptions] = FrozenOptions()
+    figures: tyro.conf.OmitArgPrefixes[FigureOptions] = FigureOptions()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What was given of the options that only some tasks have, by name."""
+        groups = (self.ranking, self.writing, self.grounding, self.zeroshot, self.frozen, self.figures)
+        named = {each.name: getattr(group, each.name) for group in groups for each in fields(group)}
+        return {name: value for name, value in named.items() if value is not None}
 
 
 def run(args: list[str]) -> int:
@@ -81,7 +96,7 @@ def run(args: list[str]) -> int:
     asked = tyro.cli(Evaluate, args=args, prog="multiway eval")
     if asked.task not in TASKS:
         raise ConfigError(f"there is no task {asked.task!r}; there are: {', '.join(TASKS)}")
-    task = TASKS[asked.task]
+    task = with_options(TASKS[asked.task], asked.options)
     submission = getattr(task, "submission", None)
     if asked.predictions and submission is None:
         able = ", ".join(name for name, each in TASKS.items() if hasattr(each, "submission"))
@@ -90,10 +105,19 @@ def run(args: list[str]) -> int:
     _say(said)
     source: Source | Examples[Any]
     if isinstance(task, ExampleTask):
-        source = open_examples(asked.data, asked.task, "test", asked.images)
+        source = open_examples(asked.data, annotation(task), "test", asked.images)
     else:
-        source = open_source(asked.data, asked.images, "test", asked.image_column or None, asked.caption_column or None)
-    result = _measured(_with_options(task, asked), model, source, asked)
+        # Captions can be written of a split that withholds its own.
+        columns = asked.image_column or None, asked.caption_column or None
+        source = open_source(asked.data, asked.images, "test", *columns, withheld=asked.predictions != "")
+    try:
+        result = _measured(task, model, source, asked)
+    except ValueError as error:
+        # An option may be fit for the task and not for this model or these data; that is no fault of the program.
+        if not asked.options or type(error) is not ValueError:
+            raise
+        given = ", ".join(map(flag, asked.options))
+        raise ConfigError(f"task `{task.name}`, asked with {given}: {error}") from error
     if isinstance(task, ExampleTask):
         _say(*_beside(source, result))
     if asked.predictions and submission is not None:
@@ -150,29 +174,3 @@ def _write(path: Path, predictions: Any) -> None:
     aside = path.with_name(f".{path.name}.part")
     aside.write_text(text, encoding="utf-8")
     aside.replace(path)
-
-
-def _with_options(task: Task, asked: Evaluate) -> Task:
-    """The task with the options that were given; one that it does not have is refused."""
-    options = {name: getattr(asked, name) for name in ("top", "mix", "tau", "ks", "frames", "train", "features")}
-    given = {name: value for name, value in options.items() if value not in (None, (), "")}
-    known = {each.name for each in fields(task)}  # type: ignore[arg-type]
-    for name in given:
-        if name not in known:
-            able = [other for other, one in TASKS.items() if name in {each.name for each in fields(one)}]  # type: ignore[arg-type]
-            raise ConfigError(f"task `{asked.task}` has no option --{name}; tasks that have it: {', '.join(able)}")
-    if any(k < 1 for k in asked.ks) or (asked.top is not None and asked.top < 1):
-        raise ConfigError(f"--top and --ks count from 1; given --top {asked.top} and --ks {asked.ks}")
-    if asked.frames is not None and asked.frames < 1:
-        raise ConfigError(f"--frames counts from 1; given {asked.frames}")
-    if asked.top is not None and getattr(task, "top", None) == 0:
-        raise ConfigError(
-            f"task `{asked.task}` matches every pair; for those nearest only: --task rerank --top {asked.top}"
-        )
-    if asked.tau is not None and asked.mix is None:
-        raise ConfigError(
-            f"--tau {asked.tau:g} divides the cosine that --mix weighs, and changes nothing without it; add --mix"
-        )
-    if not math.isfinite(asked.mix or 0.0) or not 0.0 < (1.0 if asked.tau is None else asked.tau) < math.inf:
-        raise ConfigError(f"--mix is a number and --tau one above 0; given --mix {asked.mix} and --tau {asked.tau}")
-    return replace(task, **given)  # type: ignore[type-var]

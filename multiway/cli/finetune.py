@@ -1,39 +1,47 @@
-"""`multiway finetune RUN --task vqa [--data ...] [--any-field ...]`."""
+"""`multiway finetune RUN --task vqa [--data ...] [--any-field ...]`.
+
+The task decides what a run gets: a head on what it makes of picture and text, a decoder of answers, or a linear layer on its
+pictures. Each is a recipe of its own, whose fields are the options.
+"""
 
 from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from multiway.config import ConfigError
+from multiway.recipes.answer_writer import answer_writer, written
 from multiway.recipes.classifier import classify
 from multiway.recipes.command import edited
 from multiway.recipes.dry_run import dry_run
-from multiway.recipes.finetune import finetune
+from multiway.recipes.finetune import finetune, headed
 from multiway.recipes.recipe import Recipe
 from multiway.recipes.training import run_recipe
 from multiway.world import World
 
 __all__ = ["run"]
 
-_USAGE = "usage: multiway finetune RUN --task TASK [options]; `multiway finetune RUN --help` lists them"
+_USAGE = "usage: multiway finetune RUN --task TASK [options]; `multiway finetune RUN --task TASK --help` lists them"
 
 
 def run(args: list[str]) -> int:
     """Tune; exit code 0 when the run is finished or was asked to stop."""
     if not args or args[0].startswith("-"):
         asked = bool(args) and args[0] in ("-h", "--help")
-        print(_USAGE, file=sys.stdout if asked else sys.stderr)
+        print(f"{_USAGE}\ntasks: {', '.join(_ways())}", file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     trained, rest = args[0], args[1:]
     # The task decides what is measured, so it must be known before the other defaults are.
     task = _task(rest)
-    recipe: Recipe
-    if task == "classification":
-        recipe = edited(classify(trained), rest, "multiway finetune RUN", inspect.getdoc(classify))
-    else:
-        recipe = edited(finetune(trained, task), rest, "multiway finetune RUN", inspect.getdoc(finetune))
+    ways = _ways()
+    if task not in ways:
+        raise ConfigError(f"no head is tuned for the task {task!r}; tasks that have one: {', '.join(ways)}")
+    way = ways[task]
+    start = way(trained) if way is classify else way(trained, task)
+    recipe = edited(start, rest, "multiway finetune RUN", inspect.getdoc(way))
     if recipe.dry_run:
         dry_run(recipe)
         return 0
@@ -42,6 +50,12 @@ def run(args: list[str]) -> int:
     with World.joined() as world:
         run_recipe(recipe, world)
     return 0
+
+
+def _ways() -> dict[str, Callable[..., Recipe]]:
+    """For each task that a run can be tuned for, what gives the recipe."""
+    ways: dict[str, Callable[..., Recipe]] = dict.fromkeys(headed(), finetune)
+    return ways | {"classification": classify} | dict.fromkeys(written(), answer_writer)
 
 
 def _task(args: list[str]) -> str:

@@ -169,6 +169,8 @@ def open_source(
     default_split: str = "train",
     image_column: str | None = None,
     caption_column: str | None = None,
+    *,
+    withheld: bool = False,
 ) -> Source:
     """Open one split.
 
@@ -177,6 +179,7 @@ def open_source(
         images: folder that a caption file's paths are relative to.
         default_split: if `spec` names none.
         image_column, caption_column: of a caption file, if unusual.
+        withheld: whether a published split whose captions are withheld will do, to write some for its pictures.
 
     Raises:
         DataError: if the data cannot be used, or have no such split; then listing those that exist.
@@ -192,7 +195,7 @@ def open_source(
         raise _no_split(parsed.name, split, (*known, *subsets_of(parsed.name)))
     if _is_set(parsed):
         if split != ALL:
-            return open_caption_set(parsed.name, parsed.path, split, images)
+            return open_caption_set(parsed.name, parsed.path, split, images, withheld)
         parts = splits_there(parsed.name, parsed.path)
         return Joined(
             str(replace(parsed, split="")),

@@ -5,7 +5,7 @@ Schmidt: Robust fine-tuning of zero-shot models (WiSE-FT), CVPR 2022, arXiv 2109
 
     theta = (1 - alpha) theta_before + alpha theta_after
 
-of every number that both have. A head that fine-tuning added is taken as it is.
+of every number that both have. A head that fine-tuning added is taken as it is; changes of low rank are put into the weights first.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from multiway.config import differences
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
+from multiway.methods.kept import merged
 
 __all__ = ["average"]
 
@@ -39,7 +40,7 @@ def average(before: Model, after: Model, alpha: float) -> Model:
     """
     if not 0.0 <= alpha <= 1.0:
         raise ValueError(f"alpha is {alpha}; expected a share from 0, all of the first, to 1, all of the second")
-    first, mixed = before.method.starting, copy.deepcopy(after.method)
+    first, mixed = merged(copy.deepcopy(before.method)).starting, merged(copy.deepcopy(after.method))
     second = mixed.starting
     unlike = differences(first.config_json(), second.config_json())
     if first.name != second.name or unlike:

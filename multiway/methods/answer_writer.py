@@ -10,7 +10,8 @@ gives tokens can be put underneath.
     write      the likeliest text, whether it is on the list or not
 
 ALBEF's released code adds the first token's log-probability a second time when it ranks; BLIP's does not, nor is it done here.
-Departure: answers are learnt from the list alone. With a list of all answers that occur nothing is lost.
+Departures: answers are learnt from the list alone; with a list of all answers that occur nothing is lost. ALBEF's momentum
+distillation of the answers (alpha 0.4 in its released `configs/VQA.yaml`) is left out, as BLIP leaves it out.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from multiway.abilities import ABILITIES, Encoded, abilities_of
 from multiway.batch import Batch, DataInfo
 from multiway.config import ConfigError
 from multiway.losses.weighted_lm import weighted_lm
-from multiway.methods import method_class
+from multiway.methods import METHODS, method_class
 from multiway.methods.finetune import picture_size
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
 from multiway.methods.writing import write
@@ -35,6 +36,7 @@ from multiway.world import World
 
 __all__ = ["AnswerWriter", "AnswerWriterConfig"]
 
+_NEEDS = ("encode_image", "encode_text", "fuse")  # of the method underneath
 _ROWS = 4096  # answers that are scored at once
 _ANY_SIZE = 64  # side of the blank picture by which widths are found, for towers that take any
 
@@ -97,10 +99,10 @@ class AnswerWriter(Method):
         _check(config)
         self.config = config
         self.base = method_class(config.method).from_config_json(config.of)
-        if not {"encode_image", "encode_text", "fuse"} <= set(abilities_of(self.base)):
+        if not {*_NEEDS} <= {*abilities_of(self.base)}:
             raise ConfigError(
-                f"{config.method} does not read a picture with a question, so that there are no tokens to write from; tune one that "
-                "has `fuse`, or a classifier: multiway finetune RUN --task vqa"
+                f"{config.method}, as this run has it, does not read a picture with a question, so that there are no tokens to write "
+                f"from; methods that do: {', '.join(_able())}. To choose from a list instead: multiway finetune RUN --task vqa"
             )
         self.decoder = AnswerDecoder(self.base, self._token_width(), config.layers, config.vocabulary, config.longest)
         ids = torch.full((len(config.answer_ids), max(map(len, config.answer_ids))), config.pad)
@@ -158,7 +160,16 @@ class AnswerWriter(Method):
     def write_answers(
         self, image: Encoded, text: Encoded, settings: Generation, generator: torch.Generator | None = None
     ) -> Texts:
-        """Answers to B questions in the decoder's own words; see `nn.generate.generate`."""
+        """Answers to B questions in the decoder's own words; see `nn.generate.generate`.
+
+        Raises:
+            ConfigError: if they are to be longer than the decoder has positions.
+        """
+        if settings.min_length > self.config.longest:
+            raise ConfigError(
+                f"answers of {settings.min_length} tokens or more (min_length) are asked for; this run writes at most "
+                f"{self.config.longest}, start and end included: ask for shorter ones, or tune with a greater --method.longest"
+            )
         memory, mask = self._read(image, text)
         config, decoding = self.config, self.decoder.decoding(memory, mask)
         start = torch.full((len(memory), 1), config.start, device=memory.device)
@@ -222,10 +233,20 @@ class AnswerWriter(Method):
         )
 
 
+def _able() -> list[str]:
+    """Names of the methods that read a picture with a text, those that a method has for two pictures aside."""
+    classes = {name: method_class(name) for name in METHODS}
+    return [
+        name
+        for name, each in classes.items()
+        if all(hasattr(each, need) for need in _NEEDS) and not hasattr(each, "fuse_two")
+    ]
+
+
 def _check(config: AnswerWriterConfig) -> None:
     """Refuse a config that is not filled in."""
     if not config.method:
-        raise ConfigError("there is nothing to be tuned; name a run: --init RUN")
+        raise ConfigError("there is nothing to be tuned; name a run: multiway finetune RUN --task vqa-generate")
     if len(config.answers) < 2 or len(config.answers) != len(config.answer_ids):
         raise ConfigError(
             f"{len(config.answers)} answers with the tokens of {len(config.answer_ids)}; expected at least 2, each with its tokens"
@@ -236,3 +257,7 @@ def _check(config: AnswerWriterConfig) -> None:
         )
     if config.layers < 1 or config.top < 0:
         raise ConfigError(f"layers count from 1 and top from 0 (all); given {config.layers} and {config.top}")
+    if config.longest < max(map(len, config.answer_ids)):
+        raise ConfigError(
+            f"longest is {config.longest}; an answer of the list has {max(map(len, config.answer_ids))} tokens: config.resolve(info)"
+        )

@@ -14,85 +14,38 @@ own, since most methods take tokens as a set; `pair-attention`, as `pair`, and t
 of the other (there all tokens; here those of the text, which have seen the picture); or in the way of the method's own paper,
 `own`, where it has one (ALBEF, BLIP).
 
-A dual encoder reads nothing together. Its adapter is what can be made of two vectors, [v, t, v * t, |v - t|]: a head over both
-embeddings (Conneau et al., 2017, arXiv 1705.02364, section 3.1, for sentences). A text encoder reads no picture: with its head
-it is the baseline that has the words alone, as is any method with `blind`.
+A dual encoder reads nothing together. Its adapter is what can be made of two vectors (`methods/pair_vectors.py`): a head over both
+embeddings. A text encoder reads no picture: with its head it is the baseline that has the words alone, as is any method with
+`blind`.
+
+All of the method learns, or less: `methods/kept.py`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from multiway.abilities import ABILITIES, Encoded, Fused, abilities_of
-from multiway.batch import Batch, DataInfo
+from multiway.abilities import ABILITIES, Encoded, abilities_of
+from multiway.batch import Batch
 from multiway.config import ConfigError
-from multiway.losses.classification import classification
-from multiway.losses.right_regions import right_regions
-from multiway.losses.soft_answers import soft_answers
 from multiway.methods import method_class
+from multiway.methods.example_losses import HEADS, example_losses
+from multiway.methods.finetune_config import FineTuneConfig, Two
+from multiway.methods.kept import adapt, keep
 from multiway.methods.layer_decay import layer_rates
-from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
+from multiway.methods.method import Losses, Method, Pairs, Reps, Step
+from multiway.methods.pair_vectors import fuse, in_one, picture_size, widths
 from multiway.nn.task_heads import Classifier, PairAttention, RegionScorer
 from multiway.world import World
 
 __all__ = ["HEADS", "FineTune", "FineTuneConfig", "Two", "picture_size"]
 
-Two = Literal["pair", "triplet", "pair-attention", "own"]
-
-HEADS = {"asked": "answer", "judged": "judge", "chosen": "choose", "pointed": "point"}
-"""What a model that was tuned for a kind of examples is able to do: the ability that its head gives."""
-
 # What a fused method has beside the abilities' own names.
 _LENT = (*ABILITIES, "fused_width")
-
-_ANY_SIZE = 64  # side of the picture by which widths are found, for towers that take any
-
-
-@dataclass(frozen=True)
-class FineTuneConfig:
-    """What is tuned, for what.
-
-    Attributes:
-        method: name of the method underneath; filled in from the run that is tuned, as is
-        of: its config, as JSON.
-        kind: of examples; filled in from the task, as is
-        pictures: how many each example is about.
-        answers: that are chosen among, or names of verdicts; filled in from the data.
-        two: how two pictures are read.
-        blind: whether the picture is hidden: the baseline that has the words alone.
-        head_rate: learning rate of the head, which begins at random, over that of the method underneath.
-        layer_decay: factor of the learning rate from each block to the one below it (Clark et al., ELECTRA, 2020, arXiv
-            2003.10555, appendix B; BEiT); 1 trains all alike. Each tower counts its own blocks.
-
-    Raises:
-        ConfigError: for rates that teach nothing.
-    """
-
-    method: str = ""
-    of: dict[str, Any] = field(default_factory=dict)
-    kind: Literal["asked", "judged", "chosen", "pointed"] = "asked"
-    answers: tuple[str, ...] = ()
-    pictures: int = 1
-    two: Two = "pair"
-    blind: bool = False
-    head_rate: float = 3.0
-    layer_decay: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.head_rate < math.inf or not 0 < self.layer_decay <= 1:
-            raise ConfigError(
-                f"a head needs a rate above 0, and rates fall by a factor in (0, 1] from block to block; given head_rate "
-                f"{self.head_rate:g} and layer_decay {self.layer_decay:g}"
-            )
-
-    def resolve(self, data: DataInfo) -> FineTuneConfig:
-        """The config with the data's answers, if none were given."""
-        return replace(self, answers=self.answers or data.answers)
 
 
 class FineTune(Method):
@@ -116,15 +69,15 @@ class FineTune(Method):
         self.config = config
         self.base = method_class(config.method).from_config_json(config.of)
         able = abilities_of(self.base)
-        self.fuses, self.sees = "fuse" in able, "encode_image" in able
-        if "encode_text" not in able or not (self.sees or self.fuses):
+        self.sees = "encode_image" in able
+        if "encode_text" not in able or not (self.sees or "fuse" in able):
             raise ConfigError(f"{config.method} does not read pictures and texts; tune a method that does")
-        widths = self._widths()
-        wide = widths.pair
+        width = widths(self.base, config)
+        wide = width.pair
         self.attend: nn.Module = nn.Identity()
         self.sides: nn.Embedding | None = None
         if config.pictures == 2 and config.two == "triplet":
-            self.sides = nn.Embedding(2, widths.picture)
+            self.sides = nn.Embedding(2, width.picture)
             nn.init.normal_(self.sides.weight, std=0.02)
         elif config.pictures == 2 and config.two == "own":
             if "fuse_two" not in able:
@@ -135,15 +88,17 @@ class FineTune(Method):
         elif config.pictures == 2:
             wide *= 2
             if config.two == "pair-attention":
-                self.attend = PairAttention(widths.word)
-                wide += 2 * widths.word
+                self.attend = PairAttention(width.word)
+                wide += 2 * width.word
         self.head: nn.Module
         if config.kind == "pointed":
-            self.head = RegionScorer(widths.pair, widths.picture)
+            self.head = RegionScorer(width.pair, width.picture)
         else:
             # Of many answers nearly all are wrong: beginning at a half would first have to be unlearnt.
             prior = -math.log(len(config.answers)) if config.kind == "asked" else 0.0
             self.head = Classifier(wide, len(config.answers) if config.kind in ("asked", "judged") else 1, prior=prior)
+        self.changes = adapt(self.base, config)
+        self._still = keep(self.base, config)
 
     # What it can be asked.
 
@@ -180,10 +135,17 @@ class FineTune(Method):
         """The method underneath began from other weights."""
         self.base.started()
 
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but that what is frozen stays in evaluation mode."""
+        super().train(mode)
+        for part in self._still:
+            part.eval()
+        return self
+
     def encode_image(self, images: Tensor) -> Encoded:
         """As the method underneath reads them; a blind one reads the same even picture in place of each."""
         if not self.sees:
-            blank = images.new_zeros(len(images), 1, self._fused_width())
+            blank = images.new_zeros(len(images), 1, int(self.base.fused_width))  # type: ignore[arg-type]
             return Encoded(blank.new_zeros(len(images), 0), blank)
         if not self.config.blind:
             return self.base.encode_image(images)  # type: ignore[operator, no-any-return]
@@ -211,10 +173,10 @@ class FineTune(Method):
         if len(images) == 1:
             return self.head(self._pooled(images[0], text))  # type: ignore[no-any-return]
         if self.sides is not None:
-            return self.head(self._pooled(_in_one(images, self.sides.weight), text))  # type: ignore[no-any-return]
+            return self.head(self._pooled(in_one(images, self.sides.weight), text))  # type: ignore[no-any-return]
         if self.config.two == "own":
             return self.head(self.base.fuse_two(*images, text).pooled)  # type: ignore[operator, no-any-return]
-        read = [self._fuse(image, text, tokens=self.config.two == "pair-attention") for image in images]
+        read = [fuse(self.base, image, text, tokens=self.config.two == "pair-attention") for image in images]
         vectors = [each.pooled for each in read]
         if isinstance(self.attend, PairAttention):
             (left, right), mask = [each.tokens for each in read], text.mask
@@ -230,64 +192,16 @@ class FineTune(Method):
     # The pair.
 
     def _pooled(self, image: Encoded, text: Encoded) -> Tensor:
-        return self._fuse(image, text).pooled
-
-    def _fuse(self, image: Encoded, text: Encoded, tokens: bool = False) -> Fused:
-        """What the method makes of a pair, or the adapter of a dual encoder."""
-        if self.fuses:
-            return self.base.fuse(image, text, tokens=tokens)  # type: ignore[operator, no-any-return]
-        v, t = (_vector(side) for side in (image, text))
-        return Fused(torch.cat([v, t, v * t, (v - t).abs()], 1))
-
-    def _fused_width(self) -> int:
-        return int(self.base.fused_width)  # type: ignore[arg-type]
-
-    @torch.no_grad()
-    def _widths(self) -> _Widths:
-        """How wide things are, whatever the method calls it: found by reading a blank picture, and a text where it is needed.
-
-        Raises:
-            ConfigError: if the method cannot do what is asked of it, before anything is trained.
-        """
-        two = self.config.two if self.config.pictures == 2 else "pair"
-        if not self.fuses and two != "pair":
-            raise ConfigError(
-                f"{self.config.method} reads no picture with its text, so that two pictures can only be compared as two "
-                f"pairs: --method.two pair; given {two}"
-            )
-        if not self.sees:
-            width = self._fused_width()
-            return _Widths(width, width, width)
-        if self.config.kind == "pointed" and hasattr(self.base.config, "queries"):
-            raise ConfigError(
-                f"{self.config.method} keeps of a picture {self.base.config.queries} queries, which lie nowhere in it; "
-                "regions are scored by methods that keep patches"
-            )
-        training = self.base.training
-        self.base.eval()
-        side = picture_size(self.base.config) or _ANY_SIZE
-        image = self.base.encode_image(torch.zeros(1, 3, side, side))  # type: ignore[operator]
-        pair = self._fused_width() if self.fuses else 4 * _vector(image).shape[1]
-        picture = image.tokens.shape[2] if image.tokens is not None else 0
-        word = 0
-        if two not in ("pair", "own"):
-            text = self._read(torch.zeros(1, 2, dtype=torch.int64), torch.ones(1, 2, dtype=torch.bool))
-            shown = image if two == "pair-attention" else _in_one((image, image), torch.zeros(2, picture))
-            try:
-                tokens = self._fuse(shown, text, tokens=True).tokens
-            except ValueError as error:
-                raise ConfigError(
-                    f"{self.config.method} does not read two pictures in one sequence ({error}); take --method.two pair"
-                ) from error
-            word = tokens.shape[2] if tokens is not None else 0
-        self.base.train(training)
-        return _Widths(pair, picture, word)
+        return fuse(self.base, image, text).pooled
 
     def learning_rates(self) -> list[tuple[str, float]]:
         """The head's own rate, and less for lower blocks where that is asked for."""
         rates = [(r"^(head|attend|sides)\.", self.config.head_rate)]
         decay = self.config.layer_decay
-        return rates if decay == 1.0 else [*rates, *layer_rates(self.base, decay, "base.")]
+        if decay == 1.0:
+            return rates
+        learns, prefix = (self.base, "base.") if self.changes is None else (self.changes, "changes.")
+        return [*rates, *layer_rates(self.base, decay, prefix, learns)]
 
     # The training step.
 
@@ -319,58 +233,4 @@ class FineTune(Method):
 
     def losses(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
         """The loss of the kind of examples."""
-        logits = reps["logits"]
-        if self.config.kind == "asked":
-            assert batch.targets is not None
-            asked = soft_answers(logits, batch.targets)
-            return Losses(
-                {"answer": Term(asked.loss, chance=asked.chance, formula=asked.formula)},
-                report={"accuracy": asked.score},
-            )
-        if self.config.kind == "pointed":
-            assert batch.targets is not None and batch.boxes_mask is not None
-            pointed = right_regions(logits, batch.targets, batch.boxes_mask)
-            return Losses(
-                {"point": Term(pointed.loss, chance=pointed.chance, formula=pointed.formula)},
-                report={"accuracy": pointed.score},
-            )
-        assert batch.labels is not None
-        found = classification(logits, batch.labels)
-        chance, formula = found.chance, found.formula
-        if batch.choices_mask is not None:  # what stands in for choices that are not there is no choice
-            chance = float(batch.choices_mask.any(2).sum(1).double().log().mean())
-            formula = "mean of ln(choices)"
-        term = Term(found.loss, chance=chance, formula=formula)
-        return Losses({HEADS[self.config.kind]: term}, report={"accuracy": found.accuracy})
-
-
-@dataclass(frozen=True)
-class _Widths:
-    """Of a pair's vector, of picture tokens, and of the text's tokens once they have seen the picture."""
-
-    pair: int
-    picture: int
-    word: int
-
-
-def _vector(side: Encoded) -> Tensor:
-    """One vector a row: the embedding, or where there is none the mean of the tokens."""
-    if side.has_embedding:
-        return side.embedding
-    assert side.tokens is not None
-    if side.mask is None:
-        return side.tokens.mean(1)
-    real = side.mask[..., None].to(side.tokens.dtype)
-    return (side.tokens * real).sum(1) / real.sum(1).clamp(min=1)
-
-
-def _in_one(images: tuple[Encoded, ...], sides: Tensor) -> Encoded:
-    """The tokens of several pictures as those of one, each marked by its own of the vectors (P, W)."""
-    tokens = [each.tokens + side for each, side in zip(images, sides, strict=True) if each.tokens is not None]
-    return replace(images[0], tokens=torch.cat(tokens, 1))
-
-
-def picture_size(config: Any) -> int | None:
-    """The side of the pictures that a method's config is made for; None if any will do, or none is read."""
-    size = getattr(config.image if hasattr(config, "image") else config, "size", None)
-    return None if size is None else int(size)
+        return example_losses(self.config.kind, reps["logits"], batch)

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import re
 
+from torch import nn
+
 from multiway.methods.method import Method
 
 __all__ = ["layer_rates"]
+
+_BLOCK = re.compile(r"(.*?blocks)\.(\d+)\.")
 
 # Names of what lies below all blocks. A head of words may be called so too: fine-tuning has no gradient for it.
 _BELOW = re.compile(
@@ -19,27 +23,33 @@ _BELOW = re.compile(
 )
 
 
-def layer_rates(method: Method, decay: float, prefix: str = "") -> list[tuple[str, float]]:
+def layer_rates(
+    method: Method, decay: float, prefix: str = "", learns: nn.Module | None = None
+) -> list[tuple[str, float]]:
     """(regular expression, factor) pairs over a method's trained parameters, as `Method.learning_rates` gives them.
 
     Args:
         method: its stacks of blocks are told by their names, `....blocks.3....`. A momentum twin has no rate and is left out.
         decay: in (0, 1].
-        prefix: of the names, where the method is part of another.
+        prefix: of the names, where what learns is part of another method.
+        learns: where that is not the method itself but changes of it under the same names. What is frozen has no rate, but
+            counts among the blocks.
     """
-    names = [f"{prefix}{name}" for name, parameter in method.named_parameters() if parameter.requires_grad]
     depths: dict[str, int] = {}
-    for name in names:
-        if found := re.match(r"(.*?blocks)\.(\d+)\.", name):
+    for name, _ in method.named_parameters():
+        if (found := _BLOCK.match(name)) and not name.startswith(method.own_state):
             depths[found[1]] = max(depths.get(found[1], 0), int(found[2]) + 1)
+    trained = method if learns is None else learns
+    names = [name for name, each in trained.named_parameters() if each.requires_grad]
+    blocks = dict.fromkeys((found[1], int(found[2])) for name in names if (found := _BLOCK.match(name)))
     rates = [
-        (rf"^{re.escape(stack)}\.{block}\.", decay ** (depth - block))
-        for stack, depth in depths.items()
-        for block in range(depth)
+        (rf"^{re.escape(prefix + stack)}\.{block}\.", decay ** (depths[stack] - block))
+        for stack, block in blocks
+        if stack in depths
     ]
     for name in names:
         if _BELOW.search(f".{name}") and not re.search(r"blocks\.\d", name):
-            rates.append((rf"^{re.escape(name)}$", decay ** (1 + _above(name, depths))))
+            rates.append((rf"^{re.escape(prefix + name)}$", decay ** (1 + _above(name, depths))))
     return rates
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["grad_cam"]
+__all__ = ["chosen_block", "grad_cam"]
 
 
 def grad_cam(scores: Tensor, attention: Sequence[Tensor]) -> list[Tensor]:
@@ -41,3 +41,25 @@ def grad_cam(scores: Tensor, attention: Sequence[Tensor]) -> list[Tensor]:
             )
         found.append((own.detach().float() * gradient.float().clamp(min=0)).mean(1))
     return found
+
+
+def chosen_block(block: int | None, blocks: int) -> int:
+    """Number of the block whose attention is looked at, of those in which words meet patches.
+
+    Unless one is named it is the middle one, the earlier of two, but never the first where there is another:
+    max((blocks - 1) // 2, 1). Of ALBEF's six that is the third, as in its released code (layer 8 of 12 counted from 0, of
+    which the last six fuse); of twelve the sixth. In the first block words ask before they have seen anything of the picture; in
+    the last only the token that the score is read from counts any more.
+
+    Args:
+        block: counted from 0, or from the last if negative; None for the default.
+        blocks: how many there are.
+
+    Raises:
+        ValueError: for a block that there is none of.
+    """
+    if block is None:
+        return min(max((blocks - 1) // 2, 1), blocks - 1)
+    if not -blocks <= block < blocks:
+        raise ValueError(f"there is no block {block}; the model fuses in {blocks}, counted from 0")
+    return block % blocks

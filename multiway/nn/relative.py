@@ -6,9 +6,13 @@ direction between the two: VLMo (Bao et al., 2022, arXiv 2111.02358; released co
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from multiway.nn.displacements import resize_displacements
 
 __all__ = ["RelativePositions"]
 
@@ -37,7 +41,8 @@ class RelativePositions(nn.Module):
         self.table = nn.Parameter(torch.zeros(entries, layers * heads))
 
     def image(self, grid: tuple[int, int] | None = None) -> Tensor:
-        """(layers, 1, H, N, N) among a class token and the patches of a grid; another grid interpolates the table."""
+        """(layers, 1, H, N, N) among a class token and the patches of a grid; another grid interpolates the table
+        (`nn/displacements.py`)."""
         grid = grid or self.grid
         return self._look(self._patches(grid), self._image_index(grid))
 
@@ -60,6 +65,22 @@ class RelativePositions(nn.Module):
         below = torch.cat([back.expand(-1, -1, -1, *across[::-1]), image], -1)
         return torch.cat([above, below], -2)
 
+    def of_other_grid(self, table: Tensor) -> Tensor | None:
+        """The table of a trained model that differs in its square grid of patches alone, as one for this grid.
+
+        Args:
+            table: (entries, layers x heads) with this one's context, layers and heads.
+
+        Returns:
+            As `self.table`; None where it is no such table.
+        """
+        rest = len(self.table) - self.near
+        side = math.isqrt(max(len(table) - rest, 0))
+        if table.ndim != 2 or table.shape[1] != self.table.shape[1] or side % 2 == 0 or side**2 + rest != len(table):
+            return None
+        near = resize_displacements(table[: side**2], ((side + 1) // 2,) * 2, self.grid)
+        return torch.cat([near, table[side**2 :]])
+
     def _look(self, table: Tensor, index: Tensor) -> Tensor:
         """(E, layers x H) by (N, N) -> (layers, 1, H, N, N)."""
         size = len(index)
@@ -67,12 +88,7 @@ class RelativePositions(nn.Module):
 
     def _patches(self, grid: tuple[int, int]) -> Tensor:
         """The entries of patches, for any grid, and the class token's after them."""
-        own = self.table[: self.near]
-        if grid != self.grid:
-            old, new = ((2 * side - 1 for side in each) for each in (self.grid, grid))
-            square = own.T.view(1, -1, *old).float()
-            square = F.interpolate(square, size=tuple(new), mode="bicubic", align_corners=False)
-            own = square.flatten(2)[0].T.to(own.dtype)
+        own = resize_displacements(self.table[: self.near], self.grid, grid)
         return torch.cat([own, self.table[self.near : self.near + _CLASS]])
 
     def _image_index(self, grid: tuple[int, int]) -> Tensor:

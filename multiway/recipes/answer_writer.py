@@ -1,8 +1,10 @@
 """Tuning a trained run to write answers to questions.
 
-    answer_writer("runs/albef")     a decoder on ALBEF's fused tokens, learnt from the questions of scenes
+multiway finetune runs/albef --task vqa-generate --out runs/writes
+multiway finetune runs/blip --task vqa-generate --data vqa:data/vqa --view.size 480 --lr 2e-5 --out runs/writes
+multiway eval runs/writes --task vqa-generate --data vqa:data/vqa@test --predictions answers.json
 
-The tuned run ranks the list (task `vqa`) and writes freely (task `vqa-generate`).
+The tuned run writes freely (task `vqa-generate`) and ranks the list (task `vqa`).
 """
 
 from __future__ import annotations
@@ -24,10 +26,33 @@ from multiway.recipes.finetune import at_size
 from multiway.recipes.recipe import Recipe
 from multiway.recipes.world import WORLD
 from multiway.tasks import TASKS
+from multiway.tasks.example_task import ExampleTask, require_examples
 from multiway.tasks.generated_answers import GeneratedAnswers
 from multiway.world import World
 
-__all__ = ["AnswerWriterRecipe", "answer_writer", "spelt"]
+__all__ = ["AnswerList", "AnswerWriterRecipe", "answer_writer", "spelt", "written"]
+
+
+@dataclass(frozen=True)
+class AnswerList:
+    """Which answers are learnt from: the most frequent ones, every person's counted.
+
+    Attributes:
+        size: how many at most; 3,129 is the field's list of VQAv2.
+        least: how often each is given.
+        scanned: training questions that are looked at for them.
+    """
+
+    size: int = 3129
+    least: int = 9
+    scanned: int = 20_000
+
+    def __post_init__(self) -> None:
+        if self.size < 2 or self.least < 1 or self.scanned < 1:
+            raise ConfigError(
+                f"answers.size counts from 2, answers.least and answers.scanned from 1; given {self.size}, {self.least} and "
+                f"{self.scanned}"
+            )
 
 
 @dataclass(frozen=True)
@@ -35,22 +60,55 @@ class AnswerWriterRecipe(Recipe):
     """A trained run, a decoder of answers on it, and questions with answers.
 
     Attributes:
-        questions: which answers are learnt, and how much from each.
+        task: what it is tuned for.
+        answers: which are learnt from; `--method.answers` names them instead.
+
+    Raises:
+        ConfigError: for a task whose answers are not written, and evaluations that are not on such questions or report under
+            one name.
     """
 
     name: ClassVar[str] = "answer-writer"
     method_name: ClassVar[str] = "answer-writer"
 
-    questions: GeneratedAnswers = GeneratedAnswers()
+    task: str = "vqa-generate"
+    answers: AnswerList = AnswerList()
     method: AnswerWriterConfig = AnswerWriterConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.task not in (able := written()):
+            raise ConfigError(f"no answers are written in the task {self.task!r}; tasks that do: {', '.join(able)}")
+        for entry in self.evaluate:
+            other = TASKS[entry.partition("=")[0]]
+            if not isinstance(other, ExampleTask) or (other.kind, other.pictures) != ("asked", 1):
+                raise ConfigError(
+                    f"evaluate is {entry!r}; while a run learns to write answers it is measured on questions. Other tasks are "
+                    f"measured afterwards: multiway eval RUN --task {other.name}"
+                )
+        measured = [entry.partition("=")[2] for entry in self.evaluate]
+        if len(set(measured)) < len(measured):
+            raise ConfigError(
+                f"evaluate is {', '.join(self.evaluate)}; two tasks on the same data would both report `accuracy`: name one, and "
+                "measure the other afterwards with multiway eval"
+            )
+
+    @property
+    def questions(self) -> GeneratedAnswers:
+        """The task, with this recipe's list."""
+        task = TASKS[self.task]
+        assert isinstance(task, GeneratedAnswers)
+        return replace(task, size=self.answers.size, least=self.answers.least, scanned=self.answers.scanned)
 
     def open(self, spec: str, split: str) -> Any:
         """One split of the questions."""
-        return open_examples(spec, "vqa", split, self.images)
+        examples = open_examples(spec, "asked", split, self.images)
+        require_examples(self.task, examples, "asked", 1)
+        return examples
 
     def texts(self, source: Any) -> list[str]:
         """What is asked; only needed where the run that is tuned has no tokeniser."""
-        return [source.example(number).text for number in range(min(len(source), self.questions.scanned))]
+        return [source.example(number).text for number in range(min(len(source), self.answers.scanned))]
 
     def info(self, source: Any, tokenizer: Tokenizer) -> DataInfo:
         """The words, and the answers that are learnt."""
@@ -81,10 +139,10 @@ class AnswerWriterRecipe(Recipe):
         """The run's method at this recipe's picture size, and a decoder that begins from its blocks.
 
         Raises:
-            ConfigError: if no run is named, or it has no tokens to write from.
+            ConfigError: if no run is named, it has no tokens to write from, or does not take pictures of this size.
         """
         if not self.init:
-            raise ConfigError("there is nothing to be tuned; name a run: --init RUN")
+            raise ConfigError("there is nothing to be tuned; name a run: multiway finetune RUN --task vqa-generate")
         trained = load(self.init)
         under = trained.method.starting
         tokenizer = trained.processor.tokenizer
@@ -97,9 +155,19 @@ class AnswerWriterRecipe(Recipe):
         config = at_size(under.config, self.view.size)
         filled = replace(self.method, method=under.name, of=to_json(config))
         filled = replace(filled, answer_ids=spelt(filled.answers or info.answers, tokenizer)).resolve(info)
-        writer = AnswerWriter(filled)
+        try:
+            writer = AnswerWriter(filled)
+        except ConfigError:
+            raise
+        except ValueError as error:  # a part that cannot be built for these pictures
+            raise ConfigError(f"{self.init} cannot be tuned with pictures of {self.view.size}: {error}") from error
         writer.decoder.begin_from(under)
         return writer
+
+
+def written() -> list[str]:
+    """Names of the tasks whose answers are written, and that a decoder is tuned for."""
+    return [name for name, each in TASKS.items() if isinstance(each, GeneratedAnswers)]
 
 
 def spelt(answers: tuple[str, ...], tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:
@@ -124,10 +192,11 @@ def spelt(answers: tuple[str, ...], tokenizer: Tokenizer) -> tuple[tuple[int, ..
     return tuple(found)
 
 
-def answer_writer(run: str) -> AnswerWriterRecipe:
+def answer_writer(run: str, task: str = "vqa-generate") -> AnswerWriterRecipe:
     """Tuning of a run to write answers: pictures drawn as the run drew them, on scenes unless other data are named.
 
-    A few hundred steps at a third of a small recipe's rate; ALBEF and BLIP are tuned at 2e-5.
+    A few hundred steps at a third of a small recipe's rate; ALBEF and BLIP are tuned at 2e-5 (`--lr`). The run is measured on val
+    at its end by what it writes; test is for `multiway eval`.
     """
     model = load(run)
     return AnswerWriterRecipe(
@@ -135,6 +204,7 @@ def answer_writer(run: str) -> AnswerWriterRecipe:
         data=WORLD,
         init=run,
         view=replace(model.processor.view, augment="none"),
-        evaluate=("vqa=@val",) if "vqa" in TASKS else (),
+        task=task,
+        evaluate=(f"{task}=@val",) if task in written() else (),
         best="accuracy",
     )

@@ -71,6 +71,9 @@ def dry_run(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
         table.add_row(escape(name), kind, f"{count:,}")
     total = sum(parameter.numel() for parameter in ready.method.parameters())
     table.add_row("all", "", f"{total:,}", style="bold")
+    learn = sum(parameter.numel() for parameter in ready.method.parameters() if parameter.requires_grad)
+    if learn < total:  # twins, teachers, what is frozen
+        table.add_row("of which learn", "", f"{learn:,}")
     console.print(table)
 
     cut = f" (of {rows:,} rows instead of {recipe.settings.batch:,})" if rows < recipe.settings.batch else ""
@@ -99,6 +102,7 @@ def dry_run(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
     console.print(f"first batch: {path}", highlight=False, markup=False, soft_wrap=True)
     return {
         "parameters": total,
+        "learning": learn,
         "losses": {
             name: {"value": float(t.value.detach()), "chance": t.chance, "formula": t.formula}
             for name, t in losses.terms.items()

@@ -1,8 +1,10 @@
-"""Fine-tuning a trained run for a task.
+r"""Fine-tuning a trained run for a task.
 
 multiway finetune runs/albef --task vqa --data scenes:easy,objects=1-3 --out runs/vqa
 multiway finetune runs/albef --task nlvr2 --data nlvr2:data/nlvr2 --view.size 384 --method.two triplet --out runs/nlvr2
 multiway finetune runs/albef --task vqa --method.blind --out runs/vqa-blind
+multiway finetune runs/clip --task entailment --method.freeze image --out runs/ve
+multiway finetune hf:clip-folder --task entailment --method.lora 'attention\.(qkv|out)' --lr 3e-4 --out runs/ve-lora
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ from multiway.data.tokenizer import Tokenizer
 from multiway.engine.optim import OptimiserSpec
 from multiway.engine.settings import Settings
 from multiway.hub.load import load
+from multiway.hub.sources import require_one
 from multiway.methods.finetune import HEADS, FineTune, FineTuneConfig, picture_size
+from multiway.methods.finetune_config import LATER
 from multiway.methods.method import Method
 from multiway.recipes.recipe import Recipe
 from multiway.recipes.world import WORLD
 from multiway.tasks import TASKS
-from multiway.tasks.example_task import ExampleTask, require_examples
+from multiway.tasks.example_task import ExampleTask, annotation, require_examples
 from multiway.world import World
 
 __all__ = ["FinetuneRecipe", "finetune"]
@@ -39,6 +43,7 @@ class FinetuneRecipe(Recipe):
     Raises:
         ConfigError: for a task that nothing is tuned for, evaluations on other kinds of examples, and pictures that are cut where
             boxes say what is meant.
+        WeightsError: for a source for each of several parts: the method is one run's.
     """
 
     name: ClassVar[str] = "finetune"
@@ -49,6 +54,7 @@ class FinetuneRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_one(self.init)
         if self.task not in (able := headed()):
             raise ConfigError(f"no head is tuned for the task {self.task!r}; tasks that have one: {', '.join(able)}")
         own = self._task
@@ -65,6 +71,15 @@ class FinetuneRecipe(Recipe):
                 "do not keep: --view.crop squash --view.augment none"
             )
 
+    def identity(self) -> dict[str, Any]:
+        """As of any recipe; what older runs had no field for is kept where it is used, so that they are still what they were."""
+        value = super().identity()
+        plain = to_json(FineTuneConfig())
+        for name in LATER:
+            if value["method"][name] == plain[name]:
+                del value["method"][name]
+        return value
+
     @property
     def _task(self) -> ExampleTask:
         found = TASKS[self.task]
@@ -73,7 +88,7 @@ class FinetuneRecipe(Recipe):
 
     def open(self, spec: str, split: str) -> Any:
         """One split of the task's examples."""
-        examples = open_examples(spec, self.task, split, self.images)
+        examples = open_examples(spec, annotation(self._task), split, self.images)
         require_examples(self.task, examples, self._task.kind, self._task.pictures)
         return examples
 

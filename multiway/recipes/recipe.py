@@ -38,7 +38,8 @@ class Recipe:
         image_column, caption_column: of a caption file, where their names are unusual.
         evaluate: `task=data@split` measured during training and at its end; `@split` alone means this recipe's data.
         best: metric by which the best checkpoint is chosen.
-        init: run or weights file to start from, with its tokeniser unless `tokenizer.path` names another.
+        init: run, weights file or `hf:` model to start from, with its tokeniser unless `tokenizer.path` names another; or one
+            for each of some parts of the method, `image=runs/clip,text=runs/bert`, with the tokeniser of the words'.
         init_except: regular expressions of tensors that start at random or stay unused all the same.
         out: run folder; an existing one is resumed.
         dry_run: show the model, the first batch and the chance values instead of training.

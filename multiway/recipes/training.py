@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ from multiway.engine.progress import ProgressLine
 from multiway.engine.recorder import Recorder
 from multiway.engine.run import Run
 from multiway.hub.file import write_model
-from multiway.hub.load import load
+from multiway.hub.load import load, load_sources
 from multiway.hub.model import Model
-from multiway.hub.start import Started, start_from, weights_hash
+from multiway.hub.start import Started, weights_hash
 from multiway.methods import Method
+from multiway.methods.kept import merged
 from multiway.recipes.recipe import Recipe
 from multiway.tasks import TASKS
 from multiway.tasks.frozen import teach
@@ -64,21 +66,16 @@ def prepare(recipe: Recipe, world: World) -> Prepared:
         WeightsError: if `init` does not fit.
     """
     source = recipe.open(recipe.data, "train")
-    start = load(recipe.init) if recipe.init else None
-    # Another tokeniser would give the embeddings other words.
-    tokenizer = start.processor.tokenizer if start is not None and not recipe.tokenizer.path else None
+    sources = load_sources(recipe.init) if recipe.init else None
+    tokenizer = sources.tokenizer if sources is not None and not recipe.tokenizer.path else None
     if tokenizer is None:
         tokenizer = Tokenizer.open(recipe.tokenizer, recipe.texts(source))
     info = recipe.info(source, tokenizer)
     torch.manual_seed(recipe.settings.seed)
     method = recipe.build(info)
     started, init_hash = None, ""
-    if start is not None:
-        begun = start.method.starting
-        state = begun.state_dict()
-        state_here = method.starting.adopt(state)  # one picture's parts as two, where the method has them
-        started = start_from(method.starting, state_here, recipe.init, recipe.init_except, begun.own_state)
-        init_hash = weights_hash(state)
+    if sources is not None:
+        started, init_hash = sources.fill(method.starting, recipe.init_except)
     loader = recipe.loader(source, tokenizer, info, world)
     return Prepared(recipe, source, Processor(recipe.view, tokenizer), info, method, loader, started, init_hash)
 
@@ -116,9 +113,8 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
     rejected = [str(each) for each in getattr(ready.source, "rejected", ())]
     with run:
         if world.is_main:
-            parameters = sum(parameter.numel() for parameter in ready.method.parameters())
             console.print(
-                f"[bold]{recipe.name}[/] {recipe.preset}: {parameters / 1e6:.2f} M parameters, {len(ready.source):,} rows of "
+                f"[bold]{recipe.name}[/] {recipe.preset}: {_counted(ready.method, recipe)}, {len(ready.source):,} rows of "
                 f"{ready.source.name}@{ready.source.split}, run folder {recipe.out}",
                 highlight=False,
             )
@@ -159,7 +155,7 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
                 progress=progress,
             )
         if world.is_main:
-            write_model(run.model_file, ready.method, ready.processor)
+            write_model(run.model_file, merged(ready.method), ready.processor)
             console.print(_closing(outcome, recipe), highlight=False)
     return outcome
 
@@ -168,6 +164,20 @@ def _settled(recipe: Recipe, world: World) -> Recipe:
     """The recipe with `auto` precision decided, so that a run resumed on another machine cannot change it in silence."""
     precision = choose_precision(recipe.settings.precision, choose_device(recipe.settings.device, world.rank))
     return replace(recipe, settings=replace(recipe.settings, precision=precision))
+
+
+def _counted(method: Method, recipe: Recipe) -> str:
+    """How many numbers the method has, and how many of them learn where that is not all."""
+    rules = [*recipe.settings.optimiser.rules, *method.learning_rates()]
+
+    def learns(name: str) -> bool:
+        return next((factor for pattern, factor in rules if re.search(pattern, name)), 1.0) > 0
+
+    named = list(method.named_parameters())
+    every = sum(each.numel() for _, each in named)
+    learnt = sum(each.numel() for name, each in named if each.requires_grad and learns(name))
+    said = f"{every / 1e6:.2f} M parameters"
+    return said if learnt == every else f"{said}, {learnt / 1e6:.2f} M of which learn"
 
 
 def _closing(outcome: Outcome, recipe: Recipe) -> str:

@@ -10,6 +10,7 @@ from multiway.tasks.judging import Judging
 from multiway.tasks.knn import Knn
 from multiway.tasks.masked_words import MaskedWords
 from multiway.tasks.matching import Matching
+from multiway.tasks.offered import Tasks
 from multiway.tasks.pairs import CaptionPairs
 from multiway.tasks.probe import LinearProbe
 from multiway.tasks.refer import Refer
@@ -22,12 +23,12 @@ from multiway.tasks.vqa import Vqa
 from multiway.tasks.written import Captions
 from multiway.tasks.zeroshot import ZeroShot
 
-__all__ = ["TASKS", "Metric", "Result", "Task"]
+__all__ = ["TASKS", "Metric", "Result", "Task", "Tasks"]
 
-# Every task with its default settings, by the name the command line uses. A new task is one line here.
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
+# Every task with its default settings, by the name the command line uses. A new task is one line here; those of other packages
+# come through entry points.
+TASKS = Tasks(
+    (
         Retrieval(),
         Rerank(),
         Rerank(name="fusion", top=0),
@@ -50,5 +51,6 @@ TASKS: dict[str, Task] = {
         CaptionPairs(),
         CaptionPairs(name="pairs", kind="chosen"),
         GeneratedAnswers(),
+        GeneratedAnswers(name="gqa-generate", official=False, least=1),
     )
-}
+)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from multiway.abilities import Encoded
+from multiway.data.annotated.scenes import ANNOTATIONS
 from multiway.data.example_loader import Wanted
 from multiway.data.examples import Examples, Kind
 from multiway.data.source import DataError
@@ -20,7 +21,7 @@ from multiway.tasks import statistics
 from multiway.tasks.embed import encode_images, encode_texts
 from multiway.tasks.task import Metric, Result, Task
 
-__all__ = ["ExampleTask", "accuracies", "encoded", "require_examples"]
+__all__ = ["ExampleTask", "accuracies", "annotation", "encoded", "require_examples"]
 
 
 @runtime_checkable
@@ -54,6 +55,12 @@ class ExampleTask(Task, Protocol):
         """The predictions in the form in which the benchmark's server or script takes them: the text of a file, or a value that is
         written as JSON."""
         ...
+
+
+def annotation(task: ExampleTask) -> str:
+    """What is asked for of data that have several annotations: the task's own, or any of its kind where none is its own."""
+    known = any(task.name in (name, *one.tasks) for name, one in ANNOTATIONS.items())
+    return task.name if known else task.kind
 
 
 def require_examples(task: str, examples: Examples[Any], kind: Kind, pictures: int) -> None:

@@ -59,10 +59,15 @@ class GeneratedAnswers:
     """Questions with free answers, answered in the model's own words.
 
     Attributes:
-        strategy, beams, max_length: as in `nn.generate.Generation`; three beams are BLIP's. Lengths count start and end token.
+        strategy, beams, max_length, min_length, length_penalty, repetition_penalty, top_p, temperature: as in
+            `nn.generate.Generation`; three beams are BLIP's. Lengths count start and end token.
         official: score by ten people (VQA); otherwise by being the one answer (GQA).
         size, least: of the list that a decoder is tuned on: how many answers at most, and how often each is given.
         scanned: training questions that are looked at for the list.
+        resamples, seed: of the bootstrap over pictures; `seed` also draws answers with `nucleus`.
+
+    Raises:
+        ValueError: for settings of generation that do not fit together.
     """
 
     name: str = "vqa-generate"
@@ -71,15 +76,41 @@ class GeneratedAnswers:
     pictures: ClassVar[int] = 1
     best: ClassVar[str] = "accuracy"
 
-    strategy: Literal["greedy", "beam"] = "beam"
+    strategy: Literal["greedy", "beam", "nucleus"] = "beam"
     beams: int = 3
     max_length: int = 20
+    min_length: int = 0
+    length_penalty: float = 1.0
+    repetition_penalty: float = 1.0
+    top_p: float = 0.9
+    temperature: float = 1.0
     official: bool = True
     size: int = 3129
     least: int = 9
     scanned: int = 20_000
     resamples: int = statistics.RESAMPLES
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.generation  # noqa: B018 - refuses settings that do not fit together
+
+    @property
+    def generation(self) -> Generation:
+        """How answers are written.
+
+        Raises:
+            ValueError: for settings that do not fit together.
+        """
+        return Generation(
+            strategy=self.strategy,
+            beams=self.beams,
+            max_length=self.max_length,
+            min_length=self.min_length,
+            length_penalty=self.length_penalty,
+            repetition_penalty=self.repetition_penalty,
+            top_p=self.top_p,
+            temperature=self.temperature,
+        )
 
     def answers(self, examples: Examples[Asked]) -> tuple[str, ...]:
         """The most frequent answers, every person's counted: what a decoder is tuned on.
@@ -113,9 +144,9 @@ class GeneratedAnswers:
             LacksAbility: if the model writes no answers.
             DataError: for examples of another kind.
         """
-        require(model, self.needs, self.name)
+        require(model, self.needs, self.name, (f"answer-writer (multiway finetune RUN --task {self.name})",))
         require_examples(self.name, examples, self.kind, self.pictures)
-        settings = Generation(strategy=self.strategy, beams=self.beams, max_length=self.max_length)
+        settings, generator = self.generation, torch.Generator().manual_seed(self.seed)
         tokenizer = model.processor.tokenizer
         rows = [examples.example(number) for number in range(len(examples))]
         given = [""] * len(rows)
@@ -123,7 +154,7 @@ class GeneratedAnswers:
 
             def written(some: Tensor, pictures: Encoded = pictures, texts: Encoded = texts) -> list[str]:
                 shown, asked = pictures.rows(some).to(model.device), texts.rows(some).to(model.device)
-                said = model.method.write_answers(shown, asked, settings)
+                said = model.method.write_answers(shown, asked, settings, generator)
                 lines = zip(said.ids.tolist(), said.mask.tolist(), strict=True)
                 return [
                     tokenizer.decode([i for i, real in zip(ids, reals, strict=True) if real and i < len(tokenizer)])

@@ -65,7 +65,7 @@ class Grounding:
 
     Attributes:
         block: whose attention is looked at, of those that fuse, from 0; negative counts from the last. None is the middle one,
-            (blocks - 1) // 2, the third of six: ALBEF's.
+            but not the first where there is another (`nn.grad_cam.chosen_block`): the third of six, which is ALBEF's.
         tokens: of the text that are averaged over: `all` real ones, as ALBEF does, or `words`, without start and end.
         area: power of a region's area that its heat is divided by; 0 favours large ones, 1 is the mean heat.
         resolution: points a side that the map is drawn at, by bicubic interpolation.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from multiway.abilities import Encoded
-from multiway.nn.grad_cam import grad_cam
+from multiway.nn.grad_cam import chosen_block, grad_cam
 
 __all__ = ["heat_maps"]
 
@@ -28,8 +28,7 @@ def heat_maps(
     Args:
         model: with `method`, `device` and `by_rows`, as `hub.model.Model` has them.
         images, texts: B each, tokens kept.
-        block: whose attention is looked at, of those that fuse, from 0; negative counts from the last. None is the middle one, (blocks - 1) // 2,
-            the third of six.
+        block: whose attention is looked at, of those that fuse; see `nn.grad_cam.chosen_block`, also for None.
         special: ids of tokens that do not count.
 
     Raises:
@@ -41,7 +40,7 @@ def heat_maps(
         with torch.inference_mode(False), torch.enable_grad():
             image, text = images.rows(rows).to(model.device), texts.rows(rows).to(model.device)
             odds, maps = model.method.match_with_maps(image, text)
-            (found,) = grad_cam(odds, [maps[_number(block, len(maps))]])
+            (found,) = grad_cam(odds, [maps[chosen_block(block, len(maps))]])
         counts = torch.ones(found.shape[:2], device=found.device) if text.mask is None else text.mask.float()
         if special and text.ids is not None:
             counts = counts * ~torch.isin(text.ids, torch.tensor(special, device=found.device))
@@ -53,10 +52,3 @@ def heat_maps(
     if heat.shape[1] - side * side > _FRONT:
         raise ValueError(f"{heat.shape[1]} tokens of a picture are no square of patches; heat maps need one")
     return heat[:, heat.shape[1] - side * side :].unflatten(1, (side, side))
-
-
-def _number(block: int | None, blocks: int) -> int:
-    number = (blocks - 1) // 2 if block is None else block
-    if not -blocks <= number < blocks:
-        raise ValueError(f"there is no block {number}; the model fuses in {blocks}, counted from 0")
-    return number

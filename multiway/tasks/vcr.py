@@ -4,7 +4,7 @@ Zellers et al., From Recognition to Cognition, CVPR 2019, arXiv 1811.10830. One 
 and answer for Q->A; question, right answer and reason for QA->R, as the benchmark has it, whatever was answered. Q->AR is the
 share of examples in which both are right. Chance: 1/4, 1/4 and, for both, 1/16, or one over the choices that there are.
 
-The boxes of the people and things that the words name are not drawn into the picture.
+Who `person 3` is, the pictures show: the reader draws the boxes of what the words name (`data/annotated/vcr_regions.py`).
 """
 
 from __future__ import annotations

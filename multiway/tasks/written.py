@@ -56,8 +56,8 @@ class Captions:
     """A caption written for each picture, measured against all known ones.
 
     Attributes:
-        strategy, beams, max_length, min_length, length_penalty, repetition_penalty: as in `nn.generate.Generation`; lengths count
-            tokens, start, prompt and end included. Three beams are BLIP's; its lengths are 5 to 20.
+        strategy, beams, max_length, min_length, length_penalty, repetition_penalty, top_p, temperature: as in
+            `nn.generate.Generation`; lengths count tokens, start, prompt and end included. Three beams are BLIP's; its lengths are 5 to 20.
         prompt: words that every caption begins with, cut off before it is measured (BLIP: "a picture of").
         rows: how many are written for, spread evenly over the source; 0 for all. Of a part of a set CIDEr-D is another metric.
         chunk: pictures whose tokens are held at once.
@@ -74,6 +74,8 @@ class Captions:
     min_length: int = 0
     length_penalty: float = 1.0
     repetition_penalty: float = 1.0
+    top_p: float = 0.9
+    temperature: float = 1.0
     prompt: str = ""
     rows: int = 0
     chunk: int = 256
@@ -99,6 +101,8 @@ class Captions:
             min_length=self.min_length,
             length_penalty=self.length_penalty,
             repetition_penalty=self.repetition_penalty,
+            top_p=self.top_p,
+            temperature=self.temperature,
         )
 
     def run(self, model: Any, source: Source) -> Result:
@@ -161,7 +165,10 @@ class Captions:
                 yield self._metric(f"{name}[{group}]", _part(corpus, some), part)
 
     def submission(self, result: Result) -> list[dict[str, Any]]:
-        """As COCO's server takes it: `[{"image_id", "caption"}]`. The id is the number in a COCO file name, else the row's key."""
+        """As the servers of COCO and NoCaps take it: `[{"image_id", "caption"}]`.
+
+        The id is the number in a COCO file name, or the row's key: a number where that is one, as NoCaps's are.
+        """
         written: Written = result.details
         return [
             {"image_id": _image_id(key), "caption": caption}
@@ -232,4 +239,7 @@ def _part(corpus: Corpus, some: np.ndarray) -> Corpus:
 
 def _image_id(key: str) -> int | str:
     found = _COCO_ID.search(key)
-    return int(found[1]) if found else key
+    if found:
+        return int(found[1])
+    # `007` is a name and no number: who looks for it would not find 7.
+    return int(key) if key.isdecimal() and str(int(key)) == key else key

@@ -26,9 +26,10 @@ from multiway.data.source import DataError
 from multiway.engine.provenance import machine_name
 from multiway.hub.load import load
 from multiway.hub.start import weights_hash
+from multiway.recipes.answer_writer import written
 from multiway.recipes.finetune import headed
 from multiway.tasks import TASKS, Result
-from multiway.tasks.example_task import ExampleTask
+from multiway.tasks.example_task import ExampleTask, annotation
 from multiway.tasks.frozen import teach
 from multiway.version import __version__
 from multiway.workflows.arms import CellFailed, kept_cell, run_command, write_cell
@@ -116,7 +117,7 @@ def matrix(
             return pool.submit(_tuned, run, folder, task, on, samples, without, seed, threads)
         return pool.submit(_measured, run, folder, task, on, threads)
 
-    tuned = [*headed(), "classification"]
+    tuned = [*headed(), *written(), "classification"]
     # Of a run as it is nothing can be hidden.
     order = [f"{row}/{task}" for task in columns for row, (_, without) in rows.items() if task in tuned or not without]
     for name, found in side_by_side(order, {}, begin, jobs):
@@ -173,7 +174,7 @@ def _run(run: str | Path, task: str, data: str) -> Result:
     """The task on the data's `@test`."""
     one, model = TASKS[task], load(run)
     if isinstance(one, ExampleTask):
-        return one.run(model, open_examples(data, task, "test"))
+        return one.run(model, open_examples(data, annotation(one), "test"))
     test = str(replace(parse(data), split="test"))
     return teach(one, test, lambda named: open_source(named)).run(model, open_source(test))
 

@@ -18,7 +18,7 @@ from multiway.hub.load import load
 from multiway.hub.model import Model
 from multiway.hub.start import weights_hash
 from multiway.tasks import TASKS, Result
-from multiway.tasks.example_task import ExampleTask
+from multiway.tasks.example_task import ExampleTask, annotation
 from multiway.workflows.kept import Kept, kept
 from multiway.workflows.run_page import picture_uri, write_page
 from multiway.workflows.shown_examples import ShownExample, shown_examples
@@ -95,7 +95,7 @@ def _measured(model: Model, config: dict[str, Any], spec: str) -> _Tuned:
     task = TASKS[config["task"]]
     if not _annotated(config):
         return _Tuned(task.run(model, open_source(spec, **_layout(config))))
-    examples = open_examples(spec, task.name, images=config["images"])
+    examples = open_examples(spec, annotation(task), images=config["images"])
     result = task.run(model, examples)
     right, wrong = shown_examples(examples, result.details, picture_uri)
     notes = examples.notes if isinstance(examples, HasNotes) else ()

@@ -8,13 +8,20 @@ from multiway.cli.main import main
 
 def test_without_a_run_there_is_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["finetune"]) == 2 and "usage: multiway finetune RUN --task TASK" in capsys.readouterr().err
-    assert main(["finetune", "--help"]) == 0 and "usage" in capsys.readouterr().out
+    assert main(["finetune", "--help"]) == 0
+    assert "refcoco, classification, vqa-generate" in capsys.readouterr().out.split("tasks: ")[1]
     assert main(["finetune", "--task", "vqa"]) == 2
 
 
 def test_a_run_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["finetune", "runs/nowhere", "--task", "vqa"]) == 1
     assert "runs/nowhere does not exist" in capsys.readouterr().err
+
+
+def test_a_task_that_nothing_is_tuned_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["finetune", "runs/nowhere", "--task", "captions"]) == 1
+    said = capsys.readouterr().err
+    assert "no head is tuned for the task 'captions'" in said and said.strip().endswith("vqa-generate, gqa-generate")
 
 
 def test_the_run_is_named_after_what_is_tuned() -> None:

@@ -58,6 +58,30 @@ def test_a_head_is_taken_as_it_is_and_neither_model_changes() -> None:
     assert all(torch.equal(each, kept[name]) for name, each in after.method.state_dict().items())
 
 
+def test_changes_of_low_rank_are_averaged_as_weights() -> None:
+    """Between before and before + change lies before + alpha change; neither model loses its form."""
+    before = model(0)
+    method = FineTune(
+        FineTuneConfig(
+            "clip", to_json(before.method.config), "judged", ("no", "yes"), lora="qkv", lora_rank=2, lora_alpha=4.0
+        )
+    )
+    method.base.load_state_dict(before.method.state_dict())
+    for name, each in method.changes.named_parameters():
+        torch.nn.init.normal_(each) if name.endswith("up") else None
+    after = Model(method, before.processor)
+    found = average(before, after, 0.25).method
+    assert found.config.lora == "" and method.config.lora == "qkv"
+    own = before.method.state_dict()
+    for layer in method.changes.layers:
+        down, up = (method.changes.get_submodule(layer).get_parameter(side) for side in ("down", "up"))
+        torch.testing.assert_close(
+            found.state_dict()[f"base.{layer}.weight"], own[f"{layer}.weight"] + 0.25 * 2.0 * up @ down
+        )
+    assert len(method.changes.layers) == 2
+    assert found.state_dict().keys() == model(0, FineTune).method.state_dict().keys()
+
+
 def test_what_does_not_belong_together_is_refused() -> None:
     wide = model(0)
     wide.method.config = CONFIG

@@ -8,10 +8,13 @@ import torch.nn.functional as F
 
 from multiway.batch import DataInfo
 from multiway.hub.file import WeightsError
-from multiway.hub.start import start_from, weights_hash
+from multiway.hub.start import Offer, start_from, start_parts, weights_hash
 from multiway.methods.albef import Albef, AlbefConfig
+from multiway.methods.bert import Bert, BertConfig
 from multiway.methods.clip import Clip, ClipConfig
 from multiway.methods.method import Method
+from multiway.methods.vlmo import Vlmo, VlmoConfig
+from multiway.nn.multiway import MultiwayConfig
 from multiway.nn.text import TextConfig
 from multiway.nn.twin import gap
 from multiway.nn.vit import VisionConfig
@@ -85,6 +88,29 @@ def test_positions_of_another_grid_are_interpolated() -> None:
     assert "1 resized" in str(started)
 
 
+def vlmo(seed: int, size: int = 16, context: int = 12) -> Vlmo:
+    torch.manual_seed(seed)
+    blocks = MultiwayConfig(width=32, layers=2, heads=2, fusion_layers=1)
+    method = Vlmo(VlmoConfig(blocks, size=size, patch=4, stem="patch").resolve(replace(INFO, context=context)))
+    torch.nn.init.normal_(method.positions.table)
+    return method
+
+
+@torch.no_grad()
+def test_relative_positions_of_another_grid_are_interpolated() -> None:
+    source, method = vlmo(0), vlmo(1, size=24)
+    started = start_from(method, source.state_dict(), "a")
+    assert started.resized == ("positions.table",) and started.numbers[0] == started.numbers[1]
+    images = torch.randn(2, 3, 24, 24)
+    torch.testing.assert_close(method.encode_image(images).embedding, source.encode_image(images).embedding)
+    back = vlmo(2)
+    start_from(back, method.state_dict(), "b")
+    near, side = slice(0, 7 * 7), back.positions.table[: 7 * 7].view(7, 7, -1)[2:5, 2:5]
+    torch.testing.assert_close(side, source.positions.table[near].view(7, 7, -1)[2:5, 2:5], atol=1e-5, rtol=0)
+    with pytest.raises(WeightsError, match=r"of other shapes: .*positions\.table"):
+        start_from(vlmo(1), vlmo(0, context=13).state_dict(), "a", ["words"])
+
+
 def test_other_shapes_are_refused_and_may_be_excepted() -> None:
     source, method = albef(0), albef(1, embedding=16)
     with pytest.raises(
@@ -119,3 +145,64 @@ def test_methods_without_a_twin_need_no_hook() -> None:
 
     assert Plain.own_state == ()
     Plain().started()
+
+
+# --- a part each of several models ---------------------------------------------------------------------------------------
+
+
+def bert(seed: int, layers: int = 1) -> Bert:
+    torch.manual_seed(seed)
+    return Bert(BertConfig(replace(TEXT, layers=layers)).resolve(INFO))
+
+
+def offer(method: Method, source: str) -> Offer:
+    return Offer(source, method.state_dict(), method.own_state)
+
+
+def test_each_part_is_its_sources_and_the_rest_is_untouched() -> None:
+    words, pictures, method = bert(0), albef(1), albef(2)
+    before = {name: each.clone() for name, each in method.state_dict().items()}
+    started = start_parts(method, {"text": offer(words, "b"), "image": offer(pictures, "a")})
+    after, theirs = method.state_dict(), {**words.state_dict(), **pictures.state_dict()}
+    for name, each in after.items():
+        if name.startswith("student.text."):
+            assert torch.equal(each, words.state_dict()[name.removeprefix("student.")])
+        elif name.startswith("student.image."):
+            assert torch.equal(each, theirs[name])
+        elif not name.startswith(("twin.", "queue.")):
+            assert torch.equal(each, before[name]), name
+    assert float(gap([method.twin], [method.student])) == 0.0
+    assert started.new == started.left == started.resized == ()
+    assert set(started.random) == {
+        "temperature", "fusion", "image_projection", "text_projection", "words", "match_head"
+    }  # fmt: skip
+    parts = sum(each.numel() for n, each in after.items() if n.startswith(("student.text.", "student.image.")))
+    assert started.numbers[0] == parts and "not named, so at random: " in str(started) and "fusion" in str(started)
+
+
+def test_within_a_part_every_tensor_is_accounted_for() -> None:
+    with pytest.raises(
+        WeightsError, match=r"text of b does not fit Albef; left over: text\.transformer\.blocks\.1\..*--init-except"
+    ):
+        start_parts(albef(1), {"text": offer(bert(0, layers=2), "b")})
+    started = start_parts(albef(1), {"text": offer(bert(0, layers=2), "b")}, [r"blocks\.1\."])
+    assert started.left and all("blocks.1." in name for name in started.left) and not started.new
+    deep = albef(1, text=replace(TEXT, layers=2))
+    with pytest.raises(WeightsError, match=r"missing: student\.text\.transformer\.blocks\.1\."):
+        start_parts(deep, {"text": offer(bert(0), "b")})
+    wide = albef(1, image=replace(IMAGE, width=36, heads=3))
+    with pytest.raises(WeightsError, match=r"image of a does not fit Albef; of other shapes: student\.image"):
+        start_parts(wide, {"image": offer(albef(0), "a")})
+    large = albef(1, image=replace(IMAGE, size=24))
+    assert start_parts(large, {"image": offer(albef(0), "a")}).resized == ("student.image.positions",)
+
+
+def test_parts_that_are_not_there_are_named_with_those_that_are() -> None:
+    with pytest.raises(
+        WeightsError, match=r"--init vision=a: Albef has no part 'vision'; there are: .*image, text, fusion"
+    ):
+        start_parts(albef(1), {"vision": offer(albef(0), "a")})
+    with pytest.raises(WeightsError, match=r"--init image=b: b has no part 'image'; there are: text, words"):
+        start_parts(albef(1), {"image": offer(bert(0), "b")})
+    with pytest.raises(WeightsError, match="Albef has no part 'twin'"):
+        start_parts(albef(1), {"twin": offer(albef(0), "a")})

@@ -208,7 +208,8 @@ def test_what_it_can_be_asked_and_how_it_is_kept() -> None:
 
 def test_refusals() -> None:
     clip = ClipConfig(image=VISION, text=TextConfig(width=32, layers=1, heads=2), embedding=8).resolve(INFO)
-    with pytest.raises(ConfigError, match="does not read a picture with a question"):
+    able = "albef, blip, coca, simvlm, vlmo, vilt, meter, beit3"
+    with pytest.raises(ConfigError, match=f"clip, as .* does not read a picture with a question.* that do: {able}"):
         AnswerWriter(replace(config(), method="clip", of=to_json(clip)))
     with pytest.raises(ConfigError, match="name a run"):
         AnswerWriter(AnswerWriterConfig())
@@ -216,6 +217,12 @@ def test_refusals() -> None:
         AnswerWriter(replace(config(), answer_ids=ids_of(ANSWERS[:2])))
     with pytest.raises(ConfigError, match="layers count from 1"):
         AnswerWriter(replace(config(), layers=0))
+    with pytest.raises(ConfigError, match="longest is 3; an answer of the list has"):
+        AnswerWriter(replace(config(), longest=3))
+    method = build()
+    most = method.config.longest
+    with pytest.raises(ConfigError, match=rf"of {most + 1} tokens or more .* this run writes at most {most}, start"):
+        method.write_answers(*asked(method), Generation(min_length=most + 1, max_length=99))
 
 
 def test_it_learns_what_it_is_taught() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from multiway.nn.grad_cam import grad_cam
+from multiway.nn.grad_cam import chosen_block, grad_cam
 
 
 def test_it_is_attention_by_its_clipped_slope() -> None:
@@ -33,3 +33,14 @@ def test_a_map_that_explains_nothing_is_refused() -> None:
     used, unused = torch.rand(1, 1, 2, 2, requires_grad=True), torch.rand(1, 1, 2, 2, requires_grad=True)
     with pytest.raises(ValueError, match="do not depend on attention map 1 of 2"):
         grad_cam(used.sum((1, 2, 3)), [used, unused])
+
+
+def test_the_block_that_is_looked_at() -> None:
+    # ALBEF looks at the third of six; never the first where there is another.
+    assert {blocks: chosen_block(None, blocks) for blocks in (1, 2, 3, 4, 5, 6, 12)} == {
+        1: 0, 2: 1, 3: 1, 4: 1, 5: 2, 6: 2, 12: 5,
+    }  # fmt: skip
+    assert [chosen_block(block, 4) for block in (0, 3, -1, -4)] == [0, 3, 3, 0]
+    for block in (4, -5):
+        with pytest.raises(ValueError, match=f"no block {block}; the model fuses in 4"):
+            chosen_block(block, 4)

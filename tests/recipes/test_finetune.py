@@ -377,9 +377,8 @@ def test_its_recipe_is_what_was_kept(weights: Weights, tmp_path: Path) -> None:
     assert replace(kept, settings=replace(kept.settings, horizon=0)) == small
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "vlmo"])
+@pytest.mark.parametrize("name", METHODS)
 def test_every_method_takes_larger_pictures(name: str, weights: Weights, tmp_path: Path) -> None:
-    """VLMo's positions are relative ones of pictures and words in one table, which is not interpolated."""
     recipe = finetune(weights(name), "entailment")
     settings = replace(recipe.settings, batch=2, device="cpu")
     ready = prepare(replace(recipe, data=DATA, view=replace(recipe.view, size=24), settings=settings), World())
@@ -387,3 +386,100 @@ def test_every_method_takes_larger_pictures(name: str, weights: Weights, tmp_pat
     batch = ready.finish(ready.loader.batch(0))
     assert batch.images is not None and batch.images.shape[-1] == 24
     assert torch.isfinite(ready.method.training_step(batch, World(), Step()).total)
+
+
+def test_vlmo_is_tuned_at_another_size_and_measured(
+    weights: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune(weights("vlmo"), "entailment", tmp_path / "run", "--view.size", "24") == 0
+    assert "1 resized (positions.table); 100.0% of the method's numbers" in capsys.readouterr().err
+    model = load(tmp_path / "run")
+    assert model.method.base.config.size == model.processor.view.size == 24
+    found = measured(capsys, str(tmp_path / "run"), "--task", "entailment", "--data", f"{DATA}@val")
+    assert (
+        found["accuracy"]["value"] == Run.read(tmp_path / "run").metrics()[-1]["eval"][f"{DATA}@val/accuracy"]["value"]
+    )
+
+
+# --- forgetting little -----------------------------------------------------------------------------------------------------
+
+LORA = ["--method.lora", r"blocks.*\.(qkv|module)$", "--method.lora-rank", "2"]
+
+
+@pytest.mark.parametrize("name", ["albef", "clip"])
+def test_the_life_of_a_run_with_changes_of_low_rank(
+    name: str, weights: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Begun, resumed, measured on its way, finished, averaged, tuned for something else."""
+    run, more = tmp_path / "run", [*LORA, "--horizon", "4", "--checkpoint-every", "2", "--lr", "0.01"]
+    assert tune(weights(name), "entailment", tmp_path / "straight", *more, "--steps", "4") == 0
+    told = capsys.readouterr().err
+    assert "100.0% of the method's numbers" in told and "M of which learn" in told
+    assert tune(weights(name), "entailment", run, *more) == 0
+    # On its way: what is measured by the checkpoint is what the file says.
+    asked = [str(run), "--task", "entailment", "--data", f"{DATA}@val"]
+    finished = measured(capsys, *asked)
+    (run / "model.safetensors").unlink()
+    halfway = measured(capsys, *asked)
+    assert halfway["accuracy"]["value"] == finished["accuracy"]["value"]
+    assert tune(weights(name), "entailment", run, *more, "--steps", "4") == 0
+    one, other = (load_file(each / "model.safetensors") for each in (tmp_path / "straight", run))
+    assert one.keys() == other.keys() and all(torch.equal(one[each], other[each]) for each in one)
+    # Finished: a method like any other, of which the chosen matrices alone are not what they were.
+    before, after = load(weights(name)).method.state_dict(), load(run).method
+    assert isinstance(after, FineTune) and after.config.lora == "" and not any("changes" in each for each in one)
+    moved = {each for each, tensor in after.base.state_dict().items() if not torch.equal(tensor, before[each])}
+    moved = {each for each in moved if not each.startswith(after.base.own_state)}
+    assert moved and all(re.search(LORA[1], each.removesuffix(".weight")) for each in moved), moved
+    rank = {each: torch.linalg.matrix_rank(one[f"base.{each}"] - before[each], atol=1e-4) for each in moved}
+    assert set(map(int, rank.values())) <= {1, 2}
+    between = str(tmp_path / "between.safetensors")
+    assert main(["average", weights(name), str(run), "--alpha", "0.5", "--out", between]) == 0
+    each = next(iter(moved))
+    torch.testing.assert_close(load_file(between)[f"base.{each}"], (before[each] + one[f"base.{each}"]) / 2)
+    assert tune(str(run), "vqa", tmp_path / "again", *LORA) == 0
+    assert load_file(tmp_path / "again" / "model.safetensors").keys() == one.keys()
+
+
+def test_frozen_towers_are_what_they_were(weights: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert tune(weights("albef"), "vqa", run, "--method.freeze", "image", "text", "--lr", "0.01") == 0
+    before, after = load(weights("albef")).method.state_dict(), load(run).method.base.state_dict()
+    moved = {each.split(".")[1] for each, tensor in after.items() if not torch.equal(tensor, before[each])}
+    assert "fusion" in moved and not moved & {"image", "text"}
+    capsys.readouterr()
+    assert tune(weights("clip"), "vqa", tmp_path / "head", "--method.freeze", "base") == 0
+    told = re.search(r"([\d.]+) M parameters, ([\d.]+) M of which learn", capsys.readouterr().err)
+    head = sum(each.numel() for each in load(tmp_path / "head").method.head.parameters())
+    assert told and float(told[2]) == round(head / 1e6, 2) < float(told[1])
+    before, after = load(weights("clip")).method.state_dict(), load(tmp_path / "head").method.base.state_dict()
+    assert all(torch.equal(each, before[name]) for name, each in after.items())
+
+
+def test_runs_from_before_these_options_go_on(weights: Weights, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert tune(weights("clip"), "entailment", run, "--horizon", "4") == 0
+    kept = json.loads((run / "config.json").read_text())
+    assert not {"freeze", "lora", "lora_rank", "lora_alpha"} & {*kept["method"]}
+    assert recipe_of(Run.read(run)).method.freeze == ()
+    assert tune(weights("clip"), "entailment", run, "--horizon", "4", "--steps", "3") == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        (["--method.freeze", "vision"], "clip has no part 'vision' that could be frozen; there are: base"),
+        (["--method.lora", "nothing"], "--method.lora: no linear layer fits 'nothing'; there are: image"),
+        (["--method.lora", "qkv", "--method.freeze", "base"], "nothing is left that lora could change"),
+        (["--init", "image=runs/a,text=runs/b"], "names a model for each of image, text, .*expected one model"),
+    ],
+)
+def test_what_cannot_be_kept_is_told(
+    args: list[str], complaint: str, weights: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test_mistakes_are_told("clip", args, complaint, weights, tmp_path, capsys)
+
+
+def test_a_source_for_each_part_is_nothing_to_tune(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["finetune", "image=runs/a,text=runs/b", "--out", str(tmp_path / "run")]) == 1
+    assert "names a model for each of image, text" in " ".join(capsys.readouterr().err.split())

@@ -48,8 +48,8 @@ class Writer:
     def by_rows(self, count: int, ask: Any) -> list[Any]:
         return [ask(torch.arange(start, min(start + 3, count))) for start in range(0, count, 3)]
 
-    def write_answers(self, image: Encoded, text: Encoded, settings: Any) -> Texts:
-        self.settings = settings
+    def write_answers(self, image: Encoded, text: Encoded, settings: Any, generator: Any = None) -> Texts:
+        self.settings, self.generator = settings, generator
         assert image.tokens is not None and len(image.tokens) == len(text.embedding)
         words = WORDS([self.said[int(number)] for number in image.tokens[:, 0, 0]])
         return Texts(words.ids, words.mask, torch.zeros(len(words.ids)))
@@ -75,6 +75,17 @@ def test_accuracy_and_its_chance() -> None:
     assert result.details.given == tuple(SAID)
     assert (model.settings.strategy, model.settings.beams, model.settings.max_length) == ("beam", 4, 20)
     assert GeneratedAnswers().submission(result)[1] == {"question_id": 8, "answer": "2"}
+
+
+def test_how_answers_are_written() -> None:
+    model = Writer()
+    how = {"strategy": "nucleus", "max_length": 9, "min_length": 3, "top_p": 0.4, "temperature": 2.0}
+    how |= {"length_penalty": 0.5, "repetition_penalty": 1.5}
+    GeneratedAnswers(resamples=5, seed=11, **how).run(model, questions())  # type: ignore[arg-type]
+    assert {name: getattr(model.settings, name) for name in how} == how
+    assert model.generator.initial_seed() == 11
+    with pytest.raises(ValueError, match="min_length <= max_length"):
+        GeneratedAnswers(min_length=21)
 
 
 def test_one_right_answer() -> None:
@@ -109,5 +120,5 @@ def test_refusals() -> None:
     with pytest.raises(DataError, match="takes `asked`"):
         GeneratedAnswers().run(model, replace(questions(), kind="judged"))
     model.abilities = lambda: ("encode_image", "encode_text", "answer")  # type: ignore[method-assign]
-    with pytest.raises(LacksAbility, match="write_answers"):
+    with pytest.raises(LacksAbility, match=r"write_answers.*finetune RUN --task vqa-generate"):
         GeneratedAnswers().run(model, questions())

@@ -108,7 +108,7 @@ def test_the_map_is_the_mean_over_real_tokens_of_the_clipped_slope() -> None:
     means = torch.tensor([1 / 3, 51 / 4, 1 / 3])[:, None, None]  # over three tokens, or four
     assert torch.allclose(heat_maps(model, images, texts, 0), means * heat.clamp(min=0))
     assert torch.allclose(heat_maps(model, images, texts, -1), means * (-heat).clamp(min=0))
-    assert torch.allclose(heat_maps(model, images, texts, None), means * heat.clamp(min=0))
+    assert torch.allclose(heat_maps(model, images, texts, None), means * (-heat).clamp(min=0))  # the last of two
     words = torch.tensor([1.0, 51 / 2, 1.0])[:, None, None]
     assert torch.allclose(heat_maps(model, images, texts, 0, (0, 1)), words * heat.clamp(min=0))
     with pytest.raises(ValueError, match="no block 2; the model fuses in 2"):
@@ -117,15 +117,37 @@ def test_the_map_is_the_mean_over_real_tokens_of_the_clipped_slope() -> None:
         heat_maps(Looker(heat, front=7), images, texts)
 
 
+class One(Looker):
+    """Fuses in one block; the default of those that fuse in two is their last, which this one's only is."""
+
+    def match_with_maps(self, image: Encoded, text: Encoded) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        odds, maps = super().match_with_maps(image, text)
+        return odds, maps[:1]
+
+
+def test_the_block_is_the_middle_one_and_not_the_first() -> None:
+    heat, examples = spots((0, 0), (2, 3)), pointed([[cell(0, 0)], [cell(2, 3)]])
+
+    def pointing(model: Looker, block: int | None = None) -> float:
+        return Grounding(resamples=5, block=block).run(model, examples).metrics["pointing"].value
+
+    # The second block says the opposite of the first: nothing is hot but what is wrong, or all alike.
+    assert pointing(Looker(heat), 0) == 1.0 and pointing(Looker(-heat), 1) == pointing(Looker(-heat)) == 1.0
+    assert pointing(Looker(heat)) == pointing(Looker(heat), -1) == pytest.approx(1 / 16)
+    assert pointing(One(heat)) == 1.0
+    with pytest.raises(ValueError, match="no block 1; the model fuses in 1"):
+        pointing(One(heat), 1)
+
+
 def test_points_and_regions_that_are_known() -> None:
     candidates = [cell(0, 0), cell(2, 3), cell(3, 0)]
     examples = pointed([[cell(0, 0)], [cell(2, 3)], [cell(3, 0)]], candidates, groups=["a", "b", "a"])
-    metrics = Grounding(resamples=5).run(Looker(spots((0, 0), (2, 3), (0, 0))), examples).metrics
+    metrics = Grounding(resamples=5, block=0).run(Looker(spots((0, 0), (2, 3), (0, 0))), examples).metrics
     assert metrics["accuracy@0.5"].value == metrics["pointing"].value == pytest.approx(2 / 3)
     assert metrics["accuracy@0.5"].chance == pytest.approx(1 / 3)
     assert metrics["pointing"].chance == pytest.approx(1 / 16)
     assert metrics["pointing[a]"].value == 0.5 and metrics["accuracy@0.5[b]"].value == 1.0
-    result = Grounding(resamples=5).run(Looker(spots((0, 0), (2, 3), (0, 0))), examples)
+    result = Grounding(resamples=5, block=0).run(Looker(spots((0, 0), (2, 3), (0, 0))), examples)
     assert Grounding().submission(result)[1] == {
         "key": "1", "box": list(cell(2, 3)), "point": list(result.details.points[1]),
     }  # fmt: skip
@@ -134,7 +156,7 @@ def test_points_and_regions_that_are_known() -> None:
 def test_a_map_that_says_nothing_scores_chance() -> None:
     candidates = [cell(0, 0), cell(2, 3), cell(3, 0), cell(1, 1, 2, 2)]
     examples = pointed([[cell(0, 0), cell(0, 1)], [cell(2, 3, 2, 1)]], candidates)
-    metrics = Grounding(resamples=5).run(Looker(torch.zeros(2, GRID, GRID)), examples).metrics
+    metrics = Grounding(resamples=5, block=0).run(Looker(torch.zeros(2, GRID, GRID)), examples).metrics
     for name in ("accuracy@0.5", "pointing"):
         assert metrics[name].value == pytest.approx(metrics[name].chance)
     assert metrics["pointing"].chance == pytest.approx(2 / 16)
@@ -142,7 +164,7 @@ def test_a_map_that_says_nothing_scores_chance() -> None:
 
 def test_boxes_that_overlap_are_not_counted_twice() -> None:
     examples = pointed([[cell(0, 0, 2, 2), cell(1, 1, 2, 2)]])
-    metrics = Grounding(resamples=5).run(Looker(spots((0, 0))), examples).metrics
+    metrics = Grounding(resamples=5, block=0).run(Looker(spots((0, 0))), examples).metrics
     assert metrics["pointing"].chance == pytest.approx(7 / 16) and "accuracy@0.5" not in metrics
 
 
@@ -157,7 +179,7 @@ def test_regions_are_scored_as_albefs_code_does(area: float) -> None:
     pixels = [(int(x), int(y), int(w), int(h)) for (x, y), (w, h) in zip(corners, sizes)]
     candidates = [(x / side, y / side, (x + w) / side, (y + h) / side) for x, y, w, h in pixels]
     examples = pointed([[candidates[0]]] * 12, candidates)
-    found = Grounding(resamples=5, area=area, resolution=side).run(Looker(heat), examples).details
+    found = Grounding(resamples=5, block=0, area=area, resolution=side).run(Looker(heat), examples).details
     for number in range(12):
         drawn = F.interpolate(heat[number][None, None], (side, side), mode="bicubic")[0, 0].clamp(min=0)
         best, chosen = 0.0, None
@@ -174,13 +196,13 @@ def test_boxes_are_looked_for_where_the_view_has_them() -> None:
     model.processor.view = ViewSpec(size=16, crop="center")
     seen, unseen = (0.25, 0.0, 0.375, 0.25), (0.0, 0.0, 0.125, 0.25)
     examples = pointed([[seen], [unseen]], [unseen, seen], size=(80, 40))
-    result = Grounding(resamples=5).run(model, examples)
+    result = Grounding(resamples=5, block=0).run(model, examples)
     assert result.details.hits == (1.0, 0.0) and result.details.boxes == (seen, seen)
     assert result.metrics["pointing"].chance == pytest.approx(1 / 16 / 2)
 
 
 def test_withheld_regions_are_pointed_at_and_not_measured() -> None:
-    result = Grounding(resamples=5).run(Looker(spots((1, 2))), pointed([[]], [cell(0, 0), cell(1, 2)]))
+    result = Grounding(resamples=5, block=0).run(Looker(spots((1, 2))), pointed([[]], [cell(0, 0), cell(1, 2)]))
     assert result.metrics == {} and result.details.boxes == (cell(1, 2),)
 
 

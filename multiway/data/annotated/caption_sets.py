@@ -66,7 +66,9 @@ CAPTION_SETS: dict[str, CaptionSet] = {
 """Sets that are read from their original files, by the name that the command line has for them."""
 
 
-def open_caption_set(name: str, folder: str, split: str, images: str | Path = "") -> CaptionFiles:
+def open_caption_set(
+    name: str, folder: str, split: str, images: str | Path = "", withheld: bool = False
+) -> CaptionFiles:
     """One split of a set, as a source with captions to train on and to score by.
 
     Args:
@@ -74,19 +76,20 @@ def open_caption_set(name: str, folder: str, split: str, images: str | Path = ""
         folder: of its files.
         split: of the set.
         images: folder of the pictures, if it is not that of the files.
+        withheld: whether one without captions will do.
 
     Raises:
-        DataError: if the set cannot be used, has no such split, or the captions of this one are withheld.
+        DataError: if the set cannot be used, has no such split, or the captions of this one are withheld and that will not do.
     """
     known = CAPTION_SETS[name]
     everything = (*known.splits, *known.further)
     if split not in everything:
         raise DataError(f"{name} has no split {split!r}; it has {', '.join(everything)}")
     found = known.open(Path(folder).expanduser(), split, Path(images).expanduser() if images else None)
-    if not all(row.captions for row in found.rows):
+    if not withheld and not all(row.captions for row in found.rows):
         raise DataError(
             f"{name}:{folder}@{split}: the captions of this split are withheld, so that nothing can be trained on it or scored; "
-            "name another split, or open it with its reader in multiway.data.annotated to caption its pictures"
+            "name another split, or have captions written for it: multiway eval RUN --task captions --predictions FILE"
         )
     return found
 

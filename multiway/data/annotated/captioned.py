@@ -57,6 +57,7 @@ def caption_row(
     captions: tuple[str, ...],
     pictures: FolderPictures,
     *,
+    key: str = "",
     label: int = -1,
     group: str = "",
     partly: Sequence[Rejected] = (),
@@ -68,13 +69,14 @@ def caption_row(
         places: paths at which the picture may lie; the first names it, so it differs between pictures.
         captions: clean ones; empty only where they are withheld.
         pictures: that number it.
+        key: what the set's own submissions call the picture, if its path does not say it.
 
     Raises:
         BadRow: if the picture lies at none of them, or its name is none that can be written.
     """
     if not encodable(places[0]):
         raise BadRow(f"the picture's name {places[0]!r:.80} is not UTF-8; rename the file")
-    row = Row(places[0], stable_id(places[0]), captions, label, where, group)
+    row = Row(key or places[0], stable_id(places[0]), captions, label, where, group)
     return Captioned(row, pictures.number(*places), tuple(partly))
 
 
@@ -109,22 +111,23 @@ def gather_captions(
     kept: list[Row] = []
     files: list[str] = []
     lost, partly = list(orphans), list[Rejected]()
-    place: dict[str, str] = {}
+    place: dict[int, str] = {}  # by picture: keys may be ids, of which two may show one
     rows, absent, first = 0, 0, ""
     for record in records:
         rows += 1
         try:
             found = make(record)
-            key = found.row.key
-            if key in place:
-                raise BadRow(f"its picture {key!r:.80} is also that of {place[key]}; remove one of the two rows")
+            shown = found.row.image_id
+            if shown in place:
+                file = pictures.files[found.picture]
+                raise BadRow(f"its picture {file!r:.80} is also that of {place[shown]}; remove one of the two rows")
         except Absent as error:
             absent, first = absent + 1, first or f"{record.where}: {error}"
             continue
         except BadRow as error:
             lost.append(Rejected(record.where, str(error)))
             continue
-        place[key] = record.where
+        place[shown] = record.where
         kept.append(found.row)
         files.append(pictures.files[found.picture])
         partly += found.partly

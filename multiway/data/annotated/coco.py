@@ -133,6 +133,7 @@ def gather_coco_format(
     places: Any,
     published: Published,
     groups: Sequence[str] = (),
+    by_id: bool = False,
 ) -> CaptionFiles:
     """A caption file of COCO's format: `images` with `id` and `file_name`, `annotations` with `image_id` and `caption`.
 
@@ -144,7 +145,8 @@ def gather_coco_format(
         pictures: the folder.
         places: where a `file_name` may lie in it, as a function.
         published: size of the public split.
-        groups: values that the field `domain` of an image may have; empty where there is no such field.
+        groups: values that the field `domain` of an image may have, where it has one.
+        by_id: call rows by the id of their image, which submissions name; else by the path, which in COCO's names has the id.
 
     Raises:
         DataError: if the file is no such thing, or too many rows cannot be used.
@@ -171,15 +173,16 @@ def gather_coco_format(
         image_id = record.name("id")
         if seen.setdefault(image_id, record.where) != record.where:
             raise BadRow(f"its id {image_id!r:.40} is also that of {seen[image_id]}; give each image its own")
-        group = groups[record.one_of("domain", groups)] if groups else ""
+        group = groups[record.one_of("domain", groups)] if groups and record.get("domain") is not None else ""
         partly: list[Rejected] = []
         captions = () if withheld else clean_captions(said.get(image_id, []), record.where, partly)
-        return caption_row(
-            record.where, places(record.name("file_name")), captions, pictures, group=group, partly=partly
-        )
+        at, key = places(record.name("file_name")), image_id if by_id else ""
+        return caption_row(record.where, at, captions, pictures, key=key, group=group, partly=partly)
 
     records = (Record(f"{path.name}, image {number}", value) for number, value in enumerate(listed, 1))
     found = gather_captions(name, split, records, make, pictures, published=published, orphans=orphans)
+    if groups and not any(row.group for row in found.rows):
+        found.notes = (*found.notes, f"{path.name} has no domains: there are figures over all pictures alone")
     if withheld:
         found.notes = (*found.notes, f"the captions of {split} are withheld: it can be captioned, not scored")
     return found

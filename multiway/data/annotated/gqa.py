@@ -27,7 +27,7 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class _Split:
-    """The file of a split, and how many questions were published; 0 where the authors do not say."""
+    """The file of a split, and how many questions were published. `submission_all` is val, testdev, test and challenge together."""
 
     file: str
     questions: int = 0
@@ -40,12 +40,12 @@ SPLITS = {
     "val": _Split("val_balanced", 132_062),
     "testdev": _Split("testdev_balanced", 12_578),
     "test": _Split("test_balanced", 95_336, answered=False),
-    "challenge": _Split("challenge_balanced", answered=False),
-    "val-all": _Split("val_all"),
+    "challenge": _Split("challenge_balanced", 50_726, answered=False),
+    "val-all": _Split("val_all", 2_011_853),
     "testdev-all": _Split("testdev_all", 172_174),
     "test-all": _Split("test_all", 1_340_048, answered=False),
-    "challenge-all": _Split("challenge_all", answered=False),
-    "submission-all": _Split("submission_all", answered=False),
+    "challenge-all": _Split("challenge_all", 713_449, answered=False),
+    "submission-all": _Split("submission_all", 4_237_524, answered=False),
 }
 
 

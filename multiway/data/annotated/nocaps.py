@@ -1,7 +1,8 @@
 """NoCaps: captions of pictures with objects that COCO's captions do not name, in three domains.
 
 Agrawal et al., nocaps: novel object captioning at scale, 2019, arXiv 1812.08658. The domain of a picture is its row's
-group, so that every metric is also reported for `in-domain`, `near-domain` and `out-domain`, as the paper does.
+group, where the file tells it, so that every metric is also reported for `in-domain`, `near-domain` and `out-domain`, as the
+paper does. A row's key is the id of its image, by which the server's submissions name it: Open Images' file names say another.
 """
 
 from __future__ import annotations
@@ -51,4 +52,5 @@ def open_nocaps(root: Path, split: str = "val", images: Path | None = None) -> C
         lambda file: tuple(prefix + file for prefix in prefixes),
         Published(SPLITS[split], "pictures"),
         DOMAINS,
+        by_id=True,
     )

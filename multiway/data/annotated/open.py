@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from multiway.data.annotated.scenes import ANNOTATIONS, open_scenes
 from multiway.data.examples import Examples, Kind
 from multiway.data.files import split_name
+from multiway.data.plugins import PluginError, load_plugin, offered, where
 from multiway.data.scenes.source import SPLITS as SCENE_SPLITS
 from multiway.data.source import DataError, SourceSpec
 
-__all__ = ["ENTRY_POINTS", "READERS", "Opener", "Reader", "open_examples", "parse_examples"]
+__all__ = ["ENTRY_POINTS", "READERS", "Opener", "Reader", "names_examples", "open_examples", "parse_examples"]
 
 ENTRY_POINTS = "multiway.examples"
 """Group of entry points under which other packages name readers of their own: `name = "package.module:function"`."""
@@ -59,7 +60,8 @@ READERS: dict[str, Reader] = {
     "vg": Reader(f"{_HERE}.visual_genome:open_visual_genome", "Visual Genome: questions with one answer", "asked"),
     "snli-ve": Reader(f"{_HERE}.snli_ve:open_snli_ve", "SNLI-VE: visual entailment", "judged"),
     "nlvr2": Reader(f"{_HERE}.nlvr2:open_nlvr2", "NLVR2: statements about two photographs", "judged"),
-    "vcr": Reader(f"{_HERE}.vcr:open_vcr", "VCR: four answers to a question, and four reasons", "chosen"),
+    "vcr": Reader(f"{_HERE}.vcr:open_vcr", "VCR: four answers to a question, and four reasons; people drawn", "chosen"),
+    "vcr-plain": Reader(f"{_HERE}.vcr:open_vcr_plain", "VCR without boxes drawn into the stills", "chosen"),
     "refcoco": Reader(f"{_HERE}.refcoco:open_refcoco", "RefCOCO: words that mean one thing of a picture", "pointed"),
     "refcoco+": Reader(
         f"{_HERE}.refcoco:open_refcoco_plus", "RefCOCO+: words that do not say where it lies", "pointed"
@@ -108,6 +110,12 @@ def parse_examples(spec: str) -> SourceSpec:
     return SourceSpec(name, path, split)
 
 
+def names_examples(spec: str) -> bool:
+    """Whether a specification begins with the name of a benchmark and a colon, as `vqa:data/vqa` does."""
+    name, colon, _ = spec.strip().partition(":")
+    return bool(colon) and name in _readers()
+
+
 def open_examples(spec: str, wanted: str = "", default_split: str = "val", images: str | Path = "") -> Examples[Any]:
     """Open one split of a benchmark.
 
@@ -120,6 +128,7 @@ def open_examples(spec: str, wanted: str = "", default_split: str = "val", image
 
     Raises:
         DataError: if the data cannot be used, are of another kind, or have no such split; then listing those that exist.
+        PluginError: if the reader is another package's, and broken.
     """
     parsed = parse_examples(spec)
     split = split_name(parsed.split or default_split)
@@ -146,10 +155,34 @@ def _check_kind(spec: str, found: str, needed: str, wanted: str) -> None:
         raise DataError(f"{spec} holds examples of the kind `{found}`; {wanted} needs `{needed}`: name other data")
 
 
+@dataclass(frozen=True)
+class _Offered(Reader):
+    """A reader of another package.
+
+    Attributes:
+        entry: point that names it.
+    """
+
+    entry: EntryPoint | None = None
+
+    def load(self) -> tuple[Opener, tuple[str, ...]]:
+        assert self.entry is not None
+        function = load_plugin(self.entry)
+        if not callable(function):
+            raise PluginError(
+                f"{where(self.entry)} is {type(function).__name__}, expected a function (folder, split, images or None) -> Examples"
+            )
+        return function, tuple(getattr(import_module(self.entry.module), self.splits, ()))
+
+
 def _readers() -> dict[str, Reader]:
     """Those of multiway, and those that other packages offer; a name that multiway has stays its own."""
-    offered = {each.name: Reader(each.value, f"from {each.value}") for each in entry_points(group=ENTRY_POINTS)}
-    return {**offered, **READERS}
+    taken = {*READERS, "scenes"}
+    others = {
+        name: _Offered(each.value, f"from {each.value}", entry=each)
+        for name, each in offered(ENTRY_POINTS, taken).items()
+    }
+    return {**READERS, **others}
 
 
 def _known() -> str:

@@ -114,7 +114,7 @@ class Annotation:
 
 
 ANNOTATIONS: dict[str, Annotation] = {
-    "questions": Annotation("asked", ("vqa", "gqa", "vg"), _questions),
+    "questions": Annotation("asked", ("vqa", "gqa", "vg", "vqa-generate", "gqa-generate"), _questions),
     "entailment": Annotation("judged", ("snli-ve", "snli_ve", "ve"), _entailment, LABELS),
     "statements": Annotation("judged", ("nlvr2",), _statements, TRUTH),
     "choices": Annotation("chosen", ("vcr",), _choices),

@@ -11,24 +11,26 @@ Zellers et al., From Recognition to Cognition: Visual Commonsense Reasoning, 201
                                               "names": [...], "width", "height"}
 
 A list among the words points at objects of the still. Here `[2]` becomes `person 3`: class and place in `objects`, counted
-from 1, which is how the authors' own wording ("Does 3 feel comfortable?") counts. `VcrFiles.regions` says where they are.
+from 1, which is how the authors' own wording ("Does 3 feel comfortable?") counts. The boxes of all objects that the question or
+a choice names are drawn into the still, each in the colour of its number (`vcr_regions.py`); `open_vcr_plain` leaves the stills
+as they are.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multiway.data.annotated.boxes import box_of_corners
 from multiway.data.annotated.files import ExampleFiles, FolderPictures, Published, gather, one_of_splits
-from multiway.data.annotated.records import Record, checked_text, find_file, read_json, read_json_lines
-from multiway.data.examples import Box, Chosen
-from multiway.data.source import BadRow, DataError
+from multiway.data.annotated.records import Record, checked_text, find_file, read_json_lines
+from multiway.data.annotated.vcr_regions import DrawnStills, Region, read_regions
+from multiway.data.examples import Chosen
+from multiway.data.source import BadRow
 
-__all__ = ["CHOICES", "SPLITS", "Region", "VcrFiles", "open_vcr", "words_of"]
+__all__ = ["CHOICES", "SPLITS", "VcrFiles", "named_in", "open_vcr", "open_vcr_plain", "words_of"]
 
 SPLITS = {"train": 212_923, "val": 26_534, "test": 25_263}
 """Split -> questions that were published; those of `test` come without the right choices."""
@@ -42,32 +44,15 @@ _CLOSING = re.compile(r" (n't\b|'(?:s|re|ve|ll|d|m)\b|[.,:;?!%)\]}])", re.IGNORE
 _OPENING = re.compile(r"([(\[{$]) ")
 
 
-@dataclass(frozen=True)
-class Region:
-    """An object of a still.
-
-    Attributes:
-        name: as the words have it, `person 3`.
-        box: where it is.
-        polygons: its outline in parts, each a ring of points (x, y), as shares of the picture's width and height.
-        score: of the detector that found it, in [0, 1].
-    """
-
-    name: str
-    box: Box
-    polygons: tuple[tuple[tuple[float, float], ...], ...]
-    score: float
-
-
 @dataclass
 class VcrFiles(ExampleFiles[Chosen]):
     """A split of VCR, with the regions that its words name.
 
     Attributes:
-        metadata: of each example, its file within the folder of the pictures, and the classes of its objects.
+        metadata: of each example, the file of its regions, and the names of its objects.
     """
 
-    metadata: Sequence[tuple[str, tuple[str, ...]]] = ()
+    metadata: Sequence[tuple[Path, tuple[str, ...]]] = ()
 
     def regions(self, index: int) -> tuple[Region, ...]:
         """All objects of an example's still, in the order of their numbers; reads one file.
@@ -75,24 +60,20 @@ class VcrFiles(ExampleFiles[Chosen]):
         Raises:
             BadRow: if the file is missing, or does not fit the example.
         """
-        file, objects = self.metadata[index]
-        assert isinstance(self.pictures, FolderPictures)
-        still = self.pictures.files[self.examples[index].pictures[0]]
-        # The metadata lie beside the still, in whichever of the places it was found.
-        path = self.pictures.root / Path(still).parent / Path(file).name
         try:
-            return _regions(Record(path.name, read_json(path, dict)), objects)
-        except (DataError, BadRow) as error:
+            return read_regions(*self.metadata[index])
+        except BadRow as error:
             raise BadRow(f"{self.examples[index].where}: {error}") from error
 
 
-def open_vcr(root: Path, split: str = "val", images: Path | None = None) -> VcrFiles:
+def open_vcr(root: Path, split: str = "val", images: Path | None = None, *, drawn: bool = True) -> VcrFiles:
     """One split of VCR: `label` is the right answer, `reason` the right reason given that answer.
 
     Args:
         root: folder with `train.jsonl`, `val.jsonl`, `test.jsonl`.
         split: of `SPLITS`; `test` has labels of -1.
         images: folder with `vcr1images/`, or that folder; by default `root`.
+        drawn: draw the boxes of what the words name, as models without a detector are given the stills.
 
     Raises:
         DataError: if files are missing or not as published, or too many rows cannot be used.
@@ -100,13 +81,16 @@ def open_vcr(root: Path, split: str = "val", images: Path | None = None) -> VcrF
     published = one_of_splits("vcr", split, SPLITS)
     places = (f"{split}.jsonl", f"vcr1annots/{split}.jsonl")
     path = find_file(root, places, f"questions of VCR's {split}", _REMEDY)
-    pictures = FolderPictures(images or root)
-    metadata: dict[str, tuple[str, tuple[str, ...]]] = {}
+    stills = FolderPictures(images or root)
+    drawings = DrawnStills(stills)
+    metadata: dict[str, tuple[Path, tuple[str, ...]]] = {}
     shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # a still has two or three questions
+    there: set[str] = set()  # files of regions
 
     def make(record: Record) -> Chosen:
         key, still = record.name("annot_id"), record.name("img_fn")
         objects = tuple(checked_text(each, "a name in `objects`", 100) for each in record.list("objects", 0))
+        names = tuple(f"{each} {number}" for number, each in enumerate(objects, 1))
         question = words_of(record.need("question"), objects, "`question`")
         answers, label = _choice(record, "answer", objects, split)
         reasons, reason = _choice(record, "rationale", objects, split)
@@ -115,13 +99,25 @@ def open_vcr(root: Path, split: str = "val", images: Path | None = None) -> VcrF
             if record.get("metadata_fn") is not None
             else str(Path(still).with_suffix(".json"))
         )
-        number = pictures.number(f"vcr1images/{still}", still)
+        number = stills.number(f"vcr1images/{still}", still)
+        # The regions lie beside the still, in whichever of the places it was found.
+        beside = f"{Path(stills.files[number]).parent}/{Path(file).name}"
+        if drawn:
+            if beside not in there and not (stills.root / beside).is_file():
+                raise BadRow(
+                    f"there is no {beside:.200} in {stills.root}, which says where the people are; unpack all of vcr1images.zip, or "
+                    "leave the stills undrawn: vcr-plain:FOLDER"
+                )
+            there.add(beside)
+            said = [record.need("question"), *record.need("answer_choices"), *record.need("rationale_choices")]
+            number = drawings.number(number, beside, names, named_in(said))
         # `setdefault`, so that a second row of this id, which `gather` refuses, does not change the first.
-        metadata.setdefault(key, (file, shared.setdefault(objects, objects)))
+        metadata.setdefault(key, (stills.root / beside, shared.setdefault(names, names)))
         return Chosen(key, (number,), question, record.where, "", answers, label, reasons, reason)
 
+    name, pictures = ("vcr", drawings) if drawn else ("vcr-plain", stills)
     found = gather(
-        f"vcr:{root}", split, "chosen", read_json_lines(path), make, pictures,
+        f"{name}:{root}", split, "chosen", read_json_lines(path), make, pictures,
         published=Published(published, "questions"),
     )  # fmt: skip
     return VcrFiles(
@@ -129,6 +125,20 @@ def open_vcr(root: Path, split: str = "val", images: Path | None = None) -> VcrF
         rejected=found.rejected, notes=found.notes, fingerprint=found.fingerprint,
         metadata=[metadata[each.key] for each in found.examples],
     )  # fmt: skip
+
+
+def open_vcr_plain(root: Path, split: str = "val", images: Path | None = None) -> VcrFiles:
+    """As `open_vcr`, with the stills as they are: nothing shows who `person 3` is.
+
+    Raises:
+        DataError: as `open_vcr`.
+    """
+    return open_vcr(root, split, images, drawn=False)
+
+
+def named_in(texts: Iterable[Sequence[Any]]) -> set[int]:
+    """Numbers, from 0, of the objects that any of several lists of tokens points at."""
+    return {number for tokens in texts for token in tokens if isinstance(token, list) for number in token}
 
 
 def _choice(record: Record, what: str, objects: Sequence[str], split: str) -> tuple[tuple[str, ...], int]:
@@ -182,34 +192,3 @@ def _named(number: Any, objects: Sequence[str], what: str) -> str:
 
 def _and(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _regions(record: Record, objects: Sequence[str]) -> tuple[Region, ...]:
-    width, height = record.number("width", 1), record.number("height", 1)
-    boxes, outlines = record.list("boxes", 0), record.list("segms", 0)
-    if not len(boxes) == len(outlines) == len(objects):
-        raise BadRow(
-            f"{record.where} has {len(boxes)} boxes and {len(outlines)} outlines for {len(objects)} objects; "
-            "get both files of one release"
-        )
-    found = []
-    for number, (box, outline) in enumerate(zip(boxes, outlines, strict=True)):
-        what = f"box {number + 1} of {record.where}"
-        if (
-            not isinstance(box, list)
-            or len(box) != 5
-            or isinstance(box[4], bool)
-            or not isinstance(box[4], (int, float))
-        ):
-            raise BadRow(f"{what} is {box!r:.60}; expected left, top, right, bottom and score")
-        polygons = _polygons(outline, width, height, what)
-        name = _named(number, objects, what)
-        found.append(Region(name, box_of_corners(box[:4], width, height, what), polygons, float(box[4])))
-    return tuple(found)
-
-
-def _polygons(outline: Any, width: int, height: int, what: str) -> tuple[tuple[tuple[float, float], ...], ...]:
-    try:
-        return tuple(tuple((float(x) / width, float(y) / height) for x, y in ring) for ring in outline)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise BadRow(f"the outline of {what} is {outline!r:.40}; expected polygons of points (x, y)") from error

@@ -60,6 +60,20 @@ def write_lines(path: Path, rows: Sequence[object]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def renumbered(examples: Sequence[Example]) -> list[Any]:
+    """Pictures numbered in the order in which they are first named."""
+    order: dict[int, int] = {}
+    for each in examples:
+        for picture in each.pictures:
+            order.setdefault(picture, len(order))
+    return [replace(each, pictures=tuple(order[one] for one in each.pictures)) for each in examples]
+
+
 def write_vqa(folder: Path, split: str = "val", examples: Examples[Asked] | None = None) -> list[Asked]:
     """VQAv2: questions, ten answers each (none in the test sets), and COCO's pictures."""
     examples = examples or few("questions", split=split)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from annotated import miniatures_b as mini
+from annotated import miniatures_captions as mini
 from annotated.miniatures import SIDE
 from PIL import Image
 
+from multiway.cli.main import main
 from multiway.data.annotated.caption_sets import CAPTION_SETS, splits_there
 from multiway.data.annotated.captioned import CaptionFiles
 from multiway.data.annotated.coco import open_coco
@@ -20,6 +21,8 @@ from multiway.data.annotated.tables import open_cc3m, open_cc12m, open_sbu
 from multiway.data.examples import HasNotes
 from multiway.data.open import open_source, open_splits, splits_of
 from multiway.data.source import DataError, Source
+from multiway.tasks.task import Result
+from multiway.tasks.written import Captions, Written
 
 
 def same(found: CaptionFiles, wanted: mini.Rows) -> None:
@@ -87,6 +90,63 @@ def test_nocaps_withholds_the_captions_of_test(tmp_path: Path) -> None:
     assert "withheld" in found.notes[-1] and found.row(0).captions == ()
     with pytest.raises(DataError, match="nothing can be trained on it or scored"):
         open_source(f"nocaps:{tmp_path}@test")
+    same(open_source(f"nocaps:{tmp_path}@test", withheld=True), wanted)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_nocaps_is_submitted_by_its_own_ids(split: str, tmp_path: Path) -> None:
+    """The number of an image is in no file name: two files may even have their numbers exchanged."""
+    rows = mini.write_nocaps(tmp_path, split)
+    path = tmp_path / ("nocaps_val_4500_captions.json" if split == "val" else "nocaps_test_image_info.json")
+    text = path.read_text()
+    path.write_text(text.replace('"id": 7000', '"id": 0').replace('"image_id": 7000', '"image_id": 0'))
+    found = open_nocaps(tmp_path, split)
+    said = tuple(f"caption {number}" for number in range(len(found)))
+    written = Written(tuple(range(len(found))), tuple(row.key for row in found.rows), said)
+    submitted = Captions().submission(Result("captions", found.name, split, {}, written))
+    wanted = [0, *(int(key) for key, *_ in rows[1:])]
+    assert submitted == [{"image_id": key, "caption": text} for key, text in zip(wanted, said, strict=True)]
+
+
+@pytest.mark.parametrize("dataset", ["karpathy", "own"])
+def test_coco_is_submitted_by_its_own_ids(dataset: str, tmp_path: Path) -> None:
+    if dataset == "karpathy":
+        mini.write_karpathy(tmp_path)
+        found = open_coco(tmp_path, "test")
+        listed = json.loads((tmp_path / "dataset_coco.json").read_text())["images"]
+        wanted = [image["cocoid"] for image in listed if image["split"] == "test"]
+    else:
+        mini.write_coco_own(tmp_path, "val2014")
+        found, wanted = open_coco(tmp_path, "val2014"), list(range(12))
+    written = Written((), tuple(row.key for row in found.rows), ("a",) * len(found))
+    submitted = Captions().submission(Result("captions", found.name, found.split, {}, written))
+    assert [row["image_id"] for row in submitted] == wanted
+
+
+def test_nocaps_without_domains_has_figures_over_all(tmp_path: Path) -> None:
+    """The file of image infos that is published names none."""
+    mini.write_nocaps(tmp_path)
+    path = tmp_path / "nocaps_val_4500_captions.json"
+    data = json.loads(path.read_text())
+    for image in data["images"]:
+        del image["domain"]
+    path.write_text(json.dumps(data))
+    found = open_nocaps(tmp_path)
+    assert not found.rejected and {row.group for row in found.rows} == {""}
+    assert found.notes[-1] == "nocaps_val_4500_captions.json has no domains: there are figures over all pictures alone"
+    data["images"][3]["domain"] = "elsewhere"
+    path.write_text(json.dumps(data))
+    assert "expected one of in-domain, near-domain, out-domain" in str(open_nocaps(tmp_path).rejected[0])
+
+
+def test_one_picture_under_two_ids_is_found(tmp_path: Path) -> None:
+    mini.write_nocaps(tmp_path)
+    path = tmp_path / "nocaps_val_4500_captions.json"
+    data = json.loads(path.read_text())
+    data["images"][5]["file_name"] = data["images"][2]["file_name"]
+    path.write_text(json.dumps(data))
+    [lost] = open_nocaps(tmp_path).rejected
+    assert lost.where.endswith("image 6") and "image 3; remove one of the two" in lost.why
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test", "train9k", "1kA"])
@@ -233,3 +293,21 @@ def test_splits_and_folders_that_do_not_exist(tmp_path: Path) -> None:
                 open_source(f"{name}:{tmp_path}@{split}")
     with pytest.raises(DataError, match=r"there is no data 'coco'; .*as NAME:FOLDER"):
         open_source("coco")
+
+
+def test_what_a_set_says_of_itself_is_printed_when_it_is_looked_at(tmp_path: Path, capsys) -> None:
+    """`4 of 4,500 pictures` belongs beside everything that is counted on them."""
+    mini.write_nocaps(tmp_path)
+    spec, note = f"nocaps:{tmp_path}@val", "val: 12 of 4,500 pictures: a part of the public split"
+    assert main(["data", "check", spec]) == 0
+    out, err = capsys.readouterr()
+    assert f"note: {note}" in out and note not in err
+    assert main(["data", "check", spec, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["notes"] == [note] and note not in err
+    for verb in (["show", spec, "--out", str(tmp_path / "sheet.png")], ["shard", spec, "--out", str(tmp_path / "s")]):
+        assert main(["data", *verb, "--json"]) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out)["task"] == f"data {verb[0]}" and f"note: {note}" in err
+    assert main(["data", "check", "digits@test", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == []

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from annotated import miniatures_b as mini
+from annotated import miniatures_captions as captions
+from annotated import miniatures_pairs as pairs
+from annotated import miniatures_regions as regions
 from annotated.miniatures import few
 from annotated.test_corruption import corrupt, damage
 
@@ -21,6 +23,7 @@ from multiway.data.annotated.pairs import Cuts, open_aro, open_sugarcrepe, open_
 from multiway.data.annotated.refcoco import open_refcoco
 from multiway.data.annotated.tables import open_cc3m, open_sbu
 from multiway.data.annotated.vcr import VcrFiles, open_vcr
+from multiway.data.annotated.vcr_regions import DrawnStills
 from multiway.data.examples import Chosen, Judged, Pointed
 from multiway.data.source import BadRow, DataError
 
@@ -30,31 +33,31 @@ Count = Callable[[object], int]  # rows of a tree
 
 # What is written, with which reader and split it is opened, the file that is corrupted, and how many rows a tree of it has.
 FORMATS: dict[str, tuple[Callable, Callable, str, str, Count | None]] = {
-    "vcr": (lambda at: mini.write_vcr(at, "val", few("choices", 4)), open_vcr, "val", "val.jsonl", len),
-    "vcr withheld": (lambda at: mini.write_vcr(at, "test", few("choices", 4)), open_vcr, "test", "test.jsonl", len),
-    "refs": (mini.write_refcoco, open_refcoco, "val", "refcoco/refs(unc).p", None),
-    "instances": (lambda at: mini.write_refcoco(at, examples=few("expressions", 48)), open_refcoco, "val", "refcoco/instances.json", None),
-    "winoground": (mini.write_winoground, open_winoground, "test", "examples.jsonl", lambda tree: 4 * len(tree)),
-    "aro": (mini.write_aro, open_aro, "relation", "visual_genome_relation.json", len),
-    "sugarcrepe": (mini.write_sugarcrepe, open_sugarcrepe, "swap_att", "swap_att.json", len),
-    "coco": (lambda at: mini.write_karpathy(at, "coco", 48), open_coco, "train", "dataset_coco.json", None),
-    "flickr30k": (lambda at: mini.write_karpathy(at, "flickr30k", 48), open_flickr30k, "val", "dataset_flickr30k.json", None),
-    "coco's own": (mini.write_coco_own, open_coco, "val2017", "annotations/captions_val2017.json", None),
-    "nocaps": (mini.write_nocaps, open_nocaps, "val", "nocaps_val_4500_captions.json", None),
-    "msrvtt": (lambda at: mini.write_msrvtt(at, 36, 2), open_msrvtt, "train", "MSRVTT_data.json", None),
-    "sbu": (lambda at: mini.write_sbu(at, 24), open_sbu, "train", "sbu-captions-all.json", None),
+    "vcr": (lambda at: regions.write_vcr(at, "val", few("choices", 4)), open_vcr, "val", "val.jsonl", len),
+    "vcr withheld": (lambda at: regions.write_vcr(at, "test", few("choices", 4)), open_vcr, "test", "test.jsonl", len),
+    "refs": (regions.write_refcoco, open_refcoco, "val", "refcoco/refs(unc).p", None),
+    "instances": (lambda at: regions.write_refcoco(at, examples=few("expressions", 48)), open_refcoco, "val", "refcoco/instances.json", None),
+    "winoground": (pairs.write_winoground, open_winoground, "test", "examples.jsonl", lambda tree: 4 * len(tree)),
+    "aro": (pairs.write_aro, open_aro, "relation", "visual_genome_relation.json", len),
+    "sugarcrepe": (pairs.write_sugarcrepe, open_sugarcrepe, "swap_att", "swap_att.json", len),
+    "coco": (lambda at: captions.write_karpathy(at, "coco", 48), open_coco, "train", "dataset_coco.json", None),
+    "flickr30k": (lambda at: captions.write_karpathy(at, "flickr30k", 48), open_flickr30k, "val", "dataset_flickr30k.json", None),
+    "coco's own": (captions.write_coco_own, open_coco, "val2017", "annotations/captions_val2017.json", None),
+    "nocaps": (captions.write_nocaps, open_nocaps, "val", "nocaps_val_4500_captions.json", None),
+    "msrvtt": (lambda at: captions.write_msrvtt(at, 36, 2), open_msrvtt, "train", "MSRVTT_data.json", None),
+    "sbu": (lambda at: captions.write_sbu(at, 24), open_sbu, "train", "sbu-captions-all.json", None),
 }  # fmt: skip
 
 TEXTS = {
-    "sentences": (mini.write_flickr30k_entities, open_flickr30k_entities, "val", "Sentences/*.txt"),
-    "boxes": (mini.write_flickr30k_entities, open_flickr30k_entities, "val", "Annotations/*.xml"),
-    "list": (mini.write_flickr30k_entities, open_flickr30k_entities, "val", "val.txt"),
-    "1kA": (lambda at: mini.write_msrvtt(at, 24, 2), open_msrvtt, "1kA", "MSRVTT_JSFUSION_test.csv"),
-    "train9k": (lambda at: mini.write_msrvtt(at, 24, 2), open_msrvtt, "train9k", "MSRVTT_train.9k.csv"),
-    "cc3m": (lambda at: mini.write_conceptual(at, count=24), open_cc3m, "train", "Train_GCC-training.tsv"),
-    "sbu's text": (lambda at: mini.write_sbu(at, 24, "text"), open_sbu, "train", "SBU_*_urls.txt"),
-    "synsets": (mini.write_imagenet, open_imagenet, "val", "LOC_synset_mapping.txt"),
-    "solution": (lambda at: mini.write_imagenet(at, flat=True), open_imagenet, "val", "LOC_val_solution.csv"),
+    "sentences": (regions.write_flickr30k_entities, open_flickr30k_entities, "val", "Sentences/*.txt"),
+    "boxes": (regions.write_flickr30k_entities, open_flickr30k_entities, "val", "Annotations/*.xml"),
+    "list": (regions.write_flickr30k_entities, open_flickr30k_entities, "val", "val.txt"),
+    "1kA": (lambda at: captions.write_msrvtt(at, 24, 2), open_msrvtt, "1kA", "MSRVTT_JSFUSION_test.csv"),
+    "train9k": (lambda at: captions.write_msrvtt(at, 24, 2), open_msrvtt, "train9k", "MSRVTT_train.9k.csv"),
+    "cc3m": (lambda at: captions.write_conceptual(at, count=24), open_cc3m, "train", "Train_GCC-training.tsv"),
+    "sbu's text": (lambda at: captions.write_sbu(at, 24, "text"), open_sbu, "train", "SBU_*_urls.txt"),
+    "synsets": (captions.write_imagenet, open_imagenet, "val", "LOC_synset_mapping.txt"),
+    "solution": (lambda at: captions.write_imagenet(at, flat=True), open_imagenet, "val", "LOC_val_solution.csv"),
 }  # fmt: skip
 
 
@@ -69,7 +72,7 @@ def believable(found) -> None:
             assert row.label < max(len(found.classes), 1)
         assert not isinstance(found, VideoFiles) or all(map(len, found.clips))
         return
-    whole = found.pictures.pictures if isinstance(found.pictures, Cuts) else found.pictures
+    whole = found.pictures.pictures if isinstance(found.pictures, Cuts | DrawnStills) else found.pictures
     assert all((whole.root / name).is_file() and ".." not in name for name in whole.files)
     assert len({each.key for each in found.examples}) == len(found)
     for each in found.examples:
@@ -86,10 +89,15 @@ def believable(found) -> None:
     if isinstance(found, VcrFiles):
         assert len(found.metadata) == len(found)
         for number in range(0, len(found), 7):
-            try:
-                found.regions(number)
-            except BadRow as error:
-                assert found.example(number).where in str(error)
+            example = found.example(number)
+            for look, place in (
+                (lambda: found.regions(number), example.where),  # noqa: B023
+                (lambda: found.pictures.image(example.pictures[0]), "still@"),  # noqa: B023
+            ):
+                try:
+                    look()
+                except BadRow as error:
+                    assert place in str(error)
 
 
 def accounted(found, rows: int | None = None) -> None:

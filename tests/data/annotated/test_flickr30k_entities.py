@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from annotated import miniatures_b as mini
+from annotated import miniatures_regions as mini
 from annotated.compared import drawn_alike, same
 from annotated.miniatures import all_of, few
 from hypothesis import given

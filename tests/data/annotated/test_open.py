@@ -7,9 +7,11 @@ import pytest
 from annotated import miniatures
 from annotated.miniatures import all_of
 
+from multiway.data import plugins
 from multiway.data.annotated import open as opening
 from multiway.data.annotated.open import READERS, open_examples, parse_examples
 from multiway.data.annotated.vqa import open_vqa
+from multiway.data.plugins import PluginError
 from multiway.data.source import DataError, SourceSpec
 
 
@@ -87,7 +89,29 @@ def test_a_package_may_bring_its_own_reader(tmp_path: Path, monkeypatch) -> None
     offered = [
         EntryPoint(name, "multiway.data.annotated.vqa:open_vqa", opening.ENTRY_POINTS) for name in ("okvqa", "nlvr2")
     ]
-    monkeypatch.setattr(opening, "entry_points", lambda group: offered)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: offered)
     assert len(open_examples(f"okvqa:{tmp_path}@val", "vqa")) > 0
     with pytest.raises(DataError, match="examples of NLVR2"):  # a name of multiway's own stays its own
         open_examples(f"nlvr2:{tmp_path}@val")
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        (
+            "no_such_package.reader:open_it",
+            "cannot be imported .ModuleNotFoundError: .*no_such_package.*repair or uninstall",
+        ),
+        ("multiway.data.annotated.vqa:open_nothing", "cannot be imported .AttributeError"),
+        ("multiway.data.annotated.vqa:SPLITS", "is dict, expected a function"),
+    ],
+)
+def test_a_broken_reader_stops_only_who_asks_for_it(value: str, complaint: str, tmp_path: Path, monkeypatch) -> None:
+    miniatures.write_vqa(tmp_path)
+    entry = EntryPoint("theirs", value, opening.ENTRY_POINTS)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [entry])
+    assert len(open_examples(f"vqa:{tmp_path}@val")) > 0
+    with pytest.raises(PluginError, match=f"multiway.examples: `theirs = {value}` {complaint}"):
+        open_examples(f"theirs:{tmp_path}@val")
+    with pytest.raises(DataError, match="theirs:FOLDER"):
+        open_examples(f"others:{tmp_path}@val")

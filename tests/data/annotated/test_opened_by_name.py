@@ -3,20 +3,21 @@
 from pathlib import Path
 
 import pytest
-from annotated import miniatures_b as mini
+from annotated import miniatures_pairs as pairs
+from annotated import miniatures_regions as regions
 
 from multiway.data.annotated.open import READERS, open_examples
 from multiway.data.source import DataError
 
 WRITERS = {
-    "vcr": (mini.write_vcr, "val"),
-    "refcoco": (mini.write_refcoco, "testA"),
-    "refcoco+": (lambda at: mini.write_refcoco(at, "refcoco+"), "testB"),
-    "refcocog": (lambda at: mini.write_refcoco(at, "refcocog", ("train", "val", "test")), "test"),
-    "flickr30k-entities": (mini.write_flickr30k_entities, "val"),
-    "winoground": (mini.write_winoground, "test"),
-    "aro": (mini.write_aro, "relation"),
-    "sugarcrepe": (mini.write_sugarcrepe, "add_obj"),
+    "vcr": (regions.write_vcr, "val"),
+    "refcoco": (regions.write_refcoco, "testA"),
+    "refcoco+": (lambda at: regions.write_refcoco(at, "refcoco+"), "testB"),
+    "refcocog": (lambda at: regions.write_refcoco(at, "refcocog", ("train", "val", "test")), "test"),
+    "flickr30k-entities": (regions.write_flickr30k_entities, "val"),
+    "winoground": (pairs.write_winoground, "test"),
+    "aro": (pairs.write_aro, "relation"),
+    "sugarcrepe": (pairs.write_sugarcrepe, "add_obj"),
 }
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from annotated import miniatures_b as mini
+from annotated import miniatures_pairs as mini
 from annotated.compared import same
 from annotated.miniatures import SIDE, all_of, few
 

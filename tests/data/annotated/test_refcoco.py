@@ -5,7 +5,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from annotated import miniatures_b as mini
+from annotated import miniatures_regions as mini
 from annotated.compared import drawn_alike, same
 from annotated.miniatures import all_of, few
 

@@ -1,0 +1,219 @@
+"""Options of `multiway eval` that only some tasks have: declared by what they are about, checked, and put into the task.
+
+None means that an option was not given: the task's own default stays. An option reaches the task's field of its name; a task
+without such a field refuses it, and so does one for which the value would change nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal
+
+from multiway.config import ConfigError
+from multiway.tasks import TASKS, Task
+
+__all__ = [
+    "FigureOptions",
+    "FrozenOptions",
+    "GroundingOptions",
+    "RankingOptions",
+    "WritingOptions",
+    "ZeroShotOptions",
+    "flag",
+    "with_options",
+]
+
+
+@dataclass(frozen=True)
+class RankingOptions:
+    """Of `retrieval`, `rerank`, `fusion`, `video-retrieval`, and of pairs that are told apart.
+
+    Attributes:
+        top: of `rerank`: items per query that the fused encoder scores again.
+        mix: of `rerank` and `fusion`: weight of the cosine beside the log-odds of a match; by default 0, matching alone.
+        tau: the cosine is divided by it before it is weighed. By default 1, whatever temperature the model has learned; give that
+            one to weigh the logits that it was trained with.
+        ks: of the retrieval tasks: the k of R@k; of `knn`: how many neighbours vote.
+        frames: of `video-retrieval`: pictures of each video.
+        by: of `winoground` and `pairs`: `match` (read together), `compare` (each by itself), or `auto`, the first if it is there.
+    """
+
+    top: int | None = None
+    mix: float | None = None
+    tau: float | None = None
+    ks: tuple[int, ...] | None = None
+    frames: int | None = None
+    by: Literal["auto", "match", "compare"] | None = None
+
+
+@dataclass(frozen=True)
+class FrozenOptions:
+    """Of `knn` and `probe`.
+
+    Attributes:
+        train: the split that is learnt from, of the same data, or `data@split`.
+        features: `embedding`, or `pooled`, the mean of the last tokens; `auto` is the first if there is one.
+        l2: of `probe`: strength of the penalty; by default the best on a tenth of the training pictures.
+        iterations: of `probe`: at most so many.
+    """
+
+    train: str | None = None
+    features: Literal["auto", "embedding", "pooled"] | None = None
+    l2: float | None = None
+    iterations: int | None = None
+
+
+@dataclass(frozen=True)
+class ZeroShotOptions:
+    """Of `zeroshot`.
+
+    Attributes:
+        prompts: `names` asks by bare class names, `template` by the first template, `ensemble` by the mean of all.
+        templates: sentences in place of the data's, each with one {} for the name.
+    """
+
+    prompts: Literal["names", "template", "ensemble"] | None = None
+    templates: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class WritingOptions:
+    """Of `captions` and `vqa-generate`: how texts are written. Lengths count tokens, start, prompt and end included.
+
+    Attributes:
+        strategy: `greedy`, `beam`, or `nucleus`, which draws.
+        beams: texts that beam search keeps.
+        max_length: texts that have not ended by then are cut.
+        min_length: no text ends before.
+        length_penalty: of beam search, which ranks by log-probability / length^p; above 0 favours long texts.
+        repetition_penalty: above 1 makes words that the text already has less likely.
+        top_p: of `nucleus`: mass of the tokens that are drawn from.
+        prompt: of `captions`: words that every caption begins with, cut off before it is measured.
+    """
+
+    strategy: Literal["greedy", "beam", "nucleus"] | None = None
+    beams: int | None = None
+    max_length: int | None = None
+    min_length: int | None = None
+    length_penalty: float | None = None
+    repetition_penalty: float | None = None
+    top_p: float | None = None
+    prompt: str | None = None
+
+
+@dataclass(frozen=True)
+class GroundingOptions:
+    """Of `grounding`, and of `refcoco`.
+
+    Attributes:
+        block: whose attention is looked at, of those that fuse, from 0; negative counts from the last.
+        tokens: `all` of the text, or `words`, without start and end.
+        area: power of a region's area that its heat is divided by; 0 favours large ones, 1 is the mean heat.
+        resolution: points a side that the map is drawn at.
+        cells: of `refcoco`, where the data bring no candidates: of the grid, a side, whose rectangles are chosen among.
+    """
+
+    block: int | None = None
+    tokens: Literal["all", "words"] | None = None
+    area: float | None = None
+    resolution: int | None = None
+    cells: int | None = None
+
+
+@dataclass(frozen=True)
+class FigureOptions:
+    """Of the figures themselves.
+
+    Attributes:
+        rows: of `captions`, `captioning` and `masked-words`: rows that are asked about, spread evenly over the data; of
+            `matching`: rows within which wrong partners are found.
+        temperature: of `knn` and `matching`: of the softmax over cosines; of `nucleus`: of the draws.
+        resamples: of the bootstrap that gives the intervals.
+        seed: of the bootstrap, and of whatever else is drawn.
+    """
+
+    rows: int | None = None
+    temperature: float | None = None
+    resamples: int | None = None
+    seed: int | None = None
+
+
+_Rule = tuple[Callable[[Any], bool], str]
+
+_FROM_ONE: _Rule = (lambda value: value >= 1, "counts from 1")
+_FROM_ZERO: _Rule = (lambda value: value >= 0, "counts from 0")
+_POSITIVE: _Rule = (lambda value: 0.0 < value < math.inf, "is a number above 0")
+_FINITE: _Rule = (math.isfinite, "is a number")
+
+_RULES: dict[str, _Rule] = {
+    **dict.fromkeys(("top", "frames", "iterations", "beams", "max_length", "resolution", "cells"), _FROM_ONE),
+    **dict.fromkeys(("rows", "resamples"), _FROM_ONE),
+    **dict.fromkeys(("min_length", "seed"), _FROM_ZERO),
+    **dict.fromkeys(("tau", "repetition_penalty", "l2"), _POSITIVE),
+    **dict.fromkeys(("mix", "length_penalty", "area"), _FINITE),
+    "temperature": (lambda value: value > 0, "is above 0"),  # knn takes an infinite one: all neighbours alike
+    "top_p": (lambda value: 0.0 < value <= 1.0, "lies above 0, at most at 1"),
+    "ks": (lambda value: bool(value) and min(value) >= 1, "names numbers that count from 1"),
+    "templates": (
+        lambda value: bool(value) and all(each.count("{}") == 1 for each in value),
+        "names sentences with one {} each, where the class's name is to stand",
+    ),
+}
+
+# What a way of writing has no use for: the option, and the strategy that has.
+_STRATEGY_OF = {"beams": "beam", "length_penalty": "beam", "top_p": "nucleus", "temperature": "nucleus"}
+
+
+def with_options(task: Task, options: Mapping[str, Any]) -> Task:
+    """The task with the options that were given.
+
+    Args:
+        task: any.
+        options: values by the name of the field; None where nothing was given.
+
+    Raises:
+        ConfigError: for an option that the task does not have, a value out of range, or one that would change nothing.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    for name, value in given.items():
+        if name not in _fields(task):
+            able = [other for other, one in TASKS.items() if name in _fields(one)]
+            raise ConfigError(
+                f"task `{task.name}` has no option {flag(name)}; tasks that have it: {', '.join(able) or 'none'}"
+            )
+        holds, expected = _RULES.get(name, (lambda value: True, ""))
+        if not holds(value):
+            shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+            raise ConfigError(f"{flag(name)} {expected}; given {shown if shown != '' else 'nothing'}")
+    if "top" in given and getattr(task, "top", None) == 0:
+        raise ConfigError(
+            f"task `{task.name}` matches every pair; for those nearest only: --task rerank --top {given['top']}"
+        )
+    if "tau" in given and "mix" not in given:
+        raise ConfigError(
+            f"--tau {given['tau']:g} divides the cosine that --mix weighs, and changes nothing without it; add --mix"
+        )
+    strategy = given.get("strategy", getattr(task, "strategy", None))
+    for name, own in _STRATEGY_OF.items():
+        if strategy is not None and name in given and strategy != own:
+            raise ConfigError(
+                f"{flag(name)} is of --strategy {own}, and changes nothing with {strategy}; leave one of them out"
+            )
+    if not given:
+        return task
+    try:
+        return replace(task, **given)  # type: ignore[type-var]
+    except ValueError as error:  # values that do not fit together
+        raise ConfigError(f"task `{task.name}`: {error}") from error
+
+
+def flag(name: str) -> str:
+    """A field as the command line spells it: `top_p` is `--top-p`."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _fields(task: Task) -> set[str]:
+    """Names of what can be set; another package's task need not be a dataclass, and then has nothing."""
+    return {each.name for each in fields(task)} if is_dataclass(task) else set()

@@ -47,13 +47,13 @@ test: env        ## lint, types, import contracts and the fast tests
 test-slow: env   ## the tests that have to learn something
 	$(BIN)/python -m pytest -m slow
 
-peers: $(PEERS)/.made ## an environment with open_clip, timm and torchscale, which need torchvision
+peers: $(PEERS)/.made ## an environment with open_clip, timm, lightly and torchscale, which need torchvision
 
 $(PEERS)/.made: pyproject.toml constraints.txt constraints-peers.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling editables
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-peers.txt --no-build-isolation -e '.[peers]'
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-peers.txt --no-deps torchscale pycocoevalcap pycocotools torchmetrics lightning-utilities
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-peers.txt --no-deps torchscale lightly pycocoevalcap pycocotools torchmetrics lightning-utilities
 	touch $@
 
 test-peers: peers ## equality with those libraries

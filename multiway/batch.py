@@ -95,8 +95,9 @@ class Batch:
 
     Attributes:
         images: (B, 3, H, W). uint8 as it leaves the loader; float, augmented and normalised, once
-            `data.augment.finish` has run on the training device.
-        views: further views of the same pictures, each (B, 3, H_v, W_v); the self-supervised methods use them.
+            `data.augment.finish` has run on the training device. None for methods that learn from `views` alone.
+        views: V views of the same pictures (`data/views.py`), each (B, 3, H_v, H_v) float, normalised; sides may differ. Empty
+            until `finish` has run, and for methods that ask for none.
         draws: (B, K) float64 in [0, 1), the uniform numbers that decide each row's augmentation. A function of
             (seed, epoch, sample, site), so that a replay is exact and neither workers nor ranks change anything.
         text: (B, L) int64 token ids, padded to the longest row of this batch, not to the context.

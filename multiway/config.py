@@ -1,4 +1,4 @@
-"""Frozen dataclasses to JSON and back, their digest, and the differences between two of them.
+"""Frozen dataclasses to JSON and back, their digest and identity, and the differences between two of them.
 
 This module imports nothing of ours.
 """
@@ -10,11 +10,16 @@ import hashlib
 import json
 import types
 import typing
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-__all__ = ["ConfigError", "Difference", "differences", "digest", "from_json", "to_json"]
+__all__ = ["LATER", "ConfigError", "Difference", "differences", "digest", "from_json", "identity_json", "to_json"]
 
 T = TypeVar("T")
+
+LATER: Mapping[str, bool] = types.MappingProxyType({"later": True})
+"""`field(default=..., metadata=LATER)`: a field that configurations kept before it lack. Such a field needs a default that leaves
+everything as it was, and that never changes."""
 
 
 class ConfigError(ValueError):
@@ -35,12 +40,43 @@ class Difference:
 
 def to_json(value: Any) -> Any:
     """A dataclass (or a tree of them) as plain JSON values; tuples become lists."""
+    return _plain(value, lambda owner, field: True)
+
+
+def identity_json(value: Any, later: Collection[str] = ()) -> Any:
+    """`to_json` without the fields marked `LATER` that have their default: what was kept before there were any is still the same.
+
+    Args:
+        value: a dataclass, or a tree of them.
+        later: names of further such fields of `value` itself, where its class keeps a list of them beside it.
+    """
+
+    def used(owner: Any, field: dataclasses.Field[Any]) -> bool:
+        if not (field.metadata.get("later") or (owner is value and field.name in later)):
+            return True
+        if field.default is not dataclasses.MISSING:
+            return bool(getattr(owner, field.name) != field.default)
+        if field.default_factory is not dataclasses.MISSING:
+            return bool(getattr(owner, field.name) != field.default_factory())
+        raise ConfigError(
+            f"{type(owner).__name__}.{field.name} is marked as later and has no default; what was kept before it has no value for it: "
+            "give it the one that leaves everything as it was"
+        )
+
+    return _plain(value, used)
+
+
+def _plain(value: Any, used: Callable[[Any, dataclasses.Field[Any]], bool]) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {
+            field.name: _plain(getattr(value, field.name), used)
+            for field in dataclasses.fields(value)
+            if used(value, field)
+        }
     if isinstance(value, dict):
-        return {str(key): to_json(item) for key, item in value.items()}
+        return {str(key): _plain(item, used) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [to_json(item) for item in value]
+        return [_plain(item, used) for item in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ConfigError(f"{value!r} of type {type(value).__name__} has no place in a configuration")

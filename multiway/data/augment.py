@@ -16,7 +16,9 @@ from torch import Tensor
 
 from multiway.batch import Batch, ViewSpec
 from multiway.data.randaugment import DRAWS_PER_OPERATION, randaugment
+from multiway.data.rectangles import rectangles
 from multiway.data.view import normalise
+from multiway.data.views import PER_VIEW, ViewsSpec, draw_views
 
 __all__ = ["DRAWS", "affine", "augment", "crop", "finish", "resized_crop"]
 
@@ -78,8 +80,7 @@ def resized_crop(
 ) -> Tensor:
     """A random rectangle, stretched to the square (Szegedy et al. 2015, arXiv 1409.4842, section 6; ALBEF's code: 0.2 to 1).
 
-    The published code draws area and aspect ratio anew until the rectangle fits. Here the ratio is drawn among those that fit
-    the area, which takes a fixed number of draws; only areas above 3/4, few of which fit there, become more frequent.
+    Where it lies, `rectangles` says.
 
     Args:
         images: (B, C, H, W) in [0, 1], square.
@@ -92,11 +93,7 @@ def resized_crop(
     Returns:
         (B, C, size, size).
     """
-    area = scale[0] + (scale[1] - scale[0]) * draws[:, 0]
-    widest = torch.minimum(area.reciprocal().log(), torch.full_like(area, math.log(aspect)))
-    stretch = (0.5 * widest * (2 * draws[:, 1] - 1)).exp()
-    width, height = (area.sqrt() * stretch).clamp(max=1.0), (area.sqrt() / stretch).clamp(max=1.0)
-    x, y = (1 - width) * (2 * draws[:, 2] - 1), (1 - height) * (2 * draws[:, 3] - 1)
+    width, height, x, y = rectangles(draws, scale, aspect)
     if draws.shape[1] > 4:  # mirroring is a negative width: no pass of its own
         width = torch.where(draws[:, 4] < 0.5, -width, width)
     return _sample(images, size, width, height, x, y)
@@ -141,19 +138,48 @@ def _sample(
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def finish(batch: Batch, view: ViewSpec) -> Batch:
+@torch.no_grad()
+def finish(batch: Batch, view: ViewSpec, views: ViewsSpec | None = None) -> Batch:
     """What the device does to a batch before the method sees it: to float, augment, normalise.
 
     Args:
         batch: with uint8 images, and `draws` where the view augments.
         view: the method's.
+        views: the kinds of views a method learns from, where it learns from several.
 
     Returns:
-        The batch with (B, 3, size, size) float images.
+        The batch with (B, 3, size, size) float images; with `views`, `Batch.views` is filled, and `images` is None unless
+        `views.plain`.
+
+    Raises:
+        ValueError: if the batch was drawn for other views.
     """
     if batch.images is None or batch.images.dtype != torch.uint8:
         return batch
+    own = DRAWS[view.augment] if views is None or views.plain else 0
+    if views is not None:
+        if batch.draws is None or batch.draws.shape[1] != own + views.draws:
+            given = "none" if batch.draws is None else batch.draws.shape[1]
+            raise ValueError(
+                f"{len(views.views)} views take {own + views.draws} draws a row, {own} of them for `images` and {PER_VIEW} for "
+                f"each view; the batch has {given}: give its Loader the same view and views"
+            )
+        drawn = draw_views(batch.images, batch.draws[:, own:], views, view)
+        if not views.plain:
+            return replace(batch, images=None, views=drawn)
+        # From here on as if there were no views.
+        alone = replace(batch, images=_reduced(batch.images, view), draws=batch.draws[:, :own])
+        return replace(finish(alone, view), draws=batch.draws, views=drawn)
     pixels = batch.images.float().div_(255.0)
     if view.augment != "none" and batch.draws is not None:
         pixels = augment(pixels, batch.draws.to(pixels.dtype), view)
     return replace(batch, images=normalise(pixels, view))
+
+
+def _reduced(squares: Tensor, view: ViewSpec) -> Tensor:
+    """(B, 3, S, S) uint8 squares that were kept larger for the sake of views, at the size of a picture that nothing crops."""
+    if view.augment != "none" or squares.shape[-1] == view.size:
+        return squares
+    # To whole levels, as Pillow has them.
+    pixels = F.interpolate(squares.float(), (view.size, view.size), mode="bicubic", antialias=True)
+    return pixels.round_().clamp_(0, 255).to(torch.uint8)

@@ -23,6 +23,7 @@ from multiway.data.patch_masking import PatchMasking, mask_patches
 from multiway.data.source import BadRow, DataError, DrawsBatches, Source, stable_id
 from multiway.data.tokenizer import Tokenizer, Tokens
 from multiway.data.view import draw
+from multiway.data.views import ViewsSpec, kept_side
 
 __all__ = ["Loader", "Order", "PixelCache", "read_ahead"]
 
@@ -63,6 +64,7 @@ class PixelCache:
     """
 
     def __init__(self, rows: int, side: int, limit: int = 1 << 30) -> None:
+        self.side = side
         self.kept = rows * side * side * 3 <= limit
         size = rows if self.kept else 0
         self.pixels = torch.empty(size, side, side, 3, dtype=torch.uint8).share_memory_()
@@ -72,7 +74,7 @@ class PixelCache:
         """(side, side, 3) uint8 of one row, decoded at most once per cache."""
         if self.kept and self.ready[index]:
             return self.pixels[index]
-        square = torch.from_numpy(draw(source.image(index), view, view.kept).copy())
+        square = torch.from_numpy(draw(source.image(index), view, self.side).copy())
         if self.kept:
             self.pixels[index] = square
             self.ready[index] = True
@@ -90,13 +92,15 @@ class _Steps(Dataset[Batch]):
         tokenizer: Tokenizer | None,
         masking: Masking,
         patches: PatchMasking,
+        views: ViewsSpec | None,
         rank: int,
         world: int,
     ) -> None:
         self.source, self.order, self.view, self.tokenizer = source, order, view, tokenizer
-        self.rank, self.world = rank, world
+        self.views, self.rank, self.world = views, rank, world
+        self.side = kept_side(view, views)
         # A source that draws whole batches is faster than any cache.
-        self.cache = PixelCache(0 if isinstance(source, DrawsBatches) else len(source), view.kept)
+        self.cache = PixelCache(0 if isinstance(source, DrawsBatches) else len(source), self.side)
         self.masking, self.patches = masking, patches
         self.ordinary = ordinary_ids(tokenizer) if tokenizer and masking.some else None
 
@@ -107,10 +111,9 @@ class _Steps(Dataset[Batch]):
         captions, image_ids, labels = self._words(epochs, rows)
         tokens = self.tokenizer(captions) if self.tokenizer else None
         masked_text, masked = self._masked(tokens, epochs, rows)
-        count = DRAWS[self.view.augment]
         return Batch(
             images=squares.permute(0, 3, 1, 2).contiguous(),
-            draws=torch.from_numpy(uniforms(self.order.seed, epochs, rows, "augment", count)) if count else None,
+            draws=self._draws(epochs, rows),
             text=tokens.ids if tokens else None,
             text_mask=tokens.mask if tokens else None,
             word_starts=tokens.word_starts if tokens else None,
@@ -129,12 +132,21 @@ class _Steps(Dataset[Batch]):
     def _squares(self, epochs: np.ndarray, rows: np.ndarray, skipped: list[str]) -> Tensor:
         """(B, side, side, 3) uint8 pictures; `rows` changes where an unreadable one was replaced."""
         if isinstance(self.source, DrawsBatches):
-            return torch.from_numpy(self.source.squares(rows, self.view.kept))
+            return torch.from_numpy(self.source.squares(rows, self.side))
         squares = []
         for place in range(len(rows)):
             square, rows[place] = self._readable(int(epochs[place]), int(rows[place]), skipped)
             squares.append(square)
         return torch.stack(squares)
+
+    def _draws(self, epochs: np.ndarray, rows: np.ndarray) -> Tensor | None:
+        """The numbers that decide how pictures are augmented: those of `images`, where there will be any, then each view's."""
+        counts = {
+            "augment": DRAWS[self.view.augment] if self.views is None or self.views.plain else 0,
+            "views": self.views.draws if self.views else 0,
+        }
+        drawn = [uniforms(self.order.seed, epochs, rows, site, count) for site, count in counts.items() if count]
+        return torch.from_numpy(np.concatenate(drawn, 1)) if drawn else None
 
     def _masked(
         self, tokens: Tokens | None, epochs: np.ndarray, rows: np.ndarray
@@ -211,6 +223,7 @@ class Loader:
         rank, world: this process and how many there are.
         masking: which words are masked, for methods that guess them.
         patches: which patches are masked, likewise.
+        views: the views that a method learns from; `augment.finish` makes them of the same squares and wants the same `views`.
         workers: processes that decode; 0 decodes in the training process, which is best for small cached pictures.
     """
 
@@ -226,6 +239,7 @@ class Loader:
         workers: int = 0,
         masking: Masking | None = None,
         patches: PatchMasking | None = None,
+        views: ViewsSpec | None = None,
     ) -> None:
         if len(source) == 0:
             raise DataError(f"{source.name}@{source.split} has no rows; nothing can be trained on it")
@@ -235,7 +249,7 @@ class Loader:
         self.view = view
         self.workers = workers
         hidden = (masking or Masking(), patches or PatchMasking())
-        self._steps = _Steps(source, self.order, view, tokenizer, *hidden, rank, world)
+        self._steps = _Steps(source, self.order, view, tokenizer, *hidden, views, rank, world)
 
     def batch(self, step: int) -> Batch:
         """One batch, drawn here and now."""

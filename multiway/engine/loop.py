@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from multiway.batch import Batch
 from multiway.engine.device import choose_device, choose_precision
 from multiway.engine.health import gradient_health, health
-from multiway.engine.optim import build_optimiser, schedule
+from multiway.engine.optim import build_optimiser, schedule, set_rates
 from multiway.engine.settings import Settings
 from multiway.methods.method import Losses, Method, Step, Term
 from multiway.world import World
@@ -173,10 +173,7 @@ def train(
             if batch.skipped:
                 _count_bad_rows(batch, index, outcome, settings, journals)
             step = Step(index, int(loader.epoch(index)), min(1.0, index / settings.end_of_schedule))
-            for group in optimiser.param_groups:
-                group["lr"] = (
-                    settings.lr * group["factor"] * schedule(index, settings.end_of_schedule, settings.optimiser)
-                )
+            set_rates(optimiser.param_groups, index, settings.end_of_schedule, settings.lr, settings.optimiser)
             _seed(settings.seed, index, world.rank)
             losses = _forward_backward(stepper, finish(batch.to(device)), settings, world, step, autocast)
             norm = _clip(method, settings.optimiser.clip)

@@ -13,19 +13,24 @@ logits serves both directions. Memory is O(chunk x K + (b + K) x D).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from multiway.losses.same import Same
-
-__all__ = ["Contrast", "contrast", "default_chunk", "expected_candidate"]
+__all__ = ["Contrast", "LeftOut", "contrast", "default_chunk", "expected_candidate"]
 
 # Elements of the logits held at once: 16 MiB of float32 beside a CPU's caches; a GPU wants larger products.
 _ELEMENTS_CPU = 1 << 22
 _ELEMENTS_GPU = 1 << 26
+
+
+class LeftOut(Protocol):
+    """Which candidates are not in which query's denominator: `Same`, or a relation of another kind."""
+
+    def mask(self, start: int, stop: int) -> Tensor:
+        """(stop - start, K) bool, True at candidates that queries `start` to `stop` (of all ranks) do not see."""
 
 
 class Contrast(NamedTuple):
@@ -55,7 +60,7 @@ def contrast(
     scale: Tensor,
     first: int = 0,
     both: bool = False,
-    ignored: Same | None = None,
+    ignored: LeftOut | None = None,
     chunk: int | None = None,
 ) -> Contrast:
     """Negative log-likelihoods of own candidates, and if asked those of the transposed problem.
@@ -79,7 +84,7 @@ def contrast(
 class _Logits:
     """Logits in chunks of rows."""
 
-    def __init__(self, query: Tensor, candidates: Tensor, first: int, ignored: Same | None, chunk: int) -> None:
+    def __init__(self, query: Tensor, candidates: Tensor, first: int, ignored: LeftOut | None, chunk: int) -> None:
         self.query, self.transposed = query, candidates.t()  # the scale is already in the query
         self.first, self.ignored, self.chunk = first, ignored, chunk
 
@@ -110,7 +115,7 @@ class _Contrast(torch.autograd.Function):
         scale: Tensor,
         first: int,
         both: bool,
-        ignored: Same | None,
+        ignored: LeftOut | None,
         chunk: int,
     ) -> tuple[Tensor, ...]:
         x, y, factor = (tensor.detach().to(_precision(query, candidates)) for tensor in (query, candidates, scale))
@@ -200,7 +205,7 @@ def expected_candidate(
     candidates: Tensor,
     scale: Tensor,
     first: int = 0,
-    ignored: Same | None = None,
+    ignored: LeftOut | None = None,
     chunk: int | None = None,
 ) -> Tensor:
     """sum_j softmax(scale <x_i, y_j>)_j y_j: the candidate that a teacher expects, (b, D), without gradient.

@@ -28,6 +28,15 @@ RECIPES: dict[str, str] = {
     "beit3": "multiway.recipes.beit3:beit3",
     "beit3-captioning": "multiway.recipes.beit3:beit3_captioning",
     "beit3-retrieval": "multiway.recipes.beit3:beit3_retrieval",
+    "simclr": "multiway.recipes.views:simclr",
+    "simsiam": "multiway.recipes.views:simsiam",
+    "byol": "multiway.recipes.views:byol",
+    "moco": "multiway.recipes.views:moco",
+    "moco-v3": "multiway.recipes.views:moco_v3",
+    "swav": "multiway.recipes.views:swav",
+    "dino": "multiway.recipes.views:dino",
+    "instdisc": "multiway.recipes.views:instdisc",
+    "invaspread": "multiway.recipes.views:invaspread",
 }
 
 TUNED: dict[str, str] = {

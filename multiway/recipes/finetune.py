@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from multiway.batch import DataInfo
-from multiway.config import ConfigError, to_json
+from multiway.config import ConfigError, identity_json, to_json
 from multiway.data.annotated.open import open_examples
 from multiway.data.example_loader import ExampleLoader
 from multiway.data.tokenizer import Tokenizer
@@ -72,13 +72,8 @@ class FinetuneRecipe(Recipe):
             )
 
     def identity(self) -> dict[str, Any]:
-        """As of any recipe; what older runs had no field for is kept where it is used, so that they are still what they were."""
-        value = super().identity()
-        plain = to_json(FineTuneConfig())
-        for name in LATER:
-            if value["method"][name] == plain[name]:
-                del value["method"][name]
-        return value
+        """As of any recipe; its method's config has a list of the fields that older runs lack."""
+        return super().identity() | {"method": identity_json(self.method, LATER)}
 
     @property
     def _task(self) -> ExampleTask:

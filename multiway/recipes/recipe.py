@@ -12,12 +12,13 @@ from typing import Annotated, Any, ClassVar
 import tyro
 
 from multiway.batch import DataInfo, ViewSpec
-from multiway.config import ConfigError, to_json
+from multiway.config import ConfigError, identity_json
 from multiway.data.loader import Loader
 from multiway.data.masking import Masking
 from multiway.data.open import open_source
 from multiway.data.patch_masking import PatchMasking
 from multiway.data.tokenizer import Tokenizer, TokenizerSpec
+from multiway.data.views import ViewsSpec
 from multiway.engine.settings import OPERATIONAL, Settings
 from multiway.methods import Method, method_class
 from multiway.tasks import TASKS
@@ -51,6 +52,7 @@ class Recipe:
 
     name: ClassVar[str] = ""
     method_name: ClassVar[str] = ""
+    over_ranks: ClassVar[bool] = False  # whether batch norms take their statistics over the rows of all ranks
 
     settings: Annotated[Settings, tyro.conf.arg(name="")]
     preset: str = "tiny"
@@ -88,6 +90,15 @@ class Recipe:
             image_column=self.image_column or None,
             caption_column=self.caption_column or None,
         )
+
+    @property
+    def drawn(self) -> ViewsSpec | None:
+        """The views that the method learns from, where these are several or of a kind of their own; None for `view` alone."""
+        return None
+
+    def tokeniser(self, source: Any) -> Tokenizer | None:
+        """The tokeniser of a run that does not begin from another with one; None where nothing is read."""
+        return Tokenizer.open(self.tokenizer, self.texts(source))
 
     def texts(self, source: Any) -> list[str]:
         """What a tokeniser is learned from: every caption, or what an endless source offers instead."""
@@ -134,8 +145,9 @@ class Recipe:
         return ()
 
     def identity(self) -> dict[str, Any]:
-        """The recipe as JSON, as it is kept in the run folder: horizon made explicit, `out` and `dry_run` left out."""
-        value = to_json(self)
+        """The recipe as JSON, as it is kept in the run folder: horizon made explicit; left out are `out`, `dry_run`, and fields that
+        older runs lack while they have their default (`config.LATER`), so that those are still what they were."""
+        value = identity_json(self)
         value["settings"]["horizon"] = self.settings.end_of_schedule
         for passing in ("out", "dry_run"):
             del value[passing]

@@ -16,7 +16,6 @@ from multiway.data.augment import finish
 from multiway.data.loader import Loader
 from multiway.data.processor import Processor
 from multiway.data.source import Source
-from multiway.data.tokenizer import Tokenizer
 from multiway.engine.device import choose_device, choose_precision
 from multiway.engine.loop import Outcome, train
 from multiway.engine.progress import ProgressLine
@@ -28,6 +27,7 @@ from multiway.hub.model import Model
 from multiway.hub.start import Started, weights_hash
 from multiway.methods import Method
 from multiway.methods.kept import merged
+from multiway.nn.batch_norm import across_ranks
 from multiway.recipes.recipe import Recipe
 from multiway.tasks import TASKS
 from multiway.tasks.frozen import teach
@@ -51,7 +51,7 @@ class Prepared:
 
     def finish(self, batch: Batch) -> Batch:
         """What the device does to a batch first."""
-        return finish(batch, self.recipe.view)
+        return finish(batch, self.recipe.view, self.recipe.drawn)
 
     def model(self, method: Method | None = None) -> Model:
         """The method in training as something that can be evaluated."""
@@ -67,12 +67,15 @@ def prepare(recipe: Recipe, world: World) -> Prepared:
     """
     source = recipe.open(recipe.data, "train")
     sources = load_sources(recipe.init) if recipe.init else None
+    tokenizer: Any  # a recipe whose `tokeniser` is None takes None where others take one
     tokenizer = sources.tokenizer if sources is not None and not recipe.tokenizer.path else None
     if tokenizer is None:
-        tokenizer = Tokenizer.open(recipe.tokenizer, recipe.texts(source))
+        tokenizer = recipe.tokeniser(source)
     info = recipe.info(source, tokenizer)
     torch.manual_seed(recipe.settings.seed)
     method = recipe.build(info)
+    if recipe.over_ranks:
+        method = across_ranks(method, world)
     started, init_hash = None, ""
     if sources is not None:
         started, init_hash = sources.fill(method.starting, recipe.init_except)
@@ -83,17 +86,21 @@ def prepare(recipe: Recipe, world: World) -> Prepared:
 def evaluate_model(model: Model, recipe: Recipe) -> dict[str, Any]:
     """All of a recipe's evaluations: {`task@data@split/metric`: metric as JSON}."""
     metrics: dict[str, Any] = {}
-    for entry in recipe.evaluate:
-        task, _, spec = entry.partition("=")
+    for task, data in evaluations(recipe):
         if task not in TASKS:
             raise ConfigError(f"evaluate names the task {task!r}; there are: {', '.join(TASKS)}")
-        data = recipe.data + spec if spec.startswith("@") else spec
         source = recipe.open(data, "val")
         taught = teach(TASKS[task], data, lambda name: recipe.open(name, "train"))
         result = taught.run(model, source)
         for name, metric in result.to_json()["metrics"].items():
             metrics[f"{Path(source.name).name}@{source.split}/{name}"] = metric
     return metrics
+
+
+def evaluations(recipe: Recipe) -> list[tuple[str, str]]:
+    """(task, data) of each entry of `evaluate`."""
+    named = [entry.partition("=") for entry in recipe.evaluate]
+    return [(task, recipe.data + spec if spec.startswith("@") else spec) for task, _, spec in named]
 
 
 def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> Outcome:
@@ -136,6 +143,9 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
                     f"{len(rejected)} rows were left out, the first: {rejected[0]} (all in skipped.jsonl)",
                     highlight=False,
                 )
+
+            for _, data in evaluations(recipe):  # a split that is not there is better missed now than when training is over
+                recipe.open(data, "val")
 
         def evaluate(method: Method, step: int) -> tuple[dict[str, Any], float | None]:
             metrics = evaluate_model(ready.model(method), recipe)

@@ -93,7 +93,7 @@ def _annotated(config: dict[str, Any]) -> bool:
 def _measured(model: Model, config: dict[str, Any], spec: str) -> _Tuned:
     """The task on one split, with some of its examples where it has any."""
     task = TASKS[config["task"]]
-    if not _annotated(config):
+    if not isinstance(task, ExampleTask):
         return _Tuned(task.run(model, open_source(spec, **_layout(config))))
     examples = open_examples(spec, annotation(task), images=config["images"])
     result = task.run(model, examples)

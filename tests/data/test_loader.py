@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 from toy import ToySource
 
 from multiway.batch import Batch, ViewSpec
+from multiway.data import view_presets
+from multiway.data.augment import DRAWS, finish
 from multiway.data.loader import Loader, Order, PixelCache
+from multiway.data.scenes.source import Scenes
 from multiway.data.source import BadRow, DataError
 from multiway.data.tokenizer import Tokenizer, TokenizerSpec
 
@@ -132,3 +135,54 @@ def test_a_cache_that_would_be_too_large_keeps_nothing() -> None:
     cache = PixelCache(16, 16, limit=1000)
     first, second = (cache.get(source, 2, VIEW) for _ in range(2))
     assert source.decoded == 2 and torch.equal(first, second)
+
+
+VIEWS = view_presets.simclr(16)
+
+
+def views_of(loader: Loader, step: int, view: ViewSpec = VIEW) -> tuple[torch.Tensor, ...]:
+    return finish(loader.batch(step), view, VIEWS).views
+
+
+def test_views_are_the_same_on_any_rank_with_any_workers_and_after_resuming() -> None:
+    source = ToySource(40)
+    whole = Loader(source, VIEW, None, batch=12, seed=1, views=VIEWS)
+    parts = [Loader(source, VIEW, None, batch=12, seed=1, rank=rank, world=3, views=VIEWS) for rank in range(3)]
+    expected = views_of(whole, 4)
+    for rank, part in enumerate(parts):
+        assert all(torch.equal(own, all_[rank::3]) for own, all_ in zip(views_of(part, 4), expected, strict=True))
+    forked = Loader(source, VIEW, None, batch=12, seed=1, workers=2, views=VIEWS)
+    resumed = finish(next(forked.batches(4, 5)), VIEW, VIEWS).views
+    assert all(torch.equal(one, other) for one, other in zip(resumed, expected, strict=True))
+
+
+def test_a_picture_is_seen_otherwise_in_each_epoch() -> None:
+    loader = Loader(ToySource(16), VIEW, None, batch=16, seed=2, views=VIEWS)
+    first, second = (loader.batch(step) for step in (0, 1))
+    places = [int((batch.sample_index == 3).nonzero()) for batch in (first, second)]
+    assert torch.equal(first.images[places[0]], second.images[places[1]])
+    assert not torch.equal(first.draws[places[0]], second.draws[places[1]])
+
+
+def test_views_change_nothing_else_of_a_batch(toy_source: ToySource) -> None:
+    words = tokenizer(toy_source)
+    bare = Loader(toy_source, VIEW, words, batch=24, seed=5).batch(3)
+    loader = Loader(toy_source, VIEW, words, batch=24, seed=5, views=view_presets.identity(16))
+    with_views = loader.batch(3)
+    assert torch.equal(bare.text, with_views.text) and torch.equal(bare.images, with_views.images)
+    assert with_views.draws.shape == (24, 15)  # nothing is drawn for images that nobody asked for
+    plain = Loader(
+        toy_source, VIEW, words, batch=24, seed=5, views=view_presets.ViewsSpec(VIEWS.views, plain=True)
+    ).batch(3)
+    assert torch.equal(plain.draws[:, : DRAWS["affine"]], bare.draws) and plain.draws.shape[1] == DRAWS["affine"] + 30
+
+
+def test_a_source_that_draws_batches_is_drawn_as_large_as_the_margin_says() -> None:
+    source, view = Scenes.open("train", "easy"), ViewSpec(size=16, margin=1.5)
+    loader = Loader(source, view, None, batch=4, views=VIEWS)
+    assert loader.batch(0).images.shape == (4, 3, 24, 24)
+    assert [tuple(each.shape) for each in views_of(loader, 0, view)] == [(4, 3, 16, 16)] * 2
+    rows = finish(loader.batch(0), view, VIEWS).rows(1, 3)  # a micro-batch
+    assert len(rows) == 2 and all(
+        torch.equal(a, b[1:3]) for a, b in zip(rows.views, views_of(loader, 0, view), strict=True)
+    )

@@ -1,0 +1,137 @@
+"""MoCo: Momentum Contrast for Unsupervised Visual Representation Learning; and its second version.
+
+He, Fan, Wu, Xie, Girshick; CVPR 2020; arXiv 1911.05722. Chen, Fan, Girshick, He; 2020; arXiv 2003.04297. A dictionary look-up: the
+query is one view, its key the other's, made by a momentum twin, and the other keys are those of the last batches, kept in a queue
+(equations 1 and 2, algorithm 1):
+
+    L = - log exp(q.k+ / tau) / sum over k of exp(q.k / tau)
+
+The queue makes the dictionary large without a large batch; the twin, slow (m = 0.999), makes its keys consistent. v2 takes SimCLR's
+head of two layers, its blur and a cosine schedule.
+
+Where the memory is is a choice here, to compare as the paper does (figure 2): `queue`; `batch`, the keys of this batch alone, with
+gradient (end to end); `bank`, one row for each picture, where key and negatives are what they were when last seen. Only the queue
+needs a twin.
+
+Departures: the queue begins empty instead of random; keys that show the query's own picture, which the paper has among the
+negatives, are left out. The paper shuffles rows between GPUs since a key and its query would else share the statistics of one
+batch norm; with one batch norm over all rows, and query and key in different forward passes, there is nothing to be told by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from multiway.batch import Batch, DataInfo
+from multiway.losses.info_nce import info_nce
+from multiway.methods.method import Losses, Step, Term
+from multiway.methods.siamese import Siamese, SiameseConfig, Views
+from multiway.nn.backbone import BackboneConfig, resnet
+from multiway.nn.bank import MemoryBank
+from multiway.nn.mlp_head import MOCO_V1, MOCO_V2, MlpHeadConfig
+from multiway.nn.queue import FeatureQueue
+from multiway.world import World
+
+__all__ = ["Moco", "MocoConfig"]
+
+
+@dataclass(frozen=True)
+class MocoConfig(SiameseConfig):
+    """Sizes of MoCo; for what is not named here see `SiameseConfig`.
+
+    Attributes:
+        memory: where the negatives come from.
+        queue: K, rows of the queue, or of the bank that each query meets.
+        samples: rows of the bank; filled in from the data.
+        temperature: tau (v1: 0.07; v2: 0.2).
+    """
+
+    backbone: BackboneConfig = resnet(18, "cifar", base=16)
+    projector: MlpHeadConfig = MOCO_V2
+    twin: bool = True
+    momentum: float = 0.99
+    momentum_end: float = 0.99
+    memory: Literal["queue", "batch", "bank"] = "queue"
+    queue: int = 4096
+    samples: int = 0
+    temperature: float = 0.2
+
+    def resolve(self, data: DataInfo) -> MocoConfig:
+        """The config with probe and bank as large as the data ask for."""
+        return replace(super().resolve(data), samples=self.samples or data.samples)
+
+    @classmethod
+    def preset(cls, name: str) -> MocoConfig:
+        """`tiny`; `v1-rn50` and `v2-rn50`, the papers'; `v2-rn18-cifar`, the authors' demonstration.
+
+        Raises:
+            KeyError: for an unknown name, with the names that exist.
+        """
+        large = cls(resnet(50), queue=65_536, momentum=0.999, momentum_end=0.999)
+        presets = {
+            "tiny": cls(),
+            "v1-rn50": replace(large, projector=MOCO_V1, temperature=0.07),
+            "v2-rn50": large,
+            "v2-rn18-cifar": cls(resnet(18, "cifar"), MOCO_V1, temperature=0.1),
+        }
+        if name not in presets:
+            raise KeyError(f"MoCo has no preset `{name}`; there are: {', '.join(presets)}")
+        return presets[name]
+
+
+class Moco(Siamese):
+    """Query encoder, key encoder, and the keys of before."""
+
+    name = "moco"
+    config_class = MocoConfig
+    config: MocoConfig
+    own_state = (*Siamese.own_state, "queue.", "bank.")
+
+    def __init__(self, config: MocoConfig) -> None:
+        if config.memory != "queue":
+            config = replace(config, twin=False)
+        super().__init__(config)
+        width = self.projector.output
+        self.queue = FeatureQueue(config.queue, {"key": width}, ("image_id",)) if config.memory == "queue" else None
+        self.bank = MemoryBank(max(1, config.samples), width) if config.memory == "bank" else None
+
+    def online_views(self, views: Views) -> Views:
+        """The query's; where keys are of this batch and learn, theirs too."""
+        return views[:2] if self.config.memory == "batch" else views[:1]
+
+    def target_views(self, views: Views) -> Views:
+        """The key's."""
+        return views[1:2]
+
+    def agree(self, online: Views, target: Views, batch: Batch, world: World, step: Step) -> Losses:
+        """The query among its key and all that is remembered."""
+        config, own = self.config, batch.image_id
+        assert own is not None and batch.sample_index is not None
+        updates: dict[str, Tensor] = {}
+        if config.memory == "batch":
+            found = info_nce(online[0], online[1], world, config.temperature, key_id=own, gradient="global")
+        elif self.queue is not None:
+            kept = self.queue.read()
+            found = info_nce(online[0], target[0], world, config.temperature, kept["key"], own, kept["image_id"])
+            updates = {"key": world.gather(target[0].detach().float()), "image_id": world.gather(own)}
+        else:
+            assert self.bank is not None
+            rows, others = batch.sample_index, self.bank.draw(config.queue)
+            key, negatives = self.bank.read(rows), self.bank.read(others)
+            found = info_nce(online[0], key, world, config.temperature, negatives, rows, others)
+            updates = {"key": world.gather(online[0].detach().float()), "sample_index": world.gather(rows)}
+        term = Term(found.loss, chance=found.chance, formula=found.formula)
+        return Losses({"info_nce": term}, report={"accuracy": found.accuracy}, updates=updates)
+
+    @torch.no_grad()
+    def remember(self, step: Step, updates: Mapping[str, Tensor]) -> None:
+        """The new keys enter, the oldest leave."""
+        if self.queue is not None:
+            self.queue.push({name: updates[name] for name in ("key", "image_id")})
+        if self.bank is not None:
+            self.bank.write(updates["sample_index"], updates["key"])

@@ -32,7 +32,7 @@ def schedule(step: int, steps: int, spec: OptimiserSpec) -> float:
     if spec.decay == "constant":
         return 1.0
     if spec.decay == "steps":
-        # Rounding up with a little play: 0.7 of 10 steps is 7.000000000000001 of them.
+        # Rounding up with a little play: 0.07 of 100 steps is 7.000000000000001 of them.
         return spec.factor ** sum(step >= math.ceil(_count(each, steps) - 1e-6) for each in spec.steps)
     progress = min(1.0, (step - warmup) / max(1.0, steps - warmup))
     share = 0.5 * (1.0 + math.cos(math.pi * progress)) if spec.decay == "cosine" else 1.0 - progress

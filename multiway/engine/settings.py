@@ -30,7 +30,7 @@ class Settings:
         bad_rows: share of unreadable rows above which training stops.
         threads: CPU threads; 0 leaves torch's choice.
         workers: processes that decode pictures; 0 decodes in the training process.
-        optimiser: AdamW, warm-up, decay, rules.
+        optimiser: which one, warm-up, decay, rules.
     """
 
     steps: int

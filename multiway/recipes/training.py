@@ -18,6 +18,7 @@ from multiway.data.processor import Processor
 from multiway.data.source import Source
 from multiway.engine.device import choose_device, choose_precision
 from multiway.engine.loop import Outcome, train
+from multiway.engine.optim import schedule
 from multiway.engine.progress import ProgressLine
 from multiway.engine.recorder import Recorder
 from multiway.engine.run import Run
@@ -128,11 +129,9 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
             if ready.started:
                 console.print(f"from {recipe.init}: {ready.started}", highlight=False)
             settings = recipe.settings
-            if (
-                settings.steps > settings.end_of_schedule
-                and settings.optimiser.floor == 0
-                and settings.optimiser.decay != "constant"
-            ):
+            end = settings.end_of_schedule
+            done = schedule(end, end, settings.optimiser) == 0 and not settings.optimiser.constant_rate
+            if settings.steps > end and done:
                 console.print(
                     f"steps after {settings.end_of_schedule} (--horizon) train at learning rate 0 and change nothing; "
                     "a new run with a larger --steps would use them",
@@ -144,7 +143,9 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
                     highlight=False,
                 )
 
-            for _, data in evaluations(recipe):  # a split that is not there is better missed now than when training is over
+            for _, data in evaluations(
+                recipe
+            ):  # a split that is not there is better missed now than when training is over
                 recipe.open(data, "val")
 
         def evaluate(method: Method, step: int) -> tuple[dict[str, Any], float | None]:

@@ -2,7 +2,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from multiway.engine.optim import OptimiserSpec
@@ -31,8 +31,10 @@ def test_steps_are_moco_s_of_every_epoch() -> None:
 
 
 @given(st.integers(1, 99), st.integers(1, 5000))
+@example(7, 100)
+@example(55, 100)
 def test_a_share_is_the_first_step_that_reaches_it(percent: int, steps: int) -> None:
-    """Exact arithmetic decides, whatever the share's binary fraction is: 0.7 of 10 steps is the seventh, not the eighth."""
+    """Exact arithmetic decides, whatever the share's binary fraction is: 0.07 of 100 steps is 7, not 8."""
     first = -(-percent * steps // 100)
     spec = OptimiserSpec(warmup=0, decay="steps", steps=(percent / 100,), factor=0.5)
     assert schedule(first, steps, spec) == 0.5

@@ -19,9 +19,11 @@ import torch
 from torch import Tensor
 
 from multiway.batch import Batch
-from multiway.losses.self_distillation import self_distillation
+from multiway.losses.self_distillation import self_distillation, sharpen
+from multiway.losses.uniformity import alignment
 from multiway.methods.method import Losses, Step, Term
 from multiway.methods.siamese import Siamese, SiameseConfig, Views
+from multiway.methods.view_health import ROWS, winners
 from multiway.nn.backbone import VIT_TINY, BackboneConfig, resnet, vit
 from multiway.nn.center import Center, mean_outputs
 from multiway.nn.mlp_head import DINO, MlpHeadConfig
@@ -99,9 +101,10 @@ class Dino(Siamese):
     def agree(self, online: Views, target: Views, batch: Batch, world: World, step: Step) -> Losses:
         """What the student says of every view against what the teacher says of the large ones."""
         config, center = self.config, self.center.value if self.config.centring else None
-        found = self_distillation(
-            online, target, center, world, config.student_temperature, self.teacher_temperature_at(step)
-        )
+        temperature = self.teacher_temperature_at(step)
+        found = self_distillation(online, target, center, world, config.student_temperature, temperature)
+        # Outputs have a large common part, of which the centre is; what tells pictures apart is in the targets.
+        seen = [sharpen(each[:ROWS], center, temperature) for each in target[:2]]
         return Losses(
             {"distillation": Term(found.loss, chance=found.chance, formula=found.formula)},
             report={
@@ -109,7 +112,11 @@ class Dino(Siamese):
                 "target_entropy": found.target_entropy,
                 "usage": found.usage,
                 "divergence": found.divergence,
+                "winners": winners(target),
+                "teacher_temperature": torch.tensor(temperature),
+                **({"alignment": alignment(seen[0], seen[1], World())} if len(seen) > 1 else {}),
             },
+            features={"projected": seen[0]},
             updates={"outputs": mean_outputs(target, world)},
         )
 

@@ -23,6 +23,7 @@ from multiway.batch import Batch, DataInfo
 from multiway.losses.nce import log_partition, nce, proximal
 from multiway.methods.method import Losses, Step, Term
 from multiway.methods.siamese import Siamese, SiameseConfig, Views
+from multiway.methods.view_health import pressure
 from multiway.nn.backbone import BackboneConfig, resnet
 from multiway.nn.bank import MemoryBank
 from multiway.nn.mlp_head import MOCO_V1, MlpHeadConfig
@@ -98,7 +99,8 @@ class InstDisc(Siamese):
         config, rows = self.config, batch.sample_index
         assert rows is not None
         own = self.bank.read(rows)
-        noise = self.bank.read(self.bank.draw(len(rows), config.noise))
+        drawn = self.bank.draw(len(rows), config.noise)
+        noise = self.bank.read(drawn)
         estimated = log_partition(online[0], own, noise, config.samples, world, config.temperature)
         log_z = torch.where(self.log_z.isnan(), estimated, self.log_z)
         found = nce(online[0], own, noise, config.samples, log_z, config.temperature)
@@ -109,7 +111,11 @@ class InstDisc(Siamese):
         updates = {"rows": world.gather(rows), "features": world.gather(online[0].detach().float())}
         return Losses(
             terms,
-            report={"accuracy": found.accuracy, "freshness": stale},
+            report={
+                "accuracy": found.accuracy,
+                "freshness": stale,
+                **pressure(online[0], noise, config.temperature, rows, drawn),
+            },
             updates={**updates, "log_z": estimated.detach()[None]},
         )
 

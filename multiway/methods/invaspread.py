@@ -16,6 +16,7 @@ from multiway.batch import Batch
 from multiway.losses.spread import spread
 from multiway.methods.method import Losses, Step, Term
 from multiway.methods.siamese import Siamese, SiameseConfig, Views
+from multiway.methods.view_health import pressure
 from multiway.nn.backbone import BackboneConfig, resnet
 from multiway.nn.mlp_head import MOCO_V1, MlpHeadConfig
 from multiway.world import World
@@ -64,5 +65,8 @@ class InvaSpread(Siamese):
         found = spread(online[0], online[1], world, config.temperature, config.weight, batch.image_id)
         return Losses(
             {"spread": Term(found.loss, chance=found.chance, formula=found.formula)},
-            report={"accuracy": found.accuracy},
+            report={
+                "accuracy": found.accuracy,
+                **pressure(online[0], online[1], config.temperature, batch.image_id, batch.image_id),
+            },
         )

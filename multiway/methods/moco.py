@@ -25,12 +25,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from multiway.batch import Batch, DataInfo
 from multiway.losses.info_nce import info_nce
 from multiway.methods.method import Losses, Step, Term
 from multiway.methods.siamese import Siamese, SiameseConfig, Views
+from multiway.methods.view_health import freshness, pressure
 from multiway.nn.backbone import BackboneConfig, resnet
 from multiway.nn.bank import MemoryBank
 from multiway.nn.mlp_head import MOCO_V1, MOCO_V2, MlpHeadConfig
@@ -113,20 +115,27 @@ class Moco(Siamese):
         config, own = self.config, batch.image_id
         assert own is not None and batch.sample_index is not None
         updates: dict[str, Tensor] = {}
+        report: dict[str, Tensor] = {}
         if config.memory == "batch":
             found = info_nce(online[0], online[1], world, config.temperature, key_id=own, gradient="global")
+            report = pressure(online[0], online[1], config.temperature, own, own)
         elif self.queue is not None:
             kept = self.queue.read()
             found = info_nce(online[0], target[0], world, config.temperature, kept["key"], own, kept["image_id"])
             updates = {"key": world.gather(target[0].detach().float()), "image_id": world.gather(own)}
+            report = pressure(online[0], kept["key"], config.temperature, own, kept["image_id"])
+            report["freshness"] = freshness(target[0], own, kept["key"], kept["image_id"])
+            report["queue_age"] = torch.tensor(len(kept["key"]) / len(updates["key"]))
         else:
             assert self.bank is not None
             rows, others = batch.sample_index, self.bank.draw(config.queue)
             key, negatives = self.bank.read(rows), self.bank.read(others)
             found = info_nce(online[0], key, world, config.temperature, negatives, rows, others)
             updates = {"key": world.gather(online[0].detach().float()), "sample_index": world.gather(rows)}
+            report = pressure(online[0], negatives, config.temperature, rows, others)
+            report["freshness"] = F.cosine_similarity(online[0].detach().float(), key).mean()
         term = Term(found.loss, chance=found.chance, formula=found.formula)
-        return Losses({"info_nce": term}, report={"accuracy": found.accuracy}, updates=updates)
+        return Losses({"info_nce": term}, report={"accuracy": found.accuracy, **report}, updates=updates)
 
     @torch.no_grad()
     def remember(self, step: Step, updates: Mapping[str, Tensor]) -> None:

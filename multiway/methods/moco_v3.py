@@ -17,6 +17,7 @@ from multiway.batch import Batch
 from multiway.losses.info_nce import info_nce
 from multiway.methods.method import Losses, Step, Term
 from multiway.methods.siamese import Siamese, SiameseConfig, Views
+from multiway.methods.view_health import pressure
 from multiway.nn.backbone import VIT_TINY, BackboneConfig, resnet, vit
 from multiway.nn.mlp_head import MOCO_V3, MOCO_V3_PREDICTOR, MOCO_V3_RESNET, MlpHeadConfig
 from multiway.nn.vit import VisionTransformer
@@ -84,5 +85,6 @@ class MocoV3(Siamese):
         loss, chance = both[0].loss + both[1].loss, both[0].chance + both[1].chance
         accuracy = (both[0].accuracy + both[1].accuracy) / 2
         return Losses(
-            {"info_nce": Term(loss, chance=chance, formula=f"2 x {both[0].formula}")}, report={"accuracy": accuracy}
+            {"info_nce": Term(loss, chance=chance, formula=f"2 x {both[0].formula}")},
+            report={"accuracy": accuracy, **pressure(online[0], target[1], tau, batch.image_id, batch.image_id)},
         )

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from multiway.abilities import Encoded
 from multiway.batch import Batch, DataInfo
-from multiway.losses.classification import classification
-from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
+from multiway.methods.method import Losses, Method, Pairs, Reps, Step
+from multiway.methods.probed import add_probe, probe_of
+from multiway.methods.view_health import of_views
 from multiway.nn.backbone import VIT_TINY, BackboneConfig, backbone
 from multiway.nn.mlp_head import MlpHead, MlpHeadConfig
 from multiway.nn.twin import copy_weights, follow, gap, twin_of
@@ -86,7 +87,7 @@ class Siamese(Method):
         width = self.backbone.width
         self.projector = MlpHead(width, config.projector)
         self.predictor = None if config.predictor is None else MlpHead(self.projector.output, config.predictor)
-        self.probe = nn.Linear(width, config.probe) if config.probe > 1 else None
+        self.probe = probe_of(width, config.probe)
         self.twin = nn.ModuleList(twin_of(part) for part in self.students) if config.twin else None
 
     @property
@@ -172,15 +173,15 @@ class Siamese(Method):
         """What the method asks, and beside it the probe."""
         online = _views(reps, "projected" if self.predictor is None else "predicted")
         found = self.agree(online, _views(reps, "target"), batch, world, step)
-        found.features.setdefault("projected", reps["projected/0"].detach())
+        if "projected" not in found.features:  # a method whose outputs are no embedding has its own idea
+            found.features["projected"] = reps["projected/0"].detach()
+            found.report |= of_views(reps, self.twin is not None)
+        if "features" in reps:
+            found.features["backbone"] = reps["features"]
         if self.twin is not None:
             found.report["twin_gap"] = gap(self.twin, self.students)
             found.report["momentum"] = torch.tensor(self.momentum_at(step))
-        if self.probe is not None and batch.labels is not None and bool((batch.labels >= 0).any()):
-            known = batch.labels >= 0
-            read = classification(self.probe(reps["features"][known]), batch.labels[known])
-            found.terms["probe"] = Term(read.loss, chance=read.chance, formula=read.formula)
-            found.report["probe_accuracy"] = read.accuracy
+        add_probe(found, self.probe, reps.get("features"), batch)
         return found
 
     def momentum_at(self, step: Step) -> float:

@@ -17,6 +17,7 @@ from multiway.batch import Batch
 from multiway.losses.nt_xent import nt_xent
 from multiway.methods.method import Losses, Step, Term
 from multiway.methods.siamese import Siamese, SiameseConfig, Views
+from multiway.methods.view_health import pressure
 from multiway.nn.backbone import BackboneConfig, resnet
 from multiway.nn.mlp_head import SIMCLR, SIMCLR_V2, MlpHeadConfig
 from multiway.world import World
@@ -69,5 +70,8 @@ class SimClr(Siamese):
         found = nt_xent(online, world, self.config.temperature, batch.image_id, chunk=self.config.chunk)
         return Losses(
             {"nt_xent": Term(found.loss, chance=found.chance, formula=found.formula)},
-            report={"accuracy": found.accuracy},
+            report={
+                "accuracy": found.accuracy,
+                **pressure(online[0], online[1], self.config.temperature, batch.image_id, batch.image_id),
+            },
         )

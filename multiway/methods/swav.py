@@ -24,6 +24,7 @@ from multiway.losses.sinkhorn import sinkhorn
 from multiway.losses.swapped import swapped
 from multiway.methods.method import Losses, Step, Term
 from multiway.methods.siamese import Siamese, SiameseConfig, Views
+from multiway.methods.view_health import winners
 from multiway.nn.backbone import BackboneConfig, resnet
 from multiway.nn.mlp_head import SWAV, MlpHeadConfig
 from multiway.nn.prototypes import Prototypes
@@ -102,7 +103,13 @@ class Swav(Siamese):
         found = swapped(scores, codes, world, config.temperature)
         return Losses(
             {"swapped": Term(found.loss, chance=found.chance, formula=found.formula)},
-            report={"accuracy": found.accuracy, "target_entropy": found.target_entropy, "usage": found.usage},
+            report={
+                "accuracy": found.accuracy,
+                "target_entropy": found.target_entropy,
+                "usage": found.usage,
+                "divergence": found.divergence,
+                "winners": winners(scores[: config.targets]),
+            },
             updates={f"z/{view}": world.gather(z[view].detach()) for view in range(len(self.queues))},
         )
 

@@ -22,6 +22,8 @@ from torch import Tensor
 
 __all__ = ["hog", "hog_patches"]
 
+_PLAIN = 1e-5  # mean strength of a gradient below which there is none; one level of 255 in one pixel of 64 makes more than 1e-4
+
 
 @torch.no_grad()
 def hog(images: Tensor, cell: int = 8, bins: int = 9) -> Tensor:
@@ -52,8 +54,8 @@ def hog(images: Tensor, cell: int = 8, bins: int = 9) -> Tensor:
     angle = torch.atan2(gradient[:, 0], gradient[:, 1])
     number = (angle / math.pi * bins).floor().long() % bins
     votes = strength.new_zeros(len(strength), bins, height, width).scatter_(1, number[:, None], strength[:, None])
-    # The mean instead of the sum: the length is divided out.
-    histograms = F.normalize(F.avg_pool2d(votes, cell), dim=1)
+    # The mean instead of the sum: the length is divided out. What rounding alone makes of a plain surface stays next to nothing.
+    histograms = F.normalize(F.avg_pool2d(votes, cell), dim=1, eps=_PLAIN)
     return histograms.view(*images.shape[:2], bins, height // cell, width // cell)
 
 

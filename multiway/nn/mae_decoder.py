@@ -49,6 +49,8 @@ class MaeDecoder(nn.Module):
         activation, epsilon: of the blocks.
     """
 
+    positions: Tensor | None
+
     def __init__(
         self,
         config: MaeDecoderConfig,
@@ -65,16 +67,13 @@ class MaeDecoder(nn.Module):
         self.config, self.grid, self.prefix = config, grid, prefix
         self.embed = nn.Linear(width, config.width)
         self.mask_token = nn.Parameter(torch.empty(config.width)) if restores else None
-        self.class_position: Tensor | None = None
-        self.positions: Tensor | None = None
-        if config.positions == "learned":
-            self.positions = nn.Parameter(torch.empty(grid[0] * grid[1], config.width))
-            nn.init.trunc_normal_(self.positions, std=0.02)
-            if prefix:
-                self.class_position = nn.Parameter(torch.zeros(config.width))
-        elif config.positions == "sincos":  # the class token's is zero
-            del self.positions
+        learned = config.positions == "learned"
+        if config.positions == "sincos":
             self.register_buffer("positions", sincos_positions(grid, config.width), persistent=False)
+        else:
+            self.positions = nn.Parameter(torch.empty(grid[0] * grid[1], config.width)) if learned else None
+        # Of fixed positions the class token's is zero.
+        self.class_position = nn.Parameter(torch.zeros(config.width)) if learned and prefix else None
         self.transformer = Transformer(
             TransformerConfig(
                 config.width, config.layers, config.heads, config.mlp_ratio, activation=activation, epsilon=epsilon
@@ -84,6 +83,8 @@ class MaeDecoder(nn.Module):
         xavier_init(self)
         if self.mask_token is not None:
             nn.init.normal_(self.mask_token, std=0.02)
+        if learned and self.positions is not None:
+            nn.init.trunc_normal_(self.positions, std=0.02)
 
     def forward(self, tokens: Tensor, mask: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
         """Decode.

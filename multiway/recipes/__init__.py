@@ -37,6 +37,11 @@ RECIPES: dict[str, str] = {
     "dino": "multiway.recipes.views:dino",
     "instdisc": "multiway.recipes.views:instdisc",
     "invaspread": "multiway.recipes.views:invaspread",
+    "mae": "multiway.recipes.masked:mae",
+    "simmim": "multiway.recipes.masked:simmim",
+    "maskfeat": "multiway.recipes.masked:maskfeat",
+    "denoising-autoencoder": "multiway.recipes.masked:denoising",
+    "beit": "multiway.recipes.masked:beit",
 }
 
 TUNED: dict[str, str] = {

@@ -7,7 +7,7 @@ torchrun --nproc-per-node 8 -m multiway train moco --preset v2-rn50 --data image
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
 from multiway.batch import ViewSpec
@@ -121,57 +121,165 @@ class InvaSpreadRecipe(PicturesRecipe):
     method: InvaSpreadConfig = InvaSpreadConfig()
 
 
+IMAGENET = 1_281_167
+CIFAR = 50_000
+
+
 def _tiny(recipe: type[R], method: object, views: ViewsSpec) -> R:
     """A few minutes on a laptop: 32 pixels of the bundled emoji. `--evaluate knn=@random` measures besides what the probe shows."""
-    side = views.views[0].size
     return recipe(
         settings=Settings(steps=400, batch=128, lr=1e-3, optimiser=OptimiserSpec(weight_decay=0.05, warmup=0.1)),
-        view=ViewSpec(size=side, crop="pad"),
+        view=ViewSpec(size=views.views[0].size, crop="pad"),
         views=views,
         method=method,  # type: ignore[call-arg]
     )
 
 
+def _published(
+    recipe: type[R],
+    method: object,
+    views: ViewsSpec,
+    preset: str,
+    epochs: int,
+    batch: int,
+    lr: float,
+    by: OptimiserSpec,
+) -> R:
+    """The paper's hyper-parameters, on ImageNet or, of a preset that says so, CIFAR-10. Nobody here has run them.
+
+    Args:
+        lr: at this batch.
+        by: optimiser; its warm-up and the steps of its decay count epochs.
+    """
+    small = preset.endswith("cifar")
+    each = (CIFAR if small else IMAGENET) // batch  # steps an epoch
+    optimiser = replace(by, warmup=by.warmup * each, steps=tuple(step / epochs for step in by.steps))
+    settings = Settings(
+        steps=epochs * each, batch=batch, lr=lr, checkpoint_every=1000, log_every=50, optimiser=optimiser
+    )
+    return recipe(
+        settings=settings,
+        preset=preset,
+        data="cifar10:data/cifar10" if small else "imagenet:data/imagenet",
+        view=ViewSpec(size=views.views[0].size, crop="center", margin=1.0 if small else 256 / 224),
+        views=views,
+        method=method,  # type: ignore[call-arg]
+    )
+
+
+def _lars(weight_decay: float, warmup: float = 10, **more: object) -> OptimiserSpec:
+    return replace(OptimiserSpec(kind="lars", weight_decay=weight_decay, warmup=warmup, clip=0.0), **more)  # type: ignore[arg-type]
+
+
+def _sgd(weight_decay: float = 1e-4, steps: tuple[float, ...] = (), **more: object) -> OptimiserSpec:
+    """Momentum SGD as the papers' code has it, which decays every parameter; with steps a tenth of the rate after each."""
+    spec = OptimiserSpec(kind="sgd", weight_decay=weight_decay, warmup=0, clip=0.0, exempt=False)
+    return replace(spec, decay="steps" if steps else "cosine", steps=steps, **more)  # type: ignore[arg-type]
+
+
 def simclr(preset: str = "tiny") -> SimClrRecipe:
-    """SimCLR at a preset."""
-    return _tiny(SimClrRecipe, SimClrConfig.preset(preset), view_presets.simclr_cifar(32))
+    """SimCLR at a preset; the papers' are of sections B.6 and B.9, and the code's README (arXiv 2002.05709)."""
+    method = SimClrConfig.preset(preset)
+    if preset == "tiny":
+        return _tiny(SimClrRecipe, method, view_presets.simclr_cifar(32))
+    if preset == "rn18-cifar":
+        return _published(SimClrRecipe, method, view_presets.simclr_cifar(), preset, 1000, 512, 1.0, _lars(1e-4))
+    epochs = 800 if preset.startswith("v2") else 100
+    return _published(SimClrRecipe, method, view_presets.simclr(), preset, epochs, 4096, 4.8, _lars(1e-6))
 
 
 def simsiam(preset: str = "tiny") -> SimSiamRecipe:
-    """SimSiam at a preset."""
-    return _tiny(SimSiamRecipe, SimSiamConfig.preset(preset), view_presets.simclr_cifar(32))
+    """SimSiam at a preset (arXiv 2011.10566, sections 3 and D): a rate of 0.05 for 256, not decayed in the predictor."""
+    method = SimSiamConfig.preset(preset)
+    if preset == "tiny":
+        return _tiny(SimSiamRecipe, method, view_presets.simclr_cifar(32))
+    if preset == "rn18-cifar":
+        views = view_presets.simsiam(32)
+        still = ViewsSpec(tuple(replace(kind, blur=0.0) for kind in views.views))
+        by = _sgd(5e-4, constant_rate=("^predictor",))
+        return _published(SimSiamRecipe, method, still, preset, 800, 512, 0.06, by)
+    by = _sgd(1e-4, constant_rate=("^predictor",))
+    return _published(SimSiamRecipe, method, view_presets.simsiam(), preset, 100, 512, 0.1, by)
 
 
 def byol(preset: str = "tiny") -> ByolRecipe:
-    """BYOL at a preset."""
-    return _tiny(ByolRecipe, ByolConfig.preset(preset), view_presets.simclr_cifar(32))
+    """BYOL at a preset (arXiv 2006.07733, section 3.3, and appendix F for 300 epochs)."""
+    method = ByolConfig.preset(preset)
+    if preset == "tiny":
+        return _tiny(ByolRecipe, method, view_presets.simclr_cifar(32))
+    if preset == "rn18-cifar":
+        return _published(ByolRecipe, method, view_presets.simclr_cifar(), preset, 1000, 512, 0.4, _lars(1.5e-6))
+    epochs, rate, decay = (300, 0.3, 1e-6) if preset.endswith("300") else (1000, 0.2, 1.5e-6)
+    return _published(ByolRecipe, method, view_presets.byol(), preset, epochs, 4096, rate * 16, _lars(decay))
 
 
 def moco(preset: str = "tiny") -> MocoRecipe:
-    """MoCo at a preset."""
-    return _tiny(MocoRecipe, MocoConfig.preset(preset), view_presets.simclr_cifar(32))
+    """MoCo at a preset (arXiv 1911.05722, section 4; arXiv 2003.04297; the authors' demonstration on CIFAR-10)."""
+    method = MocoConfig.preset(preset)
+    if preset == "tiny":
+        return _tiny(MocoRecipe, method, view_presets.simclr_cifar(32))
+    if preset.endswith("cifar"):
+        return _published(MocoRecipe, method, view_presets.moco_v2_cifar(), preset, 200, 512, 0.06, _sgd(5e-4))
+    if preset.startswith("v1"):
+        return _published(MocoRecipe, method, view_presets.moco_v1(), preset, 200, 256, 0.03, _sgd(steps=(120, 160)))
+    return _published(MocoRecipe, method, view_presets.moco_v2(), preset, 200, 256, 0.03, _sgd())
 
 
 def moco_v3(preset: str = "tiny") -> MocoV3Recipe:
-    """MoCo v3 at a preset."""
-    return _tiny(MocoV3Recipe, MocoV3Config.preset(preset), view_presets.simclr_cifar(32))
+    """MoCo v3 at a preset (arXiv 2104.02057, A.1; the code's CONFIG.md): 1.5e-4 for 256 with a ViT, 0.3 with a ResNet."""
+    method = MocoV3Config.preset(preset)
+    if preset == "tiny":
+        return _tiny(MocoV3Recipe, method, view_presets.simclr_cifar(32))
+    if preset == "rn50":
+        return _published(
+            MocoV3Recipe, method, view_presets.moco_v3(smallest=0.2), preset, 300, 4096, 4.8, _lars(1.5e-6)
+        )
+    by = OptimiserSpec(weight_decay=0.1, betas=(0.9, 0.999), epsilon=1e-8, warmup=40, clip=0.0)
+    return _published(MocoV3Recipe, method, view_presets.moco_v3(), preset, 300, 4096, 2.4e-3, by)
 
 
 def swav(preset: str = "tiny") -> SwavRecipe:
-    """SwAV at a preset."""
-    return _tiny(SwavRecipe, SwavConfig.preset(preset), view_presets.simclr_cifar(32))
+    """SwAV at a preset (arXiv 2006.09882, section A.1; the code's scripts): 4.8 for 4,096, 0.6 for 256, down to a thousandth."""
+    method = SwavConfig.preset(preset)
+    if preset == "tiny":
+        return _tiny(SwavRecipe, method, view_presets.simclr_cifar(32))
+    if preset == "rn18-cifar":
+        return _published(SwavRecipe, method, view_presets.swav(32), preset, 1000, 512, 0.6, _lars(1e-6, exempt=False))
+    if preset.endswith("256"):
+        by = _lars(1e-6, warmup=0, floor=1e-3, exempt=False)
+        return _published(SwavRecipe, method, view_presets.swav(), preset, 200, 256, 0.6, by)
+    by = _lars(1e-6, floor=1e-3, exempt=False)
+    return _published(SwavRecipe, method, view_presets.swav(), preset, 400, 4096, 4.8, by)
 
 
 def dino(preset: str = "tiny") -> DinoRecipe:
-    """DINO at a preset."""
-    return _tiny(DinoRecipe, DinoConfig.preset(preset), view_presets.dino(32, count=4))
+    """DINO at a preset (arXiv 2104.14294, section 3.2; the code's defaults): 5e-4 for 256, weight decay rising from 0.04 to 0.4."""
+    method = DinoConfig.preset(preset)
+    if preset == "tiny":
+        return _tiny(DinoRecipe, method, view_presets.dino(32, count=4))
+    lr = 2e-3
+    by = OptimiserSpec(
+        weight_decay=0.04, weight_decay_end=0.4, betas=(0.9, 0.999), epsilon=1e-8, warmup=10, floor=1e-6 / lr, clip=3.0
+    )
+    return _published(DinoRecipe, method, view_presets.dino(), preset, 300, 1024, lr, by)
 
 
 def instdisc(preset: str = "tiny") -> InstDiscRecipe:
-    """InstDisc at a preset."""
-    return _tiny(InstDiscRecipe, InstDiscConfig.preset(preset), view_presets.instdisc_cifar(32))
+    """InstDisc at a preset (arXiv 1805.01978, sections 4.1 and 4.2; the code)."""
+    method = InstDiscConfig.preset(preset)
+    if preset == "tiny":
+        return _tiny(InstDiscRecipe, method, view_presets.instdisc_cifar(32))
+    if preset.endswith("cifar"):
+        by = _sgd(5e-4, steps=(120, 160))
+        return _published(InstDiscRecipe, method, view_presets.instdisc_cifar(), preset, 200, 128, 0.03, by)
+    by = _sgd(1e-4, steps=(120, 160))
+    return _published(InstDiscRecipe, method, view_presets.instdisc(), preset, 200, 256, 0.03, by)
 
 
 def invaspread(preset: str = "tiny") -> InvaSpreadRecipe:
-    """InvaSpread at a preset."""
-    return _tiny(InvaSpreadRecipe, InvaSpreadConfig.preset(preset), view_presets.simclr_cifar(32))
+    """InvaSpread at a preset (arXiv 1904.03436, section 4.1; the code)."""
+    method = InvaSpreadConfig.preset(preset)
+    if preset == "tiny":
+        return _tiny(InvaSpreadRecipe, method, view_presets.simclr_cifar(32))
+    by = _sgd(5e-4, steps=(120, 160))
+    return _published(InvaSpreadRecipe, method, view_presets.moco_v2_cifar(), preset, 200, 128, 0.03, by)

@@ -31,12 +31,17 @@ def _recipes() -> list[tuple[str, str]]:
 
 
 def _data() -> list[tuple[str, str]]:
+    from multiway.data.annotated.binary_pictures import PICTURE_SETS
+    from multiway.data.annotated.caption_sets import CAPTION_SETS
+    from multiway.data.annotated.open import READERS
     from multiway.data.open import BUNDLED, splits_of
 
+    published = {**CAPTION_SETS, **PICTURE_SETS, **READERS}
     return [(name, f"{text}; splits: {', '.join(splits_of(name))}") for name, text in BUNDLED.items()] + [
         ("captions.jsonl|csv|tsv|parquet", "a caption file, with --images FOLDER"),
         ("FOLDER/", "a folder of pictures with captions beside them"),
         ("'shards/{000..009}.tar'", "WebDataset shards"),
+        *((f"{name}:FOLDER", each.about) for name, each in published.items()),  # type: ignore[attr-defined]
     ]
 
 

@@ -5,6 +5,7 @@ scenes:hard,swap=0.4     a bundled world with options, see `data/scenes/options.
 captions.jsonl           a caption file (JSON Lines, JSON, CSV, TSV, Parquet)
 pictures/@val            a folder of pictures with captions beside them, or classes as sub-folders
 'shards/{000..099}.tar'  WebDataset shards
+cifar10:data/cifar@test  the binary files of a published picture set, see `data/annotated/binary_pictures.py`
 coco:data/coco@test      the original files of a published caption set, see `data/annotated/caption_sets.py`
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from multiway.data.annotated.binary_pictures import PICTURE_SETS, open_picture_set, picture_splits_there
 from multiway.data.annotated.caption_sets import CAPTION_SETS, open_caption_set, splits_there
 from multiway.data.captions import read_captions
 from multiway.data.files import PictureFiles, split_name
@@ -37,6 +39,10 @@ BUNDLED: dict[str, str] = {
     "scenes-video": "the same shapes in motion, to be measured on; options as of scenes",
 }
 """Data that come with multiway, and a line on each."""
+
+
+PUBLISHED = (*CAPTION_SETS, *PICTURE_SETS)
+"""Names of the sets that are read from their original files, as NAME:FOLDER."""
 
 
 def _emoji(split: str, options: str) -> Source:
@@ -104,7 +110,7 @@ def parse(spec: str) -> SourceSpec:
     if at and not split:
         raise DataError(f"{spec!r} ends in `@` without a split; write for example {name}@train, or leave out the `@`")
     first, colon, path = name.partition(":")
-    if not (colon and (first in BUNDLED or first in CAPTION_SETS)):
+    if not (colon and (first in BUNDLED or first in PUBLISHED)):
         first, path = name, ""
     if not first:
         raise DataError(f"{spec!r} names no data; {_expected()}")
@@ -114,13 +120,25 @@ def parse(spec: str) -> SourceSpec:
 def _expected() -> str:
     return (
         f"expected a bundled set ({', '.join(BUNDLED)}), a caption file ({', '.join(TABLE_SUFFIXES)}), a folder of pictures, "
-        f"WebDataset shards (.tar, with {{000..099}} or *), or the files of a published set ({', '.join(CAPTION_SETS)}) as NAME:FOLDER"
+        f"WebDataset shards (.tar, with {{000..099}} or *), or the files of a published set ({', '.join(PUBLISHED)}) as NAME:FOLDER"
     )
 
 
 def _is_set(parsed: SourceSpec) -> bool:
-    """Whether a published caption set is meant, and not a folder that has its name."""
-    return parsed.name in CAPTION_SETS and bool(parsed.path)
+    """Whether a published set is meant, and not a folder that has its name."""
+    return parsed.name in PUBLISHED and bool(parsed.path)
+
+
+def _there(parsed: SourceSpec) -> tuple[str, ...]:
+    """The splits of a published set whose files are in its folder."""
+    of = picture_splits_there if parsed.name in PICTURE_SETS else splits_there
+    return of(parsed.name, parsed.path)
+
+
+def _published(parsed: SourceSpec, split: str, images: str | Path, withheld: bool = False) -> Source:
+    if parsed.name in PICTURE_SETS:
+        return open_picture_set(parsed.name, parsed.path, split)
+    return open_caption_set(parsed.name, parsed.path, split, images, withheld)
 
 
 def _read(
@@ -154,7 +172,7 @@ def splits_of(
     if parsed.name in _OPENERS:
         return _OPENERS[parsed.name][1]
     if _is_set(parsed):
-        return splits_there(parsed.name, parsed.path)
+        return _there(parsed)
     return tuple(_read(parsed, images, image_column, caption_column))
 
 
@@ -195,13 +213,9 @@ def open_source(
         raise _no_split(parsed.name, split, (*known, *subsets_of(parsed.name)))
     if _is_set(parsed):
         if split != ALL:
-            return open_caption_set(parsed.name, parsed.path, split, images, withheld)
-        parts = splits_there(parsed.name, parsed.path)
-        return Joined(
-            str(replace(parsed, split="")),
-            ALL,
-            [open_caption_set(parsed.name, parsed.path, each, images) for each in parts],
-        )
+            return _published(parsed, split, images, withheld)
+        name = str(replace(parsed, split=""))
+        return Joined(name, ALL, [_published(parsed, each, images) for each in _there(parsed)])
     found: dict[str, Source] = dict(_read(parsed, images, image_column, caption_column))
     if split in found:
         return found[split]
@@ -225,8 +239,7 @@ def open_splits(
         opener, known = _OPENERS[parsed.name]
         return [opener(split, parsed.path) for split in known]
     if _is_set(parsed):
-        parts = splits_there(parsed.name, parsed.path)
-        return [open_caption_set(parsed.name, parsed.path, split, images) for split in parts]
+        return [_published(parsed, split, images) for split in _there(parsed)]
     return list(_read(parsed, images, image_column, caption_column).values())
 
 

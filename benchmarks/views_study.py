@@ -44,7 +44,12 @@ from multiway.world import World
 
 Change = Callable[[PicturesRecipe], PicturesRecipe]
 
-HELD_OUT = {"emoji": "random", "digits": "test"}
+DATA = {
+    "emoji": ("emoji", "random"),
+    "digits": ("digits", "test"),
+    "scenes": ("scenes:medium,objects=1,samples=8000,gallery=400", "test"),
+}
+"""By the name that the command line has here: the data, and the split that is measured."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ class RawPixels:
 
 def measured(model: Any, data: str) -> dict[str, Any]:
     """Neighbours and a linear probe on the held-out split."""
-    spec = f"{data}@{HELD_OUT[data]}"
+    spec = f"{data}@{next(split for name, split in DATA.values() if name == data)}"
     found: dict[str, Any] = {}
     for task, metric in (("knn", "accuracy/top-1[k=20]"), ("probe", "accuracy/top-1")):
         result = teach(TASKS[task], spec, lambda named: open_source(named)).run(model, open_source(spec))
@@ -210,7 +215,7 @@ def main() -> None:
     """Run a study and print its table in Markdown."""
     parser = argparse.ArgumentParser()
     parser.add_argument("study", choices=sorted(STUDIES))
-    parser.add_argument("--data", default="emoji", choices=sorted(HELD_OUT))
+    parser.add_argument("--data", default="emoji", choices=sorted(DATA))
     parser.add_argument("--samples", type=int, default=51_200)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, default=Path("runs/views"))
@@ -224,7 +229,7 @@ def main() -> None:
         for seed in asked.seeds:
             name = re.sub(r"[^a-z0-9.]+", "-", arm.name)
             out = asked.out / asked.data / asked.study / f"{name}-{seed}"
-            recipe = recipe_of(arm, asked.data, asked.samples, seed, asked.threads, out)
+            recipe = recipe_of(arm, DATA[asked.data][0], asked.samples, seed, asked.threads, out)
             if place == 0 and seed == asked.seeds[0]:
                 for each in baselines(recipe):
                     print(shown(each), flush=True)

@@ -19,7 +19,7 @@ from multiway.data.scenes.graph import Difficulty, Scene, make_scene
 from multiway.data.scenes.noise import Noise, junk, without_one, wrong_word
 from multiway.data.scenes.options import SAMPLES_LIMIT, SceneOptions
 from multiway.data.scenes.parse import parse
-from multiway.data.scenes.words import WORD_CLASSES
+from multiway.data.scenes.words import SHAPES, WORD_CLASSES
 from multiway.data.source import DataError, Row, stable_id
 
 __all__ = ["SIDE", "SPLITS", "Scenes"]
@@ -65,6 +65,8 @@ def _gallery(first: int, count: int, seed: int, difficulty: Difficulty) -> tuple
 class Scenes:
     """One split of a world of scenes; satisfies `Source`, `DrawsBatches`, `KnowsWords` and `KnowsTruth`.
 
+    With one object in every picture (`objects=1`) its shape is the picture's class.
+
     Args:
         split: `train`, `val` or `test`.
         options: which world, how large, with which captions and how noisy.
@@ -85,6 +87,8 @@ class Scenes:
         said = self.options.said(training=split == "train")
         self.name = "scenes" + (f":{said}" if said else "")
         self._difficulty = self.options.world
+        if self._difficulty.objects == (1, 1):  # of one thing it can be asked what it is
+            self.classes, self.templates = tuple(SHAPES), ("a {}", "a picture of a {}", "{}")
         self._numbers: Sequence[int] = range(self.options.samples)
         if split != "train":
             self._numbers = _gallery(_FIRST[split], self.options.gallery, self.options.seed, self._difficulty)
@@ -116,6 +120,7 @@ class Scenes:
             f"{self.split}-{index}",
             stable_id(f"scenes {self.options.seed} {self._difficulty} {number}"),
             self._captions(index, scene)[1],
+            self.classes.index(scene.things[0].shape) if self.classes else -1,
             where=f"{self.name}@{self.split}, scene {number}",
             group=f"{count} object{'s' if count > 1 else ''}",
         )

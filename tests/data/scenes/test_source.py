@@ -168,3 +168,12 @@ def test_data_check_has_nothing_to_complain_about():
     report = check(open_splits("scenes:samples=60,gallery=60"))
     assert [split.rows for split in report.splits.values()] == [60, 60, 60]
     assert not any("same" in each or "pixel for pixel" in each or "cannot" in each for each in report.findings)
+
+
+def test_a_world_of_single_things_has_their_shapes_for_classes() -> None:
+    one = open_source("scenes:medium,objects=1,gallery=40@test")
+    assert len(one.classes) > 2 and open_source("scenes:easy,gallery=8@test").classes == ()
+    for number in range(len(one)):
+        row = one.row(number)
+        assert one.classes[row.label] in row.captions[0] and one.scene(number).things[0].shape == one.classes[row.label]
+    assert {row.label for row in map(one.row, range(len(one)))} == set(range(len(one.classes)))

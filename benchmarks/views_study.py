@@ -47,7 +47,7 @@ Change = Callable[[PicturesRecipe], PicturesRecipe]
 DATA = {
     "emoji": ("emoji", "random"),
     "digits": ("digits", "test"),
-    "scenes": ("scenes:medium,objects=1,samples=8000,gallery=400", "test"),
+    "scenes": ("scenes:medium,objects=1,samples=4000,gallery=400", "test"),
 }
 """By the name that the command line has here: the data, and the split that is measured."""
 
@@ -91,11 +91,11 @@ STUDIES: dict[str, tuple[Arm, ...]] = {
     "collapse": (
         Arm("simsiam", "simsiam"),
         Arm("simsiam, gradient through the target", "simsiam", method(stop_gradient=False)),
-        Arm("simsiam, no predictor", "simsiam", method(predictor=None)),
+        Arm("simsiam, no predictor", "simsiam", method(predict=False)),
         Arm("byol", "byol"),
-        Arm("byol, no predictor", "byol", method(predictor=None)),
+        Arm("byol, no predictor", "byol", method(predict=False)),
         Arm("byol, twin is the network", "byol", method(momentum=0.0, momentum_end=0.0)),
-        Arm("byol, neither", "byol", method(predictor=None, momentum=0.0, momentum_end=0.0)),
+        Arm("byol, neither", "byol", method(predict=False, momentum=0.0, momentum_end=0.0)),
         Arm("dino", "dino"),
         Arm("dino, no centring", "dino", method(centring=False)),
         Arm("dino, no sharpening", "dino", method(teacher_temperature=0.1, warm_temperature=0.1)),

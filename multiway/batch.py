@@ -105,7 +105,8 @@ class Batch:
         word_starts: (B, L) bool, True where a token begins a word; special tokens and padding are False.
         masked_text: (B, L) int64, the ids with some words masked (`data/masking.py`); None unless the method asks.
         masked: (B, L) bool, True at the positions that the masked words are to be guessed at.
-        patch_mask: (B, N) bool, True at patches that are hidden from the model (`data/patch_masking.py`); None unless asked.
+        patch_mask: (B, N) bool, True at patches that are hidden from the model (`data/patch_masking.py`); None unless asked. Of
+            several masked views (iBOT) the masks stand side by side.
         labels: (B,) int64 class of each row; -1 where unknown.
         pictures: (B, P) int64, the rows of `images` that each row is about, for tasks that ask several things of one picture or
             one of several (`data/example_loader.py`); `images` then has a row for each different picture. None: its own.

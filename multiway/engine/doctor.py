@@ -40,7 +40,7 @@ def diagnose(
         acute: symptoms to look for in any run.
         chronic: symptoms to look for once there is some training to judge.
     """
-    run = History(metrics, timings, watched, context)
+    run = History([_lifted(line) for line in metrics], timings, watched, context)
     found = [finding for symptom in acute for finding in symptom(run)]
     trained = run.last_step - run.warm
     if len(run.metrics) < ENOUGH_LINES or trained < ENOUGH_STEPS:
@@ -50,6 +50,23 @@ def diagnose(
         if not any(finding.severity in ("illness", "warning") for finding in found):
             found.append(_healthy(run))
     return sorted(found, key=lambda finding: _ORDER.index(finding.severity))
+
+
+def _lifted(line: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A line whose negative cosines (SimSiam's loss, in [-1, 1]) are told from -1 on, as 1 - cos.
+
+    Symptoms ask what share of its chance value a term has reached; of numbers below zero there is no share.
+    """
+    terms = line.get("terms", {})
+    below = {name for name, term in terms.items() if str(term.get("formula", "")).startswith("-")}
+    if not below:
+        return line
+    return {**line, "terms": {name: _from_least(term) if name in below else term for name, term in terms.items()}}
+
+
+def _from_least(term: Mapping[str, Any]) -> Mapping[str, Any]:
+    numbers = {key: 1.0 + float(term[key]) for key in ("value", "chance") if term.get(key) is not None}
+    return {**term, **numbers, "formula": "1 - " + str(term["formula"]).removeprefix("-")}
 
 
 def render(findings: Sequence[Finding], width: int = 100) -> str:

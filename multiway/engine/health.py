@@ -8,10 +8,14 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from multiway.losses.uniformity import uniformity
+from multiway.world import World
+
 __all__ = ["effective_rank", "gradient_health", "health"]
 
 # The effective rank needs a decomposition, cubic in the smaller side; this many rows say enough.
 MAX_ROWS = 512
+MAX_PAIRED = 256  # rows whose pairs are all looked at
 
 
 @torch.no_grad()
@@ -24,6 +28,8 @@ def health(features: Mapping[str, Tensor]) -> dict[str, float]:
       over the sphere, 0 for collapse to one point (the quantity watched by Chen & He 2021, arXiv 2011.10566, figure 2).
     - `image/mean_cosine`: mean cosine between different rows. 0 for an even spread, 1 for collapse.
     - `image/rank`: effective rank (see `effective_rank`), between 1 and `image/rank_limit` = min(B, D).
+    - `image/uniformity`: of at most `MAX_PAIRED` rows (Wang & Isola 2020, arXiv 2005.10242, equation 9, t = 2): 0 for collapse,
+      about -4 at best.
     - `image/nonfinite`: rows with a nan or inf; they are left out of the others.
 
     Costs one copy to the CPU per name and a decomposition of at most `MAX_ROWS` rows.
@@ -55,6 +61,7 @@ def health(features: Mapping[str, Tensor]) -> dict[str, float]:
         some = rows[:MAX_ROWS]
         found[f"{name}/rank"] = effective_rank(some)
         found[f"{name}/rank_limit"] = float(min(some.shape))
+        found[f"{name}/uniformity"] = float(uniformity(rows[:MAX_PAIRED], World()))
     return found
 
 

@@ -1,6 +1,6 @@
 """Which methods have a counterpart in `transformers`, and which module converts them.
 
-`LAYOUTS` is the one list: `model_type` in their `config.json`, which is the method's name here as well -> module. Each such
+`LAYOUTS` is the one list: `model_type` in their `config.json`, and the method's name here where that is another -> module. Each such
 module has `from_transformers(source) -> Model` and `to_transformers(model, folder)`. A plain table, so that listing the
 layouts imports none of them.
 """
@@ -22,8 +22,10 @@ __all__ = ["LAYOUTS", "from_transformers", "to_transformers"]
 LAYOUTS: dict[str, str] = {
     "blip": "multiway.hub.transformers_blip",
     "clip": "multiway.hub.transformers_clip",
+    "mae": "multiway.hub.transformers_vitmae",
     "siglip": "multiway.hub.transformers_siglip",
     "vilt": "multiway.hub.transformers_vilt",
+    "vit_mae": "multiway.hub.transformers_vitmae",
 }
 
 

@@ -7,7 +7,7 @@ Grill, Strub, Altche, Tallec, Richemond, Buchatskaya, Doersch, Pires, Guo, Azar,
     L = || q(z) / |q(z)|  -  z' / |z'| ||^2  =  2 - 2 cos(q(z), z')
 
 The average is as slow as 0.996 and comes to a stop along half a cosine (section 3.2). Without predictor it collapses, without
-average nearly so (table 5): `--method.predictor None`, `--method.momentum 0 --method.momentum-end 0`.
+average nearly so (table 5): `--method.no-predict`, `--method.momentum 0 --method.momentum-end 0`.
 """
 
 from __future__ import annotations

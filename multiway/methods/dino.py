@@ -6,7 +6,7 @@ says of every view what its moving average, the teacher, says of the large ones 
     L = sum over large x, views x' != x of  H(P_t(x), P_s(x')),     P_t = softmax((g_t - c) / tau_t),  P_s = softmax(g_s / tau_s)
 
 Two collapses threaten and cancel each other (section 5.3): *centring* (c, the mean output) alone makes outputs even, *sharpening*
-(tau_t < tau_s) alone makes one output win. `--method.centring false` or `--method.teacher-temperature 0.1` show them. No predictor,
+(tau_t < tau_s) alone makes one output win. `--method.no-centring` or `--method.teacher-temperature 0.1` show them. No predictor,
 no negatives, no batch norm. The last layer learns nothing during the first epoch.
 """
 
@@ -68,7 +68,9 @@ class DinoConfig(SiameseConfig):
         large = cls(
             projector=DINO, momentum=0.996, teacher_temperature=0.07, warm_until=30 / 300, still=1 / 300
         )  # fmt: skip
-        sizes = {f"vit-{size[0]}-{patch}": vit(size, patch) for size in ("small", "base") for patch in (16, 8)}
+        sizes = {
+            f"vit-{size[0]}-{patch}": vit(size, patch, drop_path=0.1) for size in ("small", "base") for patch in (16, 8)
+        }
         presets = {"tiny": cls()} | {name: replace(large, backbone=one) for name, one in sizes.items()}
         presets["rn50"] = replace(large, backbone=resnet(50))
         if name not in presets:
@@ -112,11 +114,11 @@ class Dino(Siamese):
                 "target_entropy": found.target_entropy,
                 "usage": found.usage,
                 "divergence": found.divergence,
-                "winners": winners(target),
+                "winners": winners(online[: len(target)]),
                 "teacher_temperature": torch.tensor(temperature),
                 **({"alignment": alignment(seen[0], seen[1], World())} if len(seen) > 1 else {}),
             },
-            features={"projected": seen[0]},
+            features={"targets": seen[0]},
             updates={"outputs": mean_outputs(target, world)},
         )
 

@@ -31,7 +31,7 @@ from multiway.methods.probed import add_probe, probe_of
 from multiway.methods.view_health import of_views
 from multiway.nn.backbone import VIT_TINY, BackboneConfig, backbone
 from multiway.nn.mlp_head import MlpHead, MlpHeadConfig
-from multiway.nn.twin import copy_weights, follow, gap, twin_of
+from multiway.nn.twin import copy_weights, follow, gap, twin_of, without_noise
 from multiway.world import World
 
 __all__ = ["Siamese", "SiameseConfig", "Views"]
@@ -48,6 +48,7 @@ class SiameseConfig:
         backbone: the network whose features are wanted.
         projector: head on it.
         predictor: head on the projector's output in the online branch; None for none.
+        predict: whether it is used; False is what papers take away to see it collapse.
         twin: whether the target branch is a momentum twin; else it is the network itself.
         stop_gradient: whether no gradient enters through the target branch. A twin's never does.
         momentum: of the twin, at the start.
@@ -60,6 +61,7 @@ class SiameseConfig:
     backbone: BackboneConfig = VIT_TINY
     projector: MlpHeadConfig = MlpHeadConfig()
     predictor: MlpHeadConfig | None = None
+    predict: bool = True
     twin: bool = False
     stop_gradient: bool = True
     momentum: float = 0.996
@@ -86,9 +88,10 @@ class Siamese(Method):
         self.backbone = backbone(config.backbone)
         width = self.backbone.width
         self.projector = MlpHead(width, config.projector)
-        self.predictor = None if config.predictor is None else MlpHead(self.projector.output, config.predictor)
+        used = config.predictor if config.predict else None
+        self.predictor = None if used is None else MlpHead(self.projector.output, used)
         self.probe = probe_of(width, config.probe)
-        self.twin = nn.ModuleList(twin_of(part) for part in self.students) if config.twin else None
+        self.twin = nn.ModuleList(without_noise(twin_of(part)) for part in self.students) if config.twin else None
 
     @property
     def students(self) -> tuple[nn.Module, ...]:
@@ -173,7 +176,7 @@ class Siamese(Method):
         """What the method asks, and beside it the probe."""
         online = _views(reps, "projected" if self.predictor is None else "predicted")
         found = self.agree(online, _views(reps, "target"), batch, world, step)
-        if "projected" not in found.features:  # a method whose outputs are no embedding has its own idea
+        if not found.features:  # a method whose heads give no embeddings has its own idea of what to watch
             found.features["projected"] = reps["projected/0"].detach()
             found.report |= of_views(reps, self.twin is not None)
         if "features" in reps:

@@ -5,8 +5,8 @@ is drawn towards the other view's projection, through which no gradient passes (
 
     L = 1/2 D(p_1, sg(z_2)) + 1/2 D(p_2, sg(z_1)),     D(p, z) = - cos(p, z)
 
-Without the stop-gradient it collapses at once (section 4.1), without the predictor as well (4.2): `--method.stop-gradient false`
-and `--method.predictor None` show both. The predictor's rate is not decayed (4.2).
+Without the stop-gradient it collapses at once (section 4.1), without the predictor as well (4.2): `--method.no-stop-gradient`
+and `--method.no-predict` show both. The predictor's rate is not decayed (4.2).
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from multiway.losses.info_nce import similarities
-from multiway.losses.unit import exact, unit
 from multiway.losses.uniformity import alignment
+from multiway.losses.unit import exact, unit
 from multiway.methods.method import Reps
 from multiway.world import World
 

@@ -8,8 +8,9 @@ Prediction (MaskFeat), 2022, arXiv 2112.09133, section 3.2. For every channel c 
 Directions that differ by half a turn are one. The norm of each cell's histogram, which the paper finds essential, takes away how
 strong the contrast is; differences take away how bright the picture is.
 
-As in the paper's code: Sobel's kernels, reflected borders, a vote for one bin alone, each cell normalised by itself; the angle is
-measured from the vertical. Dalal and Triggs had centred differences, votes shared by neighbouring bins, and blocks of cells.
+As in the paper's code (`HOGLayerC` of SlowFast): Sobel's kernels, reflected borders, a vote for one bin alone, each cell normalised
+by itself; the angle is measured from the vertical. Unlike it, what is rounding votes for nothing and turns no edge. Dalal and Triggs
+had centred differences, votes shared by neighbouring bins, and blocks of cells.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 __all__ = ["hog", "hog_patches"]
 
 _PLAIN = 1e-5  # mean strength of a gradient below which there is none; one level of 255 in one pixel of 64 makes more than 1e-4
+_UPRIGHT = 1e-5  # share of a gradient's strength below which a component of it is rounding
 
 
 @torch.no_grad()
@@ -51,6 +53,8 @@ def hog(images: Tensor, cell: int = 8, bins: int = 9) -> Tensor:
     with torch.autocast(images.device.type, enabled=False):
         gradient = F.conv2d(pixels, torch.stack([across, across.T])[:, None])
     strength = gradient.norm(dim=1)
+    # An upright edge lies between the first bin and the last; which of them must not be for rounding to say.
+    gradient = torch.where(gradient.abs() < _UPRIGHT * strength[:, None], 0.0, gradient)
     angle = torch.atan2(gradient[:, 0], gradient[:, 1])
     number = (angle / math.pi * bins).floor().long() % bins
     votes = strength.new_zeros(len(strength), bins, height, width).scatter_(1, number[:, None], strength[:, None])

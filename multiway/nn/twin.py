@@ -18,7 +18,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["copy_weights", "follow", "gap", "twin_of"]
+from multiway.nn.attention import Attention
+from multiway.nn.block import Residual
+
+__all__ = ["copy_weights", "follow", "gap", "twin_of", "without_noise"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -26,6 +29,17 @@ M = TypeVar("M", bound=nn.Module)
 def twin_of(part: M) -> M:
     """A copy of a part that no gradient reaches; its parameters are in the model's state, not in the optimiser's."""
     return copy.deepcopy(part).requires_grad_(False)
+
+
+def without_noise(part: M) -> M:
+    """Switch off dropout and drop path, in training mode too: what a teacher says is not to depend on chance (DINO's code)."""
+    for inner in part.modules():
+        for name in ("dropout", "drop_path"):  # of attention and of what follows each part
+            if isinstance(inner, Attention | Residual) and hasattr(inner, name):
+                setattr(inner, name, 0.0)
+        if isinstance(inner, nn.Dropout):
+            inner.p = 0.0
+    return part
 
 
 @torch.no_grad()

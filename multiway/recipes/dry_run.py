@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from multiway.batch import Batch, ViewSpec
+from multiway.batch import Batch, DataInfo, ViewSpec
 from multiway.methods import Method
 from multiway.methods.method import Step
 from multiway.recipes.recipe import Recipe
@@ -35,16 +35,20 @@ def parameter_table(method: Method) -> list[tuple[str, str, int]]:
 
 
 def picture_of_batch(batch: Batch, view: ViewSpec, columns: int = 16, rows: int = 4) -> Image.Image:
-    """The first pictures of a batch as the method sees them, augmented, in a grid; small ones enlarged."""
-    assert batch.images is not None
-    count = min(len(batch.images), columns * rows)  # examples may share pictures, or be about two
+    """The first pictures of a batch as the method sees them, augmented, in a grid; small ones enlarged. Where the method learns from
+    views, all views of a picture stand below one another."""
+    kinds = [*([] if batch.images is None else [batch.images]), *batch.views]
+    count = min(len(kinds[0]), columns * max(1, rows // len(kinds)))  # examples may share pictures, or be about two
     mean, std = torch.tensor(view.mean).view(3, 1, 1), torch.tensor(view.std).view(3, 1, 1)
-    pixels = ((batch.images[:count].cpu().float() * std + mean).clamp(0, 1) * 255).byte()
-    side = view.size
-    grid = np.full((-(-count // columns) * (side + 2), min(count, columns) * (side + 2), 3), 255, dtype=np.uint8)
-    for place in range(count):
-        top, left = (place // columns) * (side + 2), (place % columns) * (side + 2)
-        grid[top : top + side, left : left + side] = pixels[place].permute(1, 2, 0).numpy()
+    side = max(each.shape[-1] for each in kinds) + 2
+    lines = -(-count // columns) * len(kinds)
+    grid = np.full((lines * side, min(count, columns) * side, 3), 255, dtype=np.uint8)
+    for kind, images in enumerate(kinds):
+        pixels = ((images[:count].cpu().float() * std + mean).clamp(0, 1) * 255).byte()
+        own = images.shape[-1]
+        for place in range(count):
+            top, left = (place // columns * len(kinds) + kind) * side, (place % columns) * side
+            grid[top : top + own, left : left + own] = pixels[place].permute(1, 2, 0).numpy()
     picture = Image.fromarray(grid)
     enlarge = max(1, 64 // side)
     return picture.resize((picture.width * enlarge, picture.height * enlarge), Image.Resampling.NEAREST)
@@ -88,7 +92,7 @@ def dry_run(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
     settings = recipe.settings
     epochs = settings.steps * settings.batch / len(ready.source)
     console.print(
-        f"{len(ready.source):,} rows of {ready.source.name}@{ready.source.split}, vocabulary {ready.info.vocabulary}, "
+        f"{len(ready.source):,} rows of {ready.source.name}@{ready.source.split}, {_known(ready.info)}"
         f"{settings.steps} steps of {settings.batch} = {epochs:.1f} epochs",
         highlight=False,
         markup=False,
@@ -109,3 +113,10 @@ def dry_run(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
         },
         "batch": str(path),
     }
+
+
+def _known(info: DataInfo) -> str:
+    """How many words there are, or classes that a probe reads off."""
+    if info.vocabulary:
+        return f"vocabulary {info.vocabulary}, "
+    return f"{info.classes} classes, " if info.classes else ""

@@ -174,10 +174,10 @@ def beit(preset: str = "tiny") -> BeitRecipe:
     size, patch = method.backbone.size, method.backbone.patch
     if preset == "tiny":
         settings = Settings(steps=400, batch=64, lr=1e-3, optimiser=OptimiserSpec(weight_decay=0.05, warmup=0.05))
-        own = _tiny(
-            size, settings=settings, data=WORLD, view=white_is_zero(size), views=view_presets.identity(size)
-        )
+        own = _tiny(size, settings=settings, data=WORLD, view=white_is_zero(size), views=view_presets.identity(size))
         return BeitRecipe(**own, patches=PatchMasking(0.4, patch, least=4), method=method)
-    kind = CropSpec(size, (0.2, 1.0), resample="bicubic", flip=0.5, jitter=1.0, brightness=0.4, contrast=0.4, saturation=0.4)
+    kind = CropSpec(
+        size, (0.2, 1.0), resample="bicubic", flip=0.5, jitter=1.0, brightness=0.4, contrast=0.4, saturation=0.4
+    )
     fields = _large(preset, kind, 2048, 1600, 10, 1.5e-3, betas=(0.9, 0.999), clip=3.0)
     return BeitRecipe(**fields, patches=PatchMasking(75 / 196, patch), method=method)

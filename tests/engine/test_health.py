@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from multiway.engine.health import MAX_ROWS, effective_rank, gradient_health, health
+from multiway.engine.health import MAX_PAIRED, MAX_ROWS, effective_rank, gradient_health, health
 
 
 def unit(rows, width, seed=0):
@@ -53,6 +54,14 @@ def test_numbers_agree_with_their_definitions(rows, width, seed):
     assert found["x/rank"] == pytest.approx(math.exp(entropy), rel=1e-4)
     assert found["x/std"] == pytest.approx(float(x.double().std(0, correction=0).mean()) * width**0.5, abs=1e-5)
     assert 1 - 1e-9 <= found["x/rank"] <= found["x/rank_limit"] + 1e-6
+
+
+def test_uniformity_is_that_of_its_first_rows():
+    x = unit(MAX_PAIRED + 40, 8)
+    wanted = [math.exp(-2 * float((a - b).square().sum())) for a, b in itertools.permutations(x[:30].double(), 2)]
+    assert health({"x": x[:30]})["x/uniformity"] == pytest.approx(math.log(sum(wanted) / len(wanted)), abs=1e-5)
+    assert health({"x": x})["x/uniformity"] == pytest.approx(health({"x": x[:MAX_PAIRED]})["x/uniformity"], abs=1e-5)
+    assert health({"x": x[:1].repeat(9, 1)})["x/uniformity"] == pytest.approx(0.0, abs=1e-5)
 
 
 def test_rows_beyond_the_limit_do_not_enter_the_rank():

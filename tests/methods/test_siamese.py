@@ -278,3 +278,20 @@ def test_a_run_on_two_ranks_is_the_run_on_one(tmp_path: Path) -> None:
     assert set(one) == set(two)
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=2e-3, atol=2e-4, msg=name)
+
+
+def test_a_teacher_does_not_depend_on_chance() -> None:
+    """Drop path and dropout are the student's; its twin, in training mode too, says the same twice."""
+    tower = vit("tiny", patch=4, pixels=16, width=16, layers=3, heads=2, drop_path=0.5, dropout=0.3)
+    kind = method_class("dino")
+    torch.manual_seed(0)
+    method = kind(replace(kind.config_class.preset("tiny"), backbone=tower)).train()  # type: ignore[call-arg]
+    rows = batch()
+    with torch.no_grad():
+        torch.manual_seed(1)
+        first = method.encode(rows, Step())
+        torch.manual_seed(2)
+        second = method.encode(rows, Step())
+    assert torch.equal(first["target/0"], second["target/0"]) and not torch.equal(
+        first["projected/0"], second["projected/0"]
+    )

@@ -7,15 +7,22 @@ from collections.abc import Iterator
 import numpy as np
 
 from multiway.engine.history import Finding, History, Series
+from multiway.engine.symptoms.filling import filled_since
 
 __all__ = [
+    "BACKBONE",
+    "HIGH_LR",
     "HOPELESS",
     "MISMATCHED",
     "NEAR",
+    "NO_EMBEDDINGS",
     "PATIENCE",
     "Clue",
+    "is_probe",
     "last_stretch",
     "matches",
+    "moves",
+    "of_outputs",
     "rate_clues",
     "rate_is_suspect",
     "ratios",
@@ -24,6 +31,11 @@ __all__ = [
     "stuck_at_chance",
     "worse_than_chance",
 ]
+
+# Features before a projector have much in common, and targets over K outputs are nearly all zero: the spread of neither is that of
+# an embedding. `collapse.py` and `outputs.py` judge them otherwise.
+BACKBONE = "backbone"
+NO_EMBEDDINGS = (BACKBONE, "targets")
 
 NEAR = 0.02  # a term within 2 % of chance is at chance
 PATIENCE = 100  # steps at chance after the warm-up that are nothing unusual
@@ -42,7 +54,7 @@ def stuck_at_chance(run: History) -> Iterator[Finding]:
     """A term that has stayed within 2 % of its chance value up to the last step."""
     for name, ratio in ratios(run):
         since = last_stretch(ratio, np.abs(ratio.values - 1.0) <= NEAR)
-        if matches(name):
+        if matches(name) or _told_elsewhere(run, name):
             continue  # `matching_at_its_prior` knows more about it
         if since is None or run.last_step - max(since, run.warm) < PATIENCE:
             continue
@@ -62,8 +74,10 @@ def stuck_at_chance(run: History) -> Iterator[Finding]:
 def worse_than_chance(run: History) -> Iterator[Finding]:
     """A term that a constant prediction would beat, and that is not on its way down."""
     for name, ratio in ratios(run):
+        if _told_elsewhere(run, name):
+            continue
         since = last_stretch(ratio, ratio.values > 1.0 + NEAR)
-        if since is None or run.last_step - max(since, run.warm) < PATIENCE:
+        if since is None or run.last_step - max(since, run.warm, filled_since(run)) < PATIENCE:
             continue
         recent, before = ratio.tail(0.2).median(), ratio.since(run.warm).head(0.4).median()
         if recent < 0.98 * before:
@@ -90,6 +104,26 @@ def worse_than_chance(run: History) -> Iterator[Finding]:
 def matches(name: str) -> bool:
     """Whether a term is one of image-text matching, by its name: `itm`, or `itm_` and something."""
     return name == "itm" or name.startswith("itm_")
+
+
+def is_probe(name: str) -> bool:
+    """Whether a term is that of a probe on the side, of which the method learns nothing."""
+    return name == "probe"
+
+
+def moves(run: History, name: str) -> bool:
+    """Whether a term's chance value moves with targets that the network makes itself, by its formula (`losses/regress.py`)."""
+    return "mean target" in run.formula(name)
+
+
+def of_outputs(run: History, name: str) -> bool:
+    """Whether a term is the cross entropy of targets over K outputs (`losses/cross_view.py`), whose entropy is reported."""
+    return len(run.report("target_entropy")) > 0 and not is_probe(name) and run.formula(name).startswith("ln ")
+
+
+def _told_elsewhere(run: History, name: str) -> bool:
+    """Whether `shortcut.py`, `regression.py` or `outputs.py` knows more about a term at its chance value."""
+    return is_probe(name) or moves(run, name) or of_outputs(run, name)
 
 
 def ratios(run: History) -> Iterator[tuple[str, Series]]:
@@ -171,7 +205,11 @@ def rate_clues(run: History, ratio: Series) -> Iterator[Clue]:
 def _clues(run: History, ratio: Series) -> Iterator[Clue]:
     """Causes of standing still with their remedies, likeliest first: what the run bears evidence for, then the usual."""
     recent = run.grad_norm.tail().median()
-    flat = [name for name in run.watched_features if run.health(f"{name}/std").tail().median() < 0.1]
+    flat = [
+        name
+        for name in run.watched_features
+        if name not in NO_EMBEDDINGS and run.health(f"{name}/std").tail().median() < 0.1
+    ]
     if flat:
         yield (
             f"the embeddings are constant ({', '.join(flat)}): no candidate can be told from another",

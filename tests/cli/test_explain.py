@@ -1,0 +1,60 @@
+"""`multiway explain` as it is typed."""
+
+import json
+from pathlib import Path
+
+import pytest
+from toy import toy_picture
+
+from multiway.cli.main import main
+
+
+def test_a_run_with_its_own_data(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = ["--data", str(tiny_run.parent / "captions.jsonl") + "@val", "--images", str(tiny_run.parent / "pictures")]
+    picture = tmp_path / "red.png"
+    toy_picture("red", "left").save(picture)
+    args = [
+        "explain",
+        str(tiny_run),
+        "--image",
+        str(picture),
+        "--text",
+        "red on the left",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main([*args, *own, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["task"] == "explain" and said["pictures"] == ["red.png"] and said["data"].endswith("@val")
+    assert {"attention-1.png", "distance.png", "positions.png", "text.png", "neighbours.png"} <= set(said["files"])
+    assert sorted([*said["files"], "explain.html"]) == sorted(each.name for each in (tmp_path / "out").iterdir())
+
+
+def test_pictures_come_from_the_runs_data(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", str(tiny_run), "--count", "2", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == str(tmp_path / "explain.html")
+    assert (tmp_path / "attention-2.png").exists() and not (tmp_path / "attention-3.png").exists()
+    assert not (tmp_path / "text.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (["--image", "nowhere.png"], "there is no such file"),
+        (["--data", "none"], "no picture to look at"),
+        (["--count", "0"], "--count is 0"),
+        (["--block", "9"], "there is no block 9"),
+        (["--mass", "2"], "given mass 2.0"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    tiny_run: Path, tmp_path: Path, more: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", str(tiny_run), "--out", str(tmp_path), *more]) == 1
+    said = capsys.readouterr().err
+    assert complaint in said and said.startswith("multiway: ") and "Traceback" not in said
+
+
+def test_a_weights_file_needs_a_folder(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", str(tiny_run / "model.safetensors"), "--image", "a.png"]) == 1
+    assert "--out" in capsys.readouterr().err

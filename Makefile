@@ -42,7 +42,7 @@ test: env        ## lint, types, import contracts and the fast tests
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
 test-slow: env   ## the tests that have to learn something
 	$(BIN)/python -m pytest -m slow

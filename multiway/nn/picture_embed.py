@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from multiway.nn.hidden_patches import blank
 from multiway.nn.patch import ConvStem, PatchEmbed, resize_positions
 
 __all__ = ["PictureEmbed"]
@@ -50,6 +51,8 @@ class PictureEmbed(nn.Module):
 
     def forward(self, images: Tensor, hidden: Tensor | None = None) -> Tensor:
         """(B, 3, H, W), and (B, N) bool patches to hide -> (B, 1 + N, W)."""
+        if hidden is not None and isinstance(self.patches, ConvStem):
+            images = blank(images, hidden, self.patches.patch)  # convolutions would tell its neighbours of a hidden patch
         patches = self.patches(images)
         first: Tensor = self.class_token
         if hidden is not None:

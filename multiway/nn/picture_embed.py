@@ -52,7 +52,9 @@ class PictureEmbed(nn.Module):
     def forward(self, images: Tensor, hidden: Tensor | None = None) -> Tensor:
         """(B, 3, H, W), and (B, N) bool patches to hide -> (B, 1 + N, W)."""
         if hidden is not None and isinstance(self.patches, ConvStem):
-            images = blank(images, hidden, self.patches.patch)  # convolutions would tell its neighbours of a hidden patch
+            images = blank(
+                images, hidden, self.patches.patch
+            )  # convolutions would tell its neighbours of a hidden patch
         patches = self.patches(images)
         first: Tensor = self.class_token
         if hidden is not None:

@@ -22,7 +22,7 @@ from multiway.engine.settings import Settings
 from multiway.hub.load import load
 from multiway.methods.answer_writer import AnswerWriter, AnswerWriterConfig
 from multiway.methods.method import Method
-from multiway.recipes.finetune import at_size
+from multiway.recipes.finetune import at_size, example_loader
 from multiway.recipes.recipe import Recipe
 from multiway.recipes.world import WORLD
 from multiway.tasks import TASKS
@@ -122,18 +122,7 @@ class AnswerWriterRecipe(Recipe):
 
     def loader(self, source: Any, tokenizer: Tokenizer, info: DataInfo, world: World) -> ExampleLoader:
         """Batches of questions, with the weight of each answer."""
-        settings = self.settings
-        return ExampleLoader(
-            source,
-            self.view,
-            tokenizer,
-            self.questions.wanted(info.answers),
-            settings.batch,
-            settings.seed,
-            world.rank,
-            world.size,
-            settings.workers,
-        )
+        return example_loader(self, source, tokenizer, self.questions.wanted(info.answers), world)
 
     def build(self, info: DataInfo) -> Method:
         """The run's method at this recipe's picture size, and a decoder that begins from its blocks.

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from multiway.batch import DataInfo
 from multiway.config import ConfigError, identity_json, to_json
 from multiway.data.annotated.open import open_examples
-from multiway.data.example_loader import ExampleLoader
+from multiway.data.example_loader import ExampleLoader, Wanted
 from multiway.data.tokenizer import Tokenizer
 from multiway.engine.optim import OptimiserSpec
 from multiway.engine.settings import Settings
@@ -113,18 +113,7 @@ class FinetuneRecipe(Recipe):
 
     def loader(self, source: Any, tokenizer: Tokenizer, info: DataInfo, world: World) -> ExampleLoader:
         """Batches of examples."""
-        settings = self.settings
-        return ExampleLoader(
-            source,
-            self.view,
-            tokenizer,
-            self._task.wanted(info.answers),
-            settings.batch,
-            settings.seed,
-            world.rank,
-            world.size,
-            settings.workers,
-        )
+        return example_loader(self, source, tokenizer, self._task.wanted(info.answers), world)
 
     def build(self, info: DataInfo) -> Method:
         """The run's method at this recipe's picture size, and a new head on it.
@@ -149,6 +138,14 @@ class FinetuneRecipe(Recipe):
             raise
         except ValueError as error:  # a part that cannot be built for these pictures
             raise ConfigError(f"{self.init} cannot be tuned with pictures of {self.view.size}: {error}") from error
+
+
+def example_loader(recipe: Recipe, source: Any, tokenizer: Tokenizer, wanted: Wanted, world: World) -> ExampleLoader:
+    """Batches of examples, as a recipe's settings and view have them."""
+    settings = recipe.settings
+    return ExampleLoader(
+        source, recipe.view, tokenizer, wanted, settings.batch, settings.seed, world.rank, world.size, settings.workers
+    )
 
 
 def headed() -> list[str]:

@@ -101,16 +101,7 @@ class GeneratedAnswers:
         Raises:
             ValueError: for settings that do not fit together.
         """
-        return Generation(
-            strategy=self.strategy,
-            beams=self.beams,
-            max_length=self.max_length,
-            min_length=self.min_length,
-            length_penalty=self.length_penalty,
-            repetition_penalty=self.repetition_penalty,
-            top_p=self.top_p,
-            temperature=self.temperature,
-        )
+        return Generation.of(self)
 
     def answers(self, examples: Examples[Asked]) -> tuple[str, ...]:
         """The most frequent answers, every person's counted: what a decoder is tuned on.

@@ -94,16 +94,7 @@ class Captions:
         Raises:
             ValueError: for settings that do not fit together.
         """
-        return Generation(
-            strategy=self.strategy,
-            beams=self.beams,
-            max_length=self.max_length,
-            min_length=self.min_length,
-            length_penalty=self.length_penalty,
-            repetition_penalty=self.repetition_penalty,
-            top_p=self.top_p,
-            temperature=self.temperature,
-        )
+        return Generation.of(self)
 
     def run(self, model: Any, source: Source) -> Result:
         """Write and measure; where captions are withheld, write alone.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
 
 __all__ = ["Generation"]
 
@@ -39,6 +39,15 @@ class Generation:
     top_p: float = 0.9
     temperature: float = 1.0
     texts: int = 1
+
+    @classmethod
+    def of(cls, settings: Any) -> Self:
+        """The settings among the fields of something that writes, a task, say; what it has no field for is as here.
+
+        Raises:
+            ValueError: for settings that do not fit together.
+        """
+        return cls(**{each.name: getattr(settings, each.name) for each in fields(cls) if hasattr(settings, each.name)})
 
     def __post_init__(self) -> None:
         most = {"greedy": 1, "beam": self.beams}.get(self.strategy, self.texts)

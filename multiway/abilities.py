@@ -9,7 +9,7 @@ Two levels share the same names. A *method* (an `nn.Module`) takes tensors that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -38,13 +38,19 @@ __all__ = [
     "Query",
     "ScoresCaptions",
     "ShowsAttention",
+    "Tokens",
     "abilities_of",
+    "reader",
     "require",
 ]
 
 Query = Literal[
     "image", "text"
 ]  # whose question a comparison answers: a picture's among texts, a text's among pictures
+
+Tokens = (
+    bool | Literal["only"]
+)  # whether token features are kept; `"only"` where nothing but they is needed: for `fuse` and heads on it
 
 
 @dataclass
@@ -362,6 +368,14 @@ def abilities_of(thing: object) -> tuple[str, ...]:
     if callable(own):
         return tuple(own())
     return tuple(name for name, protocol in ABILITIES.items() if isinstance(thing, protocol))
+
+
+def reader(method: Any, side: Literal["image", "text"], tokens: Tokens) -> Callable[..., Encoded]:
+    """`encode_image` or `encode_text` of a method; of one whose fused encoder starts below its embeddings (VLMo), where tokens alone
+    are asked for, `image_to_fuse` or `text_to_fuse`, which runs no tower for an embedding that nobody reads."""
+    short = getattr(method, f"{side}_to_fuse", None) if tokens == "only" else None
+    found: Callable[..., Encoded] = short or getattr(method, f"encode_{side}")
+    return found
 
 
 def require(thing: object, needs: Iterable[str], task: str, able: Sequence[str] = ()) -> None:

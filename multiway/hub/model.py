@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from multiway.abilities import CaptionScores, Encoded, Fused, Query, abilities_of, require
+from multiway.abilities import CaptionScores, Encoded, Fused, Query, Tokens, abilities_of, reader, require
 from multiway.data.decode import decode
 from multiway.data.processor import Processor
 from multiway.hub.captions import write_captions
@@ -55,13 +55,14 @@ class Model(Tuned):
         """Names of what this model can be asked to do."""
         return abilities_of(self.method)
 
-    def encode_image(self, images: Sequence[Picture] | Tensor, tokens: bool = False) -> Encoded:
+    def encode_image(self, images: Sequence[Picture] | Tensor, tokens: Tokens = False) -> Encoded:
         """Embeddings of pictures.
 
         Args:
             images: Pillow pictures, paths, or (B, 3, H, W) normalised pixels.
             tokens: keep the token features too, for `match`; they take N x W numbers a picture instead of D. They are kept
-                anyway where the method has no embedding (see `Encoded`).
+                anyway where the method has no embedding (see `Encoded`). `"only"` where nothing but `fuse`, `match` and tuned heads
+                will read them: a method that can then leaves the embedding out, (B, 0).
 
         Returns:
             `Encoded` with (B, D) unit vectors on the CPU; (B, 0) where the method has no shared space.
@@ -72,7 +73,7 @@ class Model(Tuned):
             ValueError: for an empty list, or pixels of another shape.
         """
         require(self.method, ("encode_image",), "encode_image")
-        encode: Callable[[Tensor], Encoded] = self.method.encode_image  # type: ignore[assignment]
+        encode = reader(self.method, "image", tokens)
         if isinstance(images, Tensor):
             if images.ndim != 4 or images.shape[1] != 3:
                 raise ValueError(f"pixels have shape {tuple(images.shape)}; expected (B, 3, H, W)")
@@ -89,7 +90,7 @@ class Model(Tuned):
 
         return self._in_batches(len(images), lambda rows: encode(draw(rows).to(self.device)), tokens)
 
-    def encode_text(self, texts: Sequence[str], tokens: bool = False) -> Encoded:
+    def encode_text(self, texts: Sequence[str], tokens: Tokens = False) -> Encoded:
         """Embeddings of strings: `Encoded` with (B, D) unit vectors on the CPU, and with `tokens`, or where there is no
         embedding, their token features.
 
@@ -98,11 +99,12 @@ class Model(Tuned):
         require(self.method, ("encode_text",), "encode_text")
         if isinstance(texts, str):
             raise TypeError(f"encode_text takes a list of strings; given one string {texts!r}: write [{texts!r}]")
+        read = reader(self.method, "text", tokens)
         distinct = sorted(set(texts), key=lambda text: (len(text), text))
 
         def encode(rows: slice) -> Encoded:
             words = self.processor.texts(distinct[rows])
-            return self.method.encode_text(words.ids.to(self.device), words.mask.to(self.device))  # type: ignore[operator, no-any-return]
+            return read(words.ids.to(self.device), words.mask.to(self.device))
 
         encoded = self._in_batches(len(distinct), encode, tokens)
         place = {text: row for row, text in enumerate(distinct)}
@@ -238,7 +240,7 @@ class Model(Tuned):
         """
         return write_captions(self, images, settings or Generation(), prompts, seed)
 
-    def _in_batches(self, count: int, encode: Callable[[slice], Encoded], tokens: bool = False) -> Encoded:
+    def _in_batches(self, count: int, encode: Callable[[slice], Encoded], tokens: Tokens = False) -> Encoded:
         if count == 0:
             raise ValueError("nothing to encode: the list is empty")
 

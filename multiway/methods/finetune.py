@@ -29,7 +29,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from multiway.abilities import ABILITIES, Encoded, abilities_of
+from multiway.abilities import ABILITIES, Encoded, Tokens, abilities_of, reader
 from multiway.batch import Batch
 from multiway.config import ConfigError
 from multiway.methods import method_class
@@ -45,7 +45,7 @@ from multiway.world import World
 __all__ = ["HEADS", "FineTune", "FineTuneConfig", "Two", "picture_size"]
 
 # What a fused method has beside the abilities' own names.
-_LENT = (*ABILITIES, "fused_width")
+_LENT = (*ABILITIES, "fused_width", "text_to_fuse")
 
 
 class FineTune(Method):
@@ -144,13 +144,11 @@ class FineTune(Method):
 
     def encode_image(self, images: Tensor) -> Encoded:
         """As the method underneath reads them; a blind one reads the same even picture in place of each."""
-        if not self.sees:
-            blank = images.new_zeros(len(images), 1, int(self.base.fused_width))  # type: ignore[arg-type]
-            return Encoded(blank.new_zeros(len(images), 0), blank)
-        if not self.config.blind:
-            return self.base.encode_image(images)  # type: ignore[operator, no-any-return]
-        blank = self.base.encode_image(torch.zeros_like(images[:1]))  # type: ignore[operator]
-        return blank.rows(torch.zeros(len(images), dtype=torch.int64, device=images.device))  # type: ignore[no-any-return]
+        return self._shown(images, tokens=True)
+
+    def image_to_fuse(self, images: Tensor) -> Encoded:
+        """As `encode_image`, for the head alone."""
+        return self._shown(images, tokens="only")
 
     def answer(self, image: Encoded, text: Encoded) -> Tensor:
         """(B, A) scores of each answer."""
@@ -191,6 +189,17 @@ class FineTune(Method):
 
     # The pair.
 
+    def _shown(self, images: Tensor, tokens: Tokens) -> Encoded:
+        if not self.sees:
+            blank = images.new_zeros(len(images), 1, int(self.base.fused_width))  # type: ignore[arg-type]
+            return Encoded(blank.new_zeros(len(images), 0), blank)
+        read = reader(self.base, "image", tokens)
+        if not self.config.blind:
+            return read(images)
+        return read(torch.zeros_like(images[:1])).rows(
+            torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        )
+
     def _pooled(self, image: Encoded, text: Encoded) -> Tensor:
         return fuse(self.base, image, text).pooled
 
@@ -208,7 +217,7 @@ class FineTune(Method):
     def encode(self, batch: Batch, step: Step) -> Reps:
         """Scores of every row. A picture that several rows are about is encoded once."""
         assert batch.images is not None and batch.pictures is not None
-        image = self.encode_image(batch.images)
+        image = self.image_to_fuse(batch.images)
         places = batch.pictures
         if batch.choices is not None and batch.choices_mask is not None:
             count = batch.choices.shape[1]
@@ -229,7 +238,7 @@ class FineTune(Method):
         return {"logits": self.answer(own, text)}
 
     def _read(self, ids: Tensor, mask: Tensor) -> Encoded:
-        return self.base.encode_text(ids, mask)  # type: ignore[operator, no-any-return]
+        return reader(self.base, "text", "only")(ids, mask)
 
     def losses(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
         """The loss of the kind of examples."""

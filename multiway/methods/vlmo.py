@@ -256,6 +256,15 @@ class Vlmo(SharedSpace, Method):
         embedded = self.embed_text(ids)
         return Encoded(self._text(embedded, mask)["own"], embedded, mask, ids)
 
+    def image_to_fuse(self, images: Tensor) -> Encoded:
+        """(B, 3, H, W) -> the tokens alone: the fused mode starts from patches, and no block is run for them before."""
+        return Encoded(images.new_empty(len(images), 0), self.embed_image(images))
+
+    def text_to_fuse(self, ids: Tensor, mask: Tensor) -> Encoded:
+        """(B, L) -> the tokens alone: the fused mode starts from words."""
+        embedded = self.embed_text(ids)
+        return Encoded(embedded.new_empty(len(ids), 0), embedded, mask, ids)
+
     def match(self, image: Encoded, text: Encoded) -> Tensor:
         """(B,) log-odds that picture i and text i are a pair: the two logits' difference."""
         logits = self.match_head(self.fuse(image, text).pooled)

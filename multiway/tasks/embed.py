@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from multiway.abilities import Encoded
+from multiway.abilities import Encoded, Tokens
 from multiway.data.examples import Pictures
 from multiway.data.source import Source
 
@@ -21,7 +21,7 @@ class BadEmbedding(ValueError):
 
 @torch.no_grad()
 def encode_images(
-    model: Any, source: Pictures | Source, rows: Sequence[int], batch: int = 256, *, tokens: bool = False
+    model: Any, source: Pictures | Source, rows: Sequence[int], batch: int = 256, *, tokens: Tokens = False
 ) -> Encoded:
     """The pictures of some rows.
 
@@ -30,7 +30,7 @@ def encode_images(
         source: where the pictures come from; at most `batch` of them are decoded at a time.
         rows: numbers of rows in `source`.
         batch: pictures per call of the model.
-        tokens: keep the token features, for `match`.
+        tokens: keep the token features, for `match`, or only them.
 
     Returns:
         Embeddings (len(rows), D), L2-normalised; (len(rows), 0) and tokens where the model has no shared space.
@@ -48,7 +48,7 @@ def encode_images(
 
 
 @torch.no_grad()
-def encode_texts(model: Any, texts: Sequence[str], *, tokens: bool = False) -> Encoded:
+def encode_texts(model: Any, texts: Sequence[str], *, tokens: Tokens = False) -> Encoded:
     """As `encode_images`, of strings, in one call: a model sorts them by length, which it can only do with all at hand."""
     return _checked(model.encode_text(list(texts), **_kept(tokens)), len(texts), "encode_text", 0)
 
@@ -61,9 +61,9 @@ def encode_texts_in_batches(model: Any, texts: Sequence[str], batch: int = 1024)
             yield _checked(model.encode_text(some), len(some), "encode_text", start)
 
 
-def _kept(tokens: bool) -> dict[str, bool]:
+def _kept(tokens: Tokens) -> dict[str, Tokens]:
     """A stand-in for a model that only embeds need not know of tokens."""
-    return {"tokens": True} if tokens else {}
+    return {"tokens": tokens} if tokens else {}
 
 
 def _checked(encoded: Encoded, rows: int, ability: str, start: int) -> Encoded:

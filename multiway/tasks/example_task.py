@@ -117,11 +117,11 @@ def encoded(
         stop = max(start + 1, int(np.searchsorted(ends, done + chunk, side="right")))
         numbers, start = order[start:stop], stop
         different, places = np.unique(pictures[numbers], return_inverse=True)
-        shown = encode_images(model, examples.pictures, different.tolist(), tokens=True)
+        shown = encode_images(model, examples.pictures, different.tolist(), tokens="only")
         said = [text for number in numbers for text in texts[number]]
         counts = torch.tensor([len(texts[number]) for number in numbers])
         rows = torch.from_numpy(places.reshape(len(numbers), -1)).repeat_interleave(counts, 0)
-        yield numbers, [shown.rows(each) for each in rows.unbind(1)], encode_texts(model, said, tokens=True)
+        yield numbers, [shown.rows(each) for each in rows.unbind(1)], encode_texts(model, said, tokens="only")
 
 
 def accuracies(

@@ -123,7 +123,7 @@ class MaskedWords:
         copies = list(self._copies(rows, tokens, tokenizer, classes))
         if not copies:
             raise DataError(f"no caption of {source.name}@{source.split} holds a word of a class that it names")
-        images = encode_images(model, source, rows, tokens=True) if "encode_image" in abilities_of(model) else None
+        images = encode_images(model, source, rows, tokens="only") if "encode_image" in abilities_of(model) else None
         for start in range(0, len(copies), self.batch):
             some = copies[start : start + self.batch]
             which = torch.tensor([copy.number for copy in some])

@@ -124,7 +124,7 @@ class Vcr:
     def _one(self, name: str, rows: Sequence[Chosen], hits: Sequence[float], odds: Sequence[float]) -> Iterator[Metric]:
         groups = [row.group for row in rows]
         chances = {
-            group: float(np.mean([o for o, g in zip(odds, groups, strict=True) if g == group])) for group in groups
+            group: float(np.mean([o for o, g in zip(odds, groups, strict=True) if g == group])) for group in set(groups)
         }
         units = [row.pictures[0] for row in rows]
         yield from accuracies(name, hits, units, groups, float(np.mean(odds)), chances, self.resamples, self.seed)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from multiway.abilities import Encoded, abilities_of
+from multiway.abilities import Encoded, Tokens, abilities_of
 from multiway.data.source import KnowsWords, Row, Source
 from multiway.tasks import Result, Task
 from multiway.tasks.frozen import LearnsFirst
@@ -94,7 +94,7 @@ class _Remembering:
     def abilities(self) -> tuple[str, ...]:
         return abilities_of(self._model)
 
-    def encode_image(self, tickets: Sequence[Image.Image], tokens: bool = False) -> Encoded:
+    def encode_image(self, tickets: Sequence[Image.Image], tokens: Tokens = False) -> Encoded:
         held: list[tuple[_Rows, int]] = [(ticket.info["of"], int(ticket.info["row"])) for ticket in tickets]
         ids = [rows.row(number).image_id for rows, number in held]
         new = {name: place for name, place in zip(ids, held, strict=True) if name not in self._pictures}
@@ -103,7 +103,7 @@ class _Remembering:
             self._keep(self._pictures, list(new), self._encode(self._model.encode_image, pictures))
         return _joined([self._pictures[name] for name in ids], tokens)
 
-    def encode_text(self, texts: Sequence[str], tokens: bool = False) -> Encoded:
+    def encode_text(self, texts: Sequence[str], tokens: Tokens = False) -> Encoded:
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if new:
             self._keep(self._texts, new, self._encode(self._model.encode_text, new))
@@ -123,5 +123,5 @@ class _Remembering:
             memory[name] = encoded.rows(torch.tensor([place]))
 
 
-def _joined(parts: list[Encoded], tokens: bool) -> Encoded:
+def _joined(parts: list[Encoded], tokens: Tokens) -> Encoded:
     return Encoded.cat(parts if tokens else [part.slim() for part in parts])

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from multiway.abilities import Encoded, abilities_of
+from multiway.abilities import Encoded, Tokens, abilities_of
 from multiway.config import digest
 from multiway.data.annotated.msrvtt import HasFrames
 from multiway.data.source import Source, stable_id
@@ -255,7 +255,7 @@ class _CachedModel:
     def abilities(self) -> tuple[str, ...]:
         return abilities_of(self._model)
 
-    def encode_image(self, images: Sequence[Any], tokens: bool = False) -> Encoded:
+    def encode_image(self, images: Sequence[Any], tokens: Tokens = False) -> Encoded:
         tickets = [image for image in images if isinstance(image, _Ticket)]
 
         def encode(places: Iterable[int]) -> Encoded:
@@ -268,7 +268,7 @@ class _CachedModel:
             return encode(range(len(images)))
         return self._cache.look_up(tickets[0].vectors, [each.key for each in tickets], encode)
 
-    def encode_text(self, texts: Sequence[str], tokens: bool = False) -> Encoded:
+    def encode_text(self, texts: Sequence[str], tokens: Tokens = False) -> Encoded:
         def encode(places: Iterable[int]) -> Encoded:
             return self._model.encode_text([texts[place] for place in places], tokens)
 

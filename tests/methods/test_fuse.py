@@ -11,7 +11,7 @@ from multiway_batches import INFO, WORDS, toy_batch
 from peer_weights import randomise
 from torch import Tensor
 
-from multiway.abilities import Encoded, Fused, Fuses, LacksAbility, abilities_of
+from multiway.abilities import Encoded, Fused, Fuses, LacksAbility, abilities_of, reader
 from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
 from multiway.hub.model import Model
@@ -77,6 +77,7 @@ SEEING = {
 BLIND = {"bert": Case(Bert, BertConfig(READER)), "gpt": Case(Gpt, GptConfig(WRITER))}
 READS_TWO = [name for name in SEEING if not name.startswith("vlmo")]
 MATCHES = ["albef", "blip", "vilt", "meter", "meter-merged", "vlmo", "vlmo-without-fusion-experts"]
+EMBEDS = ["vlmo", "vlmo-without-fusion-experts"]  # below what is fused there is nothing but embeddings
 GUESSES = ["albef", "vilt", "meter", "meter-merged", "vlmo", "beit3", "beit3-released"]
 
 
@@ -133,6 +134,22 @@ def test_one_vector_a_pair_as_wide_as_promised(name: str, built: Callable[[str],
     assert whole.tokens is not None and whole.tokens.shape == (*BATCH.text.shape, 32)
     assert whole.mask is not None and torch.equal(whole.mask, BATCH.text_mask)
     assert gap(alone.pooled, whole.pooled) < 1e-4
+
+
+@pytest.mark.parametrize("name", SEEING | BLIND)
+@torch.no_grad()
+def test_for_fusing_alone_no_tower_is_run_twice(name: str, built: Callable[[str], Any]) -> None:
+    method, runs = built(name), []
+    image, text = encoded(method)
+    tower = getattr(method, "blocks", None) if name in EMBEDS else None
+    hook = None if tower is None else tower.register_forward_pre_hook(lambda *given: runs.append(given))
+    shown = reader(method, "image", "only")(BATCH.images) if image is not None else None
+    said = reader(method, "text", "only")(BATCH.text, BATCH.text_mask)
+    if hook is not None:
+        hook.remove()
+        assert not runs and not said.has_embedding and shown is not None and not shown.has_embedding
+        assert image is not None and image.has_embedding and text.has_embedding
+    assert torch.equal(method.fuse(image, text).pooled, method.fuse(shown, said).pooled)
 
 
 @pytest.mark.parametrize("name", SEEING | BLIND)

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from multiway.abilities import ABILITIES, Encoded, abilities_of
+from multiway.abilities import ABILITIES, Encoded, abilities_of, reader
 from multiway.batch import Batch, DataInfo
 from multiway.config import ConfigError
 from multiway.losses.weighted_lm import weighted_lm
@@ -212,7 +212,7 @@ class AnswerWriter(Method):
         assert batch.images is not None and batch.pictures is not None
         assert batch.text is not None and batch.text_mask is not None
         image = self.encode_image(batch.images).rows(batch.pictures[:, 0])
-        text = self.base.encode_text(batch.text, batch.text_mask)  # type: ignore[operator]
+        text = reader(self.base, "text", "only")(batch.text, batch.text_mask)
         memory, mask = self._read(image, text)
         return {"memory": memory, **({} if mask is None else {"mask": mask})}
 

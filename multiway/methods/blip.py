@@ -210,6 +210,11 @@ class Blip(MomentumContrast):
         """(B, L) token ids -> embedding (B, D), tokens (B, L, W) of the text alone, and the ids, which matching reads."""
         return Encoded(*self.student.encode_text(ids, mask), mask, ids)
 
+    def text_to_fuse(self, ids: Tensor, mask: Tensor) -> Encoded:
+        """(B, L) token ids -> the ids: with a picture they are read anew, from the first block. Tokens are (B, L, 0)."""
+        nothing = torch.zeros(*ids.shape, 0, device=ids.device)
+        return Encoded(nothing[:, 0], nothing, mask, ids)
+
     def match(self, image: Encoded, text: Encoded) -> Tensor:
         """(B,) log-odds that picture i and text i are a pair: the two logits' difference."""
         logits = self.match_head(self.fuse(image, text).pooled)

@@ -14,12 +14,9 @@ from typing import Literal
 from multiway.data.scenes.dice import Dice
 from multiway.data.scenes.grammar import captions
 from multiway.data.scenes.graph import (
-    COLOURS,
     EDGE,
     GAP,
-    SHAPES,
     SIZES,
-    TEXTURES,
     Difficulty,
     Scene,
     Thing,
@@ -107,20 +104,10 @@ def _with(scene: Scene, place: int, thing: Thing) -> Scene:
     return replace(scene, things=(*scene.things[:place], thing, *scene.things[place + 1 :]))
 
 
-def _known(difficulty: Difficulty) -> dict[str, tuple[str, ...]]:
-    """The words of each class that a world uses."""
-    return {
-        "size": tuple(SIZES)[: difficulty.sizes],
-        "colour": tuple(COLOURS),
-        "texture": TEXTURES[: difficulty.textures],
-        "shape": SHAPES,
-    }
-
-
 def _attribute(scene: Scene, difficulty: Difficulty, dice: Dice) -> tuple[Scene, str] | None:
     place, kind = int(dice.draw() * len(scene.things)), dice.pick(CLASSES)
     old = scene.things[place]
-    others = [word for word in _known(difficulty)[kind] if word != getattr(old, kind)]
+    others = [word for word in difficulty.words[kind] if word != getattr(old, kind)]
     if not others:
         return None
     word = dice.pick(others)
@@ -159,7 +146,7 @@ def _count(scene: Scene, difficulty: Difficulty, dice: Dice) -> tuple[Scene, str
         ), f"count: {count}, then {count - 1}"
     if not more:
         return None
-    words = {kind: dice.pick(known) for kind, known in _known(difficulty).items()}
+    words = {kind: dice.pick(known) for kind, known in difficulty.words.items()}
     low, high = SIZES[words["size"]]
     new = Thing(
         words["shape"],

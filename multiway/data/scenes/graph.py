@@ -147,6 +147,7 @@ class Difficulty:
     Attributes:
         objects: fewest and most things.
         textures, sizes, backgrounds: how many words of each list are used, from its start.
+        smallest: how many of the sizes are left out, from its start.
         turn: greatest turn of a shape either way, in radians.
         kin: chance that a further thing shares its shape or its colour with the one before: pictures that only attention
             to which thing has which colour can tell apart.
@@ -160,6 +161,18 @@ class Difficulty:
     turn: float = 0.0
     kin: float = 0.0
     shaded: bool = False
+    smallest: int = 0
+
+    @property
+    def size_names(self) -> tuple[str, ...]:
+        """Sizes that things have, the smallest first."""
+        return _SIZE_NAMES[self.smallest : self.sizes]
+
+    @property
+    def words(self) -> dict[str, tuple[str, ...]]:
+        """The words of each class that the world uses."""
+        textures = TEXTURES[: self.textures]
+        return {"size": self.size_names, "colour": _COLOUR_NAMES, "texture": textures, "shape": SHAPES}
 
 
 DIFFICULTIES: dict[str, Difficulty] = {
@@ -198,7 +211,7 @@ def _attempt(draw: Callable[[], float], difficulty: Difficulty) -> Scene | None:
         shape, colour = pick(SHAPES), pick(_COLOUR_NAMES)
         if things and draw() < difficulty.kin:
             shape, colour = (things[-1].shape, colour) if draw() < 0.5 else (shape, things[-1].colour)
-        size, texture = pick(_SIZE_NAMES[: difficulty.sizes]), pick(TEXTURES[: difficulty.textures])
+        size, texture = pick(difficulty.size_names), pick(TEXTURES[: difficulty.textures])
         if any(thing.words == (size, colour, texture, shape) for thing in things):
             continue
         low, high = SIZES[size]

@@ -17,7 +17,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
-from multiway.data.scenes.graph import COLOURS, SHAPES, SIZES, TEXTURES, Difficulty, Scene
+from multiway.data.scenes.graph import Difficulty, Scene
 from multiway.data.scenes.words import CLASSES
 from multiway.data.source import stable_id
 
@@ -80,12 +80,7 @@ def wrong_word(scene: Scene, difficulty: Difficulty, draw: Draw) -> Scene:
 
     No two things get the same words. Where the world knows one texture or size only, another class is changed.
     """
-    known = {
-        "size": tuple(SIZES)[: difficulty.sizes],
-        "colour": tuple(COLOURS),
-        "texture": TEXTURES[: difficulty.textures],
-        "shape": SHAPES,
-    }
+    known = difficulty.words
     classes = [kind for kind in CLASSES if len(known[kind]) > 1]
     while True:
         place = int(draw() * len(scene.things))

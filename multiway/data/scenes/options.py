@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 
-from multiway.data.scenes.graph import DIFFICULTIES, Difficulty
+from multiway.data.scenes.graph import DIFFICULTIES, SIZES, Difficulty
 from multiway.data.scenes.noise import KINDS, NoiseShares
 from multiway.data.source import DataError
 
-__all__ = ["SAMPLES_LIMIT", "SceneOptions"]
+__all__ = ["CLASSED", "SAMPLES_LIMIT", "SceneOptions"]
 
 SAMPLES_LIMIT = 100_000_000
 """Most scenes in an epoch: the order of an epoch is held in memory."""
 
+CLASSED = ("shape", "colour")
+"""What of a picture's only thing can be its class."""
+
+_SIZES = tuple(SIZES)
 _GALLERY_LIMIT = 100_000
 _MOST = 4  # objects; the graph's places and the captions are made for as many
 
@@ -25,6 +29,9 @@ class SceneOptions:
     Attributes:
         difficulty: of `DIFFICULTIES`.
         objects: fewest and most things in a picture; None for the difficulty's own.
+        sizes: the smallest and the largest of `graph.SIZES`; None for the difficulty's own.
+        classes: what of a picture's only thing is the picture's class, of `CLASSED`. Where it is said, val and test may show equal
+            contents twice, which classes do not mind and captions do. If empty, the shape.
         samples: scenes in an epoch of training.
         gallery: scenes in val, and in test.
         seed: of the world.
@@ -34,6 +41,8 @@ class SceneOptions:
 
     difficulty: str = "medium"
     objects: tuple[int, int] | None = None
+    sizes: tuple[str, str] | None = None
+    classes: str = ""
     samples: int = 1_000_000
     gallery: int = 1000
     seed: int = 0
@@ -44,6 +53,8 @@ class SceneOptions:
     def world(self) -> Difficulty:
         """The difficulty, with the number of objects asked for."""
         own = DIFFICULTIES[self.difficulty]
+        if self.sizes is not None:
+            own = replace(own, smallest=_SIZES.index(self.sizes[0]), sizes=_SIZES.index(self.sizes[1]) + 1)
         return own if self.objects is None else replace(own, objects=self.objects)
 
     @classmethod
@@ -75,15 +86,15 @@ class SceneOptions:
     def said(self, training: bool) -> str:
         """The options that differ from the defaults, as `parse` reads them; without those that do not change the split."""
         own = (
-            ("difficulty", "objects", "seed", "samples", "captions")
+            ("difficulty", "objects", "sizes", "classes", "seed", "samples", "captions")
             if training
-            else ("difficulty", "objects", "seed", "gallery")
+            else ("difficulty", "objects", "sizes", "classes", "seed", "gallery")
         )
         parts = []
         for each in fields(self):
             value = getattr(self, each.name)
             if each.name in own and value != each.default:
-                text = "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                text = "-".join(map(str, dict.fromkeys(value))) if isinstance(value, tuple) else str(value)
                 parts.append(text if each.name == "difficulty" else f"{each.name}={text}")
         if training:
             parts += [f"{kind}={share:g}" for kind in KINDS if (share := getattr(self.noise, kind))]
@@ -92,7 +103,8 @@ class SceneOptions:
 
 def _listing() -> str:
     return (
-        f"there are: a difficulty ({', '.join(DIFFICULTIES)}), objects=1-{_MOST}, samples=, gallery=, seed=, "
+        f"there are: a difficulty ({', '.join(DIFFICULTIES)}), objects=1-{_MOST}, sizes={_SIZES[0]}-{_SIZES[-1]}, "
+        f"classes={' or '.join(CLASSED)}, samples=, gallery=, seed=, "
         f"captions=full or all, and shares of noise from 0 to 1: {', '.join(f'{kind}=' for kind in KINDS)}"
     )
 
@@ -106,6 +118,20 @@ def _difficulty(name: str, value: str) -> str:
 def _captions(name: str, value: str) -> str:
     if value not in ("full", "all"):
         raise DataError(f"scenes have no captions {value!r}; expected captions=full or captions=all")
+    return value
+
+
+def _sizes(name: str, value: str) -> tuple[str, str]:
+    smallest, dash, largest = value.partition("-")
+    names = (smallest, largest if dash else smallest)
+    if any(each not in _SIZES for each in names) or _SIZES.index(names[0]) > _SIZES.index(names[1]):
+        raise DataError(f"scenes:sizes={value} cannot be; expected for example sizes=large or sizes=small-medium")
+    return names
+
+
+def _classes(name: str, value: str) -> str:
+    if value not in CLASSED:
+        raise DataError(f"scenes have no classes {value!r}; expected classes={' or classes='.join(CLASSED)}")
     return value
 
 
@@ -141,6 +167,8 @@ def _share(name: str, value: str) -> float:
 _READERS: dict[str, Callable[[str, str], object]] = {
     "difficulty": _difficulty,
     "objects": _objects,
+    "sizes": _sizes,
+    "classes": _classes,
     "samples": _whole(1, SAMPLES_LIMIT),
     "gallery": _whole(1, _GALLERY_LIMIT),
     "seed": _whole(0, 2**63 - 1),

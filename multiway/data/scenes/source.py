@@ -19,7 +19,7 @@ from multiway.data.scenes.graph import Difficulty, Scene, make_scene
 from multiway.data.scenes.noise import Noise, junk, without_one, wrong_word
 from multiway.data.scenes.options import SAMPLES_LIMIT, SceneOptions
 from multiway.data.scenes.parse import parse
-from multiway.data.scenes.words import SHAPES, WORD_CLASSES
+from multiway.data.scenes.words import WORD_CLASSES
 from multiway.data.source import DataError, Row, stable_id
 
 __all__ = ["SIDE", "SPLITS", "Scenes"]
@@ -32,6 +32,7 @@ SIDE = 128
 # The number of each split's first scene. Training has at most SAMPLES_LIMIT scenes, far fewer than lie between.
 _FIRST = {"train": 0, "val": 1 << 40, "test": 1 << 41}
 
+_TEMPLATES = {"shape": ("a {}", "a picture of a {}", "{}"), "colour": ("a {} shape", "a picture of a {} shape", "{}")}
 _PARAPHRASES = {"train": 4, "val": 2, "test": 2}
 _TRIES = 50  # scenes looked at for each that a gallery keeps, before the world is called too small
 
@@ -65,7 +66,7 @@ def _gallery(first: int, count: int, seed: int, difficulty: Difficulty) -> tuple
 class Scenes:
     """One split of a world of scenes; satisfies `Source`, `DrawsBatches`, `KnowsWords` and `KnowsTruth`.
 
-    With one object in every picture (`objects=1`) its shape is the picture's class.
+    With one object in every picture (`objects=1`) its shape, or its colour, is the picture's class.
 
     Args:
         split: `train`, `val` or `test`.
@@ -88,10 +89,17 @@ class Scenes:
         self.name = "scenes" + (f":{said}" if said else "")
         self._difficulty = self.options.world
         if self._difficulty.objects == (1, 1):  # of one thing it can be asked what it is
-            self.classes, self.templates = tuple(SHAPES), ("a {}", "a picture of a {}", "{}")
+            self._classed = self.options.classes or "shape"
+            self.classes, self.templates = self._difficulty.words[self._classed], _TEMPLATES[self._classed]
+        elif self.options.classes:
+            raise DataError(f"{self.name} has no classes: of several things none is the picture's; add objects=1")
         self._numbers: Sequence[int] = range(self.options.samples)
         if split != "train":
-            self._numbers = _gallery(_FIRST[split], self.options.gallery, self.options.seed, self._difficulty)
+            first, count = _FIRST[split], self.options.gallery
+            repeats = range(first, first + count)
+            self._numbers = (
+                repeats if self.options.classes else _gallery(first, count, self.options.seed, self._difficulty)
+            )
         self.fingerprint = f"{stable_id(f'scenes {_VERSION} {split} {said} {len(self._numbers)}'):016x}"
 
     @classmethod
@@ -120,7 +128,7 @@ class Scenes:
             f"{self.split}-{index}",
             stable_id(f"scenes {self.options.seed} {self._difficulty} {number}"),
             self._captions(index, scene)[1],
-            self.classes.index(scene.things[0].shape) if self.classes else -1,
+            self.classes.index(getattr(scene.things[0], self._classed)) if self.classes else -1,
             where=f"{self.name}@{self.split}, scene {number}",
             group=f"{count} object{'s' if count > 1 else ''}",
         )

@@ -10,7 +10,7 @@ from multiway.data.check import check
 from multiway.data.loader import Loader
 from multiway.data.open import open_source, open_splits, splits_of
 from multiway.data.scenes.graph import DIFFICULTIES, make_scene
-from multiway.data.scenes.options import SceneOptions
+from multiway.data.scenes.options import CLASSED, SceneOptions
 from multiway.data.scenes.parse import parse
 from multiway.data.scenes.source import SIDE
 from multiway.data.scenes.words import WORD_CLASSES
@@ -92,7 +92,15 @@ def test_options_change_what_they_say():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "hard", "easy,objects=1-2,seed=7", "samples=10,captions=all,attribute=0.25,junk=0.5", "objects=3-3,gallery=5"],
+    [
+        "",
+        "hard",
+        "easy,objects=1-2,seed=7",
+        "samples=10,captions=all,attribute=0.25,junk=0.5",
+        "objects=3-3,gallery=5",
+        "easy,objects=1,sizes=large,classes=colour",
+        "sizes=medium-large",
+    ],  # fmt: skip
 )
 def test_said_is_parse_undone(text):
     options = SceneOptions.parse(text)
@@ -106,7 +114,8 @@ def test_said_is_parse_undone(text):
 
 def test_fingerprints_tell_worlds_apart_and_galleries_from_what_does_not_touch_them():
     specs = ["scenes", "scenes:hard", "scenes:seed=1", "scenes:samples=9", "scenes:swap=0.1", "scenes@val", "scenes@test",
-             "scenes:gallery=9@val", "scenes:captions=all"]  # fmt: skip
+             "scenes:gallery=9@val", "scenes:captions=all", "scenes:sizes=large", "scenes:objects=1", "scenes:objects=1,classes=colour",
+             "scenes:objects=1,classes=shape"]  # fmt: skip
     prints = [open_source(spec).fingerprint for spec in specs]
     assert len(set(prints)) == len(specs)
     for same in ("scenes:medium@val", "scenes:swap=0.1,samples=5@val", "scenes:captions=all@val"):
@@ -122,6 +131,10 @@ def test_fingerprints_tell_worlds_apart_and_galleries_from_what_does_not_touch_t
         ("scenes:objects=0-2", "objects=0-2 cannot be; expected for example objects=2 or objects=1-3, at most 4"),
         ("scenes:objects=3-2", "objects=3-2 cannot be"),
         ("scenes:objects=5", "at most 4"),
+        ("scenes:sizes=huge", "sizes=huge cannot be; expected for example sizes=large or sizes=small-medium"),
+        ("scenes:sizes=large-small", "sizes=large-small cannot be"),
+        ("scenes:classes=size", "no classes 'size'; expected classes=shape or classes=colour"),
+        ("scenes:classes=colour", "of several things none is the picture's; add objects=1"),
         ("scenes:samples=0", "samples= a whole number from 1 to 100,000,000"),
         ("scenes:samples=many", "samples=many cannot be"),
         ("scenes:seed=-1", "seed= a whole number"),
@@ -177,3 +190,21 @@ def test_a_world_of_single_things_has_their_shapes_for_classes() -> None:
         row = one.row(number)
         assert one.classes[row.label] in row.captions[0] and one.scene(number).things[0].shape == one.classes[row.label]
     assert {row.label for row in map(one.row, range(len(one)))} == set(range(len(one.classes)))
+
+
+@pytest.mark.parametrize("kind", CLASSED)
+def test_classes_that_are_asked_for_by_name_may_show_equal_contents_twice(kind: str) -> None:
+    one = open_source(f"scenes:easy,objects=1,sizes=large,classes={kind},gallery=150@test")
+    assert len(one) == 150 > len({one.scene(number).content for number in range(len(one))})
+    for number in range(len(one)):
+        row, (thing,) = one.row(number), one.scene(number).things
+        assert one.classes[row.label] == getattr(thing, kind) and thing.size == "large"
+    assert {row.label for row in map(one.row, range(len(one)))} == set(range(len(one.classes)))
+
+
+def test_only_sizes_of_the_span_are_drawn_and_known() -> None:
+    found = {
+        thing.size for number in range(60) for thing in open_source("scenes:sizes=medium-large").scene(number).things
+    }
+    assert found == {"medium", "large"}
+    assert SceneOptions.parse("hard,sizes=small-medium").world.words["size"] == ("small", "medium")

@@ -100,7 +100,7 @@ def test_options_change_what_they_say():
         "objects=3-3,gallery=5",
         "easy,objects=1,sizes=large,classes=colour",
         "sizes=medium-large",
-    ],  # fmt: skip
+    ],
 )
 def test_said_is_parse_undone(text):
     options = SceneOptions.parse(text)

@@ -6,8 +6,9 @@
 A step begins with pictures in memory (ours: uint8 tensors, as the loader keeps them; lightly's: Pillow images, as its transforms take
 them), draws the views, and ends with the optimiser. Both sides have a network of the same shape (ResNet-18 with a stem for small
 pictures: ours, torchvision's; a ViT: ours, timm's), heads of the same widths, AdamW fused, the same batch and precision. The papers'
-views for small pictures on both sides; lightly's run one picture at a time in the training process, as ours run in it. `--no-views`
-times the rest alone, on the same ready-made views.
+views for small pictures on both sides; lightly's run one picture at a time in the training process, as ours run in it. Both keep maps
+channels last, which lightly's users have to ask for: `--plain` leaves them as its examples do. `--no-views` times the rest alone, on
+the same ready-made views.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def their_resnet(base: int) -> nn.Module:
                 setattr(self, f"layer{stage + 1}", layer)
             self.fc = nn.Identity()  # type: ignore[assignment]
 
-    return Narrow().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return Narrow()
 
 
 def their_vit(pixels: int, width: int, layers: int, heads: int) -> nn.Module:
@@ -170,7 +171,7 @@ def dino(size: str) -> Entry:
 ENTRIES = {"simclr": simclr, "moco": moco, "dino": dino}
 
 
-def enter(entry: Entry, rows: int, precision: Precision, with_views: bool) -> list[Contender]:
+def enter(entry: Entry, rows: int, precision: Precision, with_views: bool, plain: bool) -> list[Contender]:
     """Both sides, each with pictures of its own kind of the same emoji."""
     source = Emoji.open("train")
     side = entry.views.views[0].size
@@ -183,6 +184,8 @@ def enter(entry: Entry, rows: int, precision: Precision, with_views: bool) -> li
     ids = torch.arange(rows)
     torch.manual_seed(0)
     method, theirs = entry.ours(), entry.theirs()
+    if not plain:
+        theirs = theirs.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     assert isinstance(method, Method)
     world, generator = World(), torch.Generator().manual_seed(0)
     ready = draw_views(squares, torch.rand(rows, entry.views.draws, dtype=torch.float64), entry.views, view)
@@ -233,6 +236,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--no-views", action="store_true")
+    parser.add_argument(
+        "--plain", action="store_true", help="lightly's networks as its examples have them, not channels last"
+    )
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     if not ensure_torchvision():
@@ -246,7 +252,7 @@ def main() -> None:
             if abs(ours - theirs) > 0.02 * theirs:
                 raise SystemExit(f"{name}: {ours:,} parameters against {theirs:,}; the two are not of one shape")
             for precision in asked.precision:
-                times = race(enter(entry, rows, precision, not asked.no_views), asked.rounds, asked.steps)
+                times = race(enter(entry, rows, precision, not asked.no_views, asked.plain), asked.rounds, asked.steps)
                 peer, own = f"lightly {precision}", f"ours {precision}"
                 cells = [f"{1000 * times.median(each) / rows:.2f}" for each in (peer, own)]
                 print(

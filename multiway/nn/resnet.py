@@ -116,8 +116,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, channels, H / stride, W / stride)."""
-        y = self.blur(torch.relu(self.norm1(self.conv1(x))))
-        return torch.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+        y = self.blur(torch.relu_(self.norm1(self.conv1(x))))
+        return torch.relu_(self.norm2(self.conv2(y)).add_(self.shortcut(x)))
 
 
 class Bottleneck(nn.Module):
@@ -143,9 +143,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, 4 x channels, H / stride, W / stride)."""
-        y = torch.relu(self.norm1(self.conv1(x)))
-        y = self.blur(torch.relu(self.norm2(self.conv2(y))))
-        return torch.relu(self.norm3(self.conv3(y)) + self.shortcut(x))
+        y = torch.relu_(self.norm1(self.conv1(x)))
+        y = self.blur(torch.relu_(self.norm2(self.conv2(y))))
+        return torch.relu_(self.norm3(self.conv3(y)).add_(self.shortcut(x)))
 
 
 def _stages(
@@ -200,7 +200,7 @@ class ResNet(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(3, base, 7, 2, 3, bias=False) if config.stem == "imagenet" else _conv(3, base, 3),
             nn.BatchNorm2d(base),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.MaxPool2d(3, 2, 1) if config.stem == "imagenet" else nn.Identity(),
         )
         block = BasicBlock if config.block == "basic" else Bottleneck

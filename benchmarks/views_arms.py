@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from multiway.workflows.arms import Arm
 
-__all__ = ["DATA", "KINDS", "STUDIES", "TUNED", "UNTRAINED"]
+__all__ = ["DATA", "KINDS", "NEEDED", "STUDIES", "TUNED", "UNTRAINED"]
 
 DATA = {
     "emoji": ("emoji", "concept"),
@@ -43,14 +43,15 @@ _UNMIRRORED = _both("flip", "0")
 _UNSHARPENED = ("--method.teacher-temperature", "0.1", "--method.warm-temperature", "0.1")
 _UNCENTRED = ("--method.no-centring",)
 
+_WHITE = ("--view.mean", "1", "1", "1", "--view.std", "0.5", "0.5", "0.5")
+NEEDED = (
+    Arm("teacher", "clip", ("--method.image.stem", "conv", *_WHITE)),
+    Arm("image tokeniser", "vqkd", needs=(("--teacher", "teacher"),)),
+)
+"""What some arms need, in the order in which it is trained."""
+
 STUDIES: dict[str, tuple[Arm, ...]] = {
-    "methods": tuple(
-        Arm(name, name)
-        for name in (
-            "instdisc", "invaspread", "cmc", "cpc", "simclr", "moco", "moco-v3", "byol", "simsiam", "swav", "dino", "ibot",
-            "mae", "simmim", "maskfeat", "denoising-autoencoder",
-        )
-    ),
+    "methods": (*tuple(Arm(name, name) for name in ("instdisc", "invaspread", "cmc", "cpc", "simclr", "moco", "moco-v3", "byol", "simsiam", "swav", "dino", "ibot", "mae", "simmim", "maskfeat", "denoising-autoencoder")), Arm("beit", "beit", needs=(("--codes", "image tokeniser"),))),
     "bridges": tuple(Arm(name, name) for name in ("clip", "slip", "declip")),
     "collapse": (
         Arm("simsiam", "simsiam"),

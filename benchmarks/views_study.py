@@ -35,7 +35,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from views_arms import DATA, KINDS, STUDIES, TUNED, UNTRAINED
+from views_arms import DATA, KINDS, NEEDED, STUDIES, TUNED, UNTRAINED
 
 from multiway.abilities import Encoded
 from multiway.config import identity_json, to_json
@@ -111,6 +111,27 @@ def key_of(*parts: Any) -> str:
     return hashlib.blake2b(json.dumps([*parts, __version__], sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
+def lent(arm: Arm, folder: Path, data: str, samples: int, seed: int, threads: int) -> list[str]:
+    """The options that name the runs which an arm needs; they are trained first, and kept in `folder`."""
+    words: list[str] = []
+    for option, name in arm.needs:
+        one, own = next(each for each in NEEDED if each.name == name), folder / f"{slug(name)}-{seed}"
+        args = [one.recipe, "--data", data, "--seed", str(seed), "--out", str(own), *one.options]
+        args += lent(one, folder, data, samples, seed, threads)
+        args += ["--steps", str(max(1, round(samples / parse(args).settings.batch)))]
+        key = key_of(to_json(one), parse(args).identity(), samples)
+        if kept_cell(own, key) is None:
+            run_command("train", *args, "--threads", str(threads))
+            write_cell(own, {"key": key})
+        words += [option, str(own)]
+    return words
+
+
+def slug(name: str) -> str:
+    """An arm's name as that of a folder."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower())
+
+
 def cell(arm: Arm, folder: Path, data: str, samples: int, tuned: int, seed: int, threads: int) -> dict[str, Any]:
     """Train and measure an arm, or read what was measured before.
 
@@ -118,6 +139,7 @@ def cell(arm: Arm, folder: Path, data: str, samples: int, tuned: int, seed: int,
         CellFailed: if the training command fails.
     """
     args = [arm.recipe, "--data", data, "--seed", str(seed), "--out", str(folder), *arm.options]
+    args += lent(arm, folder.parent.parent / "needed", data, samples, seed, threads)
     batch = parse(args).settings.batch
     steps = 1 if arm in UNTRAINED or "--lr" in arm.options else max(1, round(samples / batch))
     args += ["--steps", str(steps)]
@@ -242,8 +264,7 @@ def main() -> None:
         if asked.only and arm.name not in asked.only:
             continue
         for seed in asked.seeds:
-            name = re.sub(r"[^a-z0-9.]+", "-", arm.name.lower())
-            folder = asked.out / asked.data / asked.study / f"{name}-{seed}"
+            folder = asked.out / asked.data / asked.study / f"{slug(arm.name)}-{seed}"
             print(shown(cell(arm, folder, data, asked.samples, tuned, seed, asked.threads)), flush=True)
 
 

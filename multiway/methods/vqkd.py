@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from multiway.abilities import Encoded
 from multiway.batch import Batch, DataInfo
+from multiway.config import ConfigError
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
 from multiway.nn.patch import resize_positions
 from multiway.nn.transformer import Transformer, TransformerConfig, init_weights
@@ -98,10 +99,11 @@ class Vqkd(Method):
         init_weights(self.widen)
         init_weights(self.tell)
         self.teacher = VisionTransformer(config.teacher).requires_grad_(False)
-        if self.teacher.grid != grid:
-            raise ValueError(
-                f"the teacher sees {self.teacher.grid} patches and the tokeniser {grid}; choose size and patch of the "
-                "tokeniser so that they agree"
+        if (config.teacher.size, config.teacher.patch) != (image.size, image.patch):
+            raise ConfigError(
+                f"the teacher cuts pictures of {config.teacher.size} pixels into patches of {config.teacher.patch}, the tokeniser such of "
+                f"{image.size} into {image.patch}; choose the tokeniser's so that they agree: --method.tokeniser.image.size "
+                f"{config.teacher.size} --method.tokeniser.image.patch {config.teacher.patch} --view.size {config.teacher.size}"
             )
 
     def encode_image(self, images: Tensor) -> Encoded:

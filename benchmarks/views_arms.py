@@ -43,6 +43,11 @@ _UNMIRRORED = _both("flip", "0")
 _UNSHARPENED = ("--method.teacher-temperature", "0.1", "--method.warm-temperature", "0.1")
 _UNCENTRED = ("--method.no-centring",)
 
+_ALONE = (
+    "instdisc", "invaspread", "cmc", "cpc", "simclr", "moco", "moco-v3", "byol", "simsiam", "swav", "dino", "ibot", "mae", "simmim",
+    "maskfeat", "denoising-autoencoder",
+)  # fmt: skip
+
 _WHITE = ("--view.mean", "1", "1", "1", "--view.std", "0.5", "0.5", "0.5")
 NEEDED = (
     Arm("teacher", "clip", ("--method.image.stem", "conv", *_WHITE)),
@@ -51,7 +56,7 @@ NEEDED = (
 """What some arms need, in the order in which it is trained."""
 
 STUDIES: dict[str, tuple[Arm, ...]] = {
-    "methods": (*tuple(Arm(name, name) for name in ("instdisc", "invaspread", "cmc", "cpc", "simclr", "moco", "moco-v3", "byol", "simsiam", "swav", "dino", "ibot", "mae", "simmim", "maskfeat", "denoising-autoencoder")), Arm("beit", "beit", needs=(("--codes", "image tokeniser"),))),
+    "methods": (*(Arm(name, name) for name in _ALONE), Arm("beit", "beit", needs=(("--codes", "image tokeniser"),))),
     "bridges": tuple(Arm(name, name) for name in ("clip", "slip", "declip")),
     "collapse": (
         Arm("simsiam", "simsiam"),

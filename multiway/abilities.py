@@ -72,12 +72,15 @@ class Encoded:
             by tokens, each is L2-normalised in the space of comparison, W wide on both sides.
         mask: (B, N) bool, True at tokens that are not padding; None when all count.
         ids: (B, N) token ids for text; None for images.
+        memory: (B, M, W) what a decoder reads of pictures, where a method makes it of their tokens and it is the same for every text;
+            None if not kept.
     """
 
     embedding: Tensor
     tokens: Tensor | None = None
     mask: Tensor | None = None
     ids: Tensor | None = None
+    memory: Tensor | None = None
 
     @property
     def has_embedding(self) -> bool:
@@ -103,7 +106,9 @@ class Encoded:
             longest = [t.new_full((len(t), length - t.shape[1], *t.shape[2:]), empty) for t in tensors]
             return torch.cat([torch.cat([t, more], 1) for t, more in zip(tensors, longest, strict=True)])
 
-        return Encoded(embedding, join("tokens", 0), join("mask", False), join("ids", 0))
+        read = [part.memory for part in parts if part.memory is not None]
+        memory = torch.cat(read) if len(read) == len(parts) else None
+        return Encoded(embedding, join("tokens", 0), join("mask", False), join("ids", 0), memory)
 
     def rows(self, index: Tensor) -> Encoded:
         """The rows numbered by `index` (n,), repeated as often as they occur in it.
@@ -116,14 +121,15 @@ class Encoded:
         def pick(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor[index][:, :stop]
 
+        memory = None if self.memory is None else self.memory[index]
         return Encoded(
-            self.embedding[index], pick(self.tokens), None if mask is None else mask[:, :stop], pick(self.ids)
+            self.embedding[index], pick(self.tokens), None if mask is None else mask[:, :stop], pick(self.ids), memory
         )
 
     def to(self, device: torch.device | str) -> Encoded:
         """The same on another device."""
-        tokens, mask, ids = (None if t is None else t.to(device) for t in (self.tokens, self.mask, self.ids))
-        return Encoded(self.embedding.to(device), tokens, mask, ids)
+        rest = (None if t is None else t.to(device) for t in (self.tokens, self.mask, self.ids, self.memory))
+        return Encoded(self.embedding.to(device), *rest)
 
 
 @runtime_checkable

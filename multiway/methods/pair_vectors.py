@@ -33,7 +33,7 @@ def fuse(base: Method, image: Encoded, text: Encoded, tokens: bool = False) -> F
 def in_one(images: tuple[Encoded, ...], sides: Tensor) -> Encoded:
     """The tokens of several pictures as those of one, each marked by its own of the vectors (P, W)."""
     tokens = [each.tokens + side for each, side in zip(images, sides, strict=True) if each.tokens is not None]
-    return replace(images[0], tokens=torch.cat(tokens, 1))
+    return replace(images[0], tokens=torch.cat(tokens, 1), memory=None)  # each was read without the other
 
 
 @dataclass(frozen=True)

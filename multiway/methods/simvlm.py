@@ -135,6 +135,11 @@ class Simvlm(Method):
         tokens = self.image(images)
         return Encoded(tokens.new_zeros(len(tokens), 0), tokens)
 
+    def image_to_fuse(self, images: Tensor) -> Encoded:
+        """As `encode_image`, and read by the encoder, which `fuse` does without words: once, whatever is asked about the picture."""
+        found = self.encode_image(images)
+        return replace(found, memory=self.encoder(found.tokens))
+
     def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:
         """(B, L) token ids -> (B, L, W) embedded words, as the decoder takes them; no embedding of the text."""
         words = self.text(ids)
@@ -154,8 +159,9 @@ class Simvlm(Method):
         are all there is.
         """
         assert text.tokens is not None and text.mask is not None and text.ids is not None
-        none = text.ids[:, :0]
-        memory, _ = self.read(None if image is None else image.tokens, none, none.bool())
+        memory = None if image is None else image.memory
+        if image is not None and memory is None:
+            memory = self.encoder(image.tokens)
         last = last_positions(text.mask)
         if not tokens:
             return Fused(self.decoder(text.tokens, None, memory, at=last)[:, 0])

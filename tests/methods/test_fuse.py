@@ -151,6 +151,23 @@ def test_for_fusing_alone_no_tower_is_run(name: str, built: Callable[[str], Any]
     assert torch.equal(method.fuse(image, text).pooled, method.fuse(shown, said).pooled)
 
 
+@torch.no_grad()
+def test_simvlm_reads_a_picture_once_for_all_texts(built: Callable[[str], Any]) -> None:
+    method, runs = built("simvlm"), []
+    hook = method.encoder.register_forward_pre_hook(lambda module, given: runs.append(len(given[0])))
+    shown = reader(method, "image", "only")(BATCH.images[:2])
+    rows = torch.tensor([0, 0, 0, 1, 1, 1])
+    once = method.fuse(
+        Encoded.cat([shown.rows(rows[:3]), shown.rows(rows[3:])]), method.encode_text(BATCH.text, BATCH.text_mask)
+    )
+    assert runs == [2]
+    each = method.fuse(
+        method.encode_image(BATCH.images[:2]).rows(rows), method.encode_text(BATCH.text, BATCH.text_mask)
+    )
+    hook.remove()
+    assert runs == [2, 6] and gap(once.pooled, each.pooled) < 1e-4
+
+
 @pytest.mark.parametrize("name", SEEING | BLIND)
 @torch.no_grad()
 def test_rows_and_padding_do_not_matter(name: str, built: Callable[[str], Any]) -> None:

@@ -132,7 +132,9 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", name.lower())
 
 
-def cell(arm: Arm, folder: Path, data: str, samples: int, tuned: int, seed: int, threads: int) -> dict[str, Any]:
+def cell(
+    arm: Arm, folder: Path, data: str, samples: int, tuned: int, seed: int, threads: int, rate: float = 0.0
+) -> dict[str, Any]:
     """Train and measure an arm, or read what was measured before.
 
     Raises:
@@ -144,7 +146,7 @@ def cell(arm: Arm, folder: Path, data: str, samples: int, tuned: int, seed: int,
     steps = 1 if arm in UNTRAINED or "--lr" in arm.options else max(1, round(samples / batch))
     args += ["--steps", str(steps)]
     recipe = parse(args)
-    key = key_of(to_json(arm), recipe.identity(), samples, tuned)
+    key = key_of(to_json(arm), recipe.identity(), samples, tuned, *([rate] if rate else []))
     if (before := kept_cell(folder, key)) is not None:
         return before | ({"doctor": verdict(folder, recipe)} if "doctor" in before else {})
     peak = run_command("train", *args, "--threads", str(threads))
@@ -175,6 +177,7 @@ def cell(arm: Arm, folder: Path, data: str, samples: int, tuned: int, seed: int,
             str(seed),
             "--evaluate",
             held_out,
+            *(("--lr", str(rate)) if rate else ()),
         )
         run_command(
             "finetune", str(folder), "--task", "classification", "--data", data, *asked, "--out", str(head), "--threads", str(threads)
@@ -245,6 +248,7 @@ def main() -> None:
     parser.add_argument("--data", default="scenes", choices=sorted(DATA))
     parser.add_argument("--samples", type=int, default=25_600)
     parser.add_argument("--tuned", type=int, default=6_400, help="labelled examples, in studies that fine-tune")
+    parser.add_argument("--tuned-lr", type=float, default=0.0, help="rate of fine-tuning, if not its own")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, default=Path("runs/views"))
     parser.add_argument("--threads", type=int, default=1)
@@ -265,7 +269,7 @@ def main() -> None:
             continue
         for seed in asked.seeds:
             folder = asked.out / asked.data / asked.study / f"{slug(arm.name)}-{seed}"
-            print(shown(cell(arm, folder, data, asked.samples, tuned, seed, asked.threads)), flush=True)
+            print(shown(cell(arm, folder, data, asked.samples, tuned, seed, asked.threads, asked.tuned_lr)), flush=True)
 
 
 if __name__ == "__main__":

@@ -19,19 +19,19 @@ import torch
 from torch import Tensor
 
 from multiway.batch import ViewSpec
-from multiway.data.processor import Processor
-from multiway.hub.file import WeightsError, assign
+from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.transformers_folder import (
-    open_folder,
-    read_config,
-    read_tensors,
-    read_view,
-    write_json,
-    write_tensors,
-    write_view,
+from multiway.hub.vit_folders import (
+    Family,
+    accounted,
+    hidden_of,
+    leave_heads,
+    prefix_of,
+    read_encoder,
+    tensors_of,
+    tower_of,
+    write_encoder,
 )
-from multiway.hub.transformers_vit import hidden_of, leave_heads, tensors_of, tower_of
 from multiway.hub.vit_tensors import (
     Names,
     blocks_of,
@@ -42,7 +42,7 @@ from multiway.hub.vit_tensors import (
     their_blocks,
     write_tower,
 )
-from multiway.methods.picture_encoder import PictureEncoder, PictureEncoderConfig
+from multiway.methods.picture_encoder import PictureEncoderConfig
 from multiway.nn.vit import VisionConfig
 
 __all__ = ["beit_config", "from_transformers", "ours_to_theirs", "theirs_to_ours", "to_transformers"]
@@ -84,8 +84,8 @@ def theirs_to_ours(theirs: Mapping[str, Tensor], config: PictureEncoderConfig) -
     # Which number of the table a pair of patches has: older folders keep it, and it follows from the grid.
     named = {name: each for name, each in older(theirs, _NAMES).items() if not name.endswith("relative_position_index")}
     left = leave_heads(named, ("classifier.",))
-    prefix = "beit." if any(name.startswith("beit.") for name in left) else ""
-    try:
+    prefix = prefix_of(left, "beit")
+    with accounted(left, "BeitModel"):
         if config.codes:  # the last norm stands outside of theirs
             left |= {f"{prefix}layernorm.{each}": left.pop(f"layernorm.{each}") for each in ("weight", "bias")}
         ours = {f"backbone.{name}": each for name, each in read_tower(left, image, _NAMES, prefix).items()}
@@ -98,10 +98,6 @@ def theirs_to_ours(theirs: Mapping[str, Tensor], config: PictureEncoderConfig) -
                 ours[f"code_head.{tensor}"] = left.pop(f"lm_head.{tensor}")
         if config.covers:
             ours["mask_token"] = left.pop(prefix + _MASK).flatten()
-    except KeyError as error:
-        raise WeightsError(f"the checkpoint lacks the tensor {error.args[0]}; is it a BeitModel?") from error
-    if left:
-        raise WeightsError(f"the checkpoint has tensors that a BeitModel does not: {', '.join(sorted(left)[:8])}")
     return ours
 
 
@@ -161,24 +157,22 @@ def beit_config(theirs: Mapping[str, Any]) -> PictureEncoderConfig:
     return PictureEncoderConfig(image, covers, theirs.get("vocab_size", 8192) if masked else 0)
 
 
+_FAMILY = Family(
+    {"beit": KINDS},
+    beit_config,
+    theirs_to_ours,
+    ViewSpec(crop="squash", mean=(0.5,) * 3, std=(0.5,) * 3, resample="bilinear"),
+    squeezes=True,
+)
+
+
 def from_transformers(source: str) -> Model:
     """A picture encoder from a folder in `transformers` layout, or by its name on the hub (`microsoft/beit-base-patch16-224-pt22k`).
 
     Raises:
         WeightsError: if a file is missing, the class is another, or a tensor is unaccounted for.
     """
-    folder = open_folder(source)
-    theirs = read_config(folder)
-    kind = (theirs.get("architectures") or [KINDS[0]])[0]
-    if theirs.get("model_type") != "beit" or kind not in KINDS:
-        raise WeightsError(
-            f"{folder} holds a {kind} of type {theirs.get('model_type')!r}; expected one of {', '.join(KINDS)}"
-        )
-    config = beit_config(theirs)
-    method = PictureEncoder(config)
-    assign(method, theirs_to_ours(read_tensors(folder), config), str(folder))
-    view = ViewSpec(config.backbone.size, "squash", (0.5,) * 3, (0.5,) * 3, "bilinear")
-    return Model(method, Processor(read_view(folder, view, squeezes=True), None))
+    return read_encoder(source, _FAMILY)
 
 
 def to_transformers(model: Model, folder: Path) -> None:
@@ -208,7 +202,4 @@ def to_transformers(model: Model, folder: Path) -> None:
         "use_mean_pooling": config.pool == "mean" or head is not None,
         **({} if head is None else {"vocab_size": head.out_features}),
     }  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder, theirs)
-    write_json(folder / "config.json", their_blocks(config) | own)
-    write_view(folder, model.processor.view)
+    write_encoder(folder, theirs, their_blocks(config) | own, model.processor.view)

@@ -17,19 +17,19 @@ import torch
 from torch import Tensor
 
 from multiway.batch import ViewSpec
-from multiway.data.processor import Processor
-from multiway.hub.file import WeightsError, assign
+from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.transformers_folder import (
-    open_folder,
-    read_config,
-    read_tensors,
-    read_view,
-    write_json,
-    write_tensors,
-    write_view,
+from multiway.hub.vit_folders import (
+    Family,
+    accounted,
+    hidden_of,
+    leave_heads,
+    prefix_of,
+    read_encoder,
+    tensors_of,
+    tower_of,
+    write_encoder,
 )
-from multiway.hub.transformers_vit import hidden_of, leave_heads, tensors_of, tower_of
 from multiway.hub.vit_tensors import (
     Names,
     blocks_of,
@@ -40,7 +40,7 @@ from multiway.hub.vit_tensors import (
     their_blocks,
     write_tower,
 )
-from multiway.methods.picture_encoder import PictureEncoder, PictureEncoderConfig
+from multiway.methods.picture_encoder import PictureEncoderConfig
 from multiway.nn.vit import VisionConfig
 
 __all__ = ["dinov2_config", "from_transformers", "ours_to_theirs", "theirs_to_ours", "to_transformers"]
@@ -50,7 +50,6 @@ KINDS = {
     "dinov2_with_registers": ("Dinov2WithRegistersModel", "Dinov2WithRegistersForImageClassification"),
 }
 _MASK = "embeddings.mask_token"
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def _names(config: VisionConfig) -> Names:
@@ -84,16 +83,11 @@ def theirs_to_ours(theirs: Mapping[str, Tensor], config: PictureEncoderConfig) -
     """
     names = _names(config.backbone)
     left = leave_heads(older(_gates_joined(theirs), names), ("classifier.",))
-    roots = {name.split(".")[0] for name in left} & {"dinov2", "dinov2_with_registers"}
-    prefix = f"{min(roots)}." if roots else ""
-    try:
+    prefix = prefix_of(left, *KINDS)
+    with accounted(left, "Dinov2Model"):
         ours = {f"backbone.{name}": each for name, each in read_tower(left, config.backbone, names, prefix).items()}
         if config.covers:
             ours["mask_token"] = left.pop(prefix + _MASK).flatten()
-    except KeyError as error:
-        raise WeightsError(f"the checkpoint lacks the tensor {error.args[0]}; is it a Dinov2Model?") from error
-    if left:
-        raise WeightsError(f"the checkpoint has tensors that a Dinov2Model does not: {', '.join(sorted(left)[:8])}")
     return ours
 
 
@@ -138,24 +132,22 @@ def dinov2_config(theirs: Mapping[str, Any]) -> PictureEncoderConfig:
     return PictureEncoderConfig(image, covers=theirs.get("use_mask_token", True))
 
 
+_FAMILY = Family(
+    KINDS,
+    dinov2_config,
+    theirs_to_ours,
+    ViewSpec(crop="center", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), resample="bicubic"),
+    any_size=True,
+)
+
+
 def from_transformers(source: str) -> Model:
     """A picture encoder from a folder in `transformers` layout, or by its name on the hub (`facebook/dinov2-base`).
 
     Raises:
         WeightsError: if a file is missing, the class is another, or a tensor is unaccounted for.
     """
-    folder = open_folder(source)
-    theirs = read_config(folder)
-    kinds = KINDS.get(theirs.get("model_type", ""), ())
-    kind = (theirs.get("architectures") or [*kinds, "model of no known class"])[0]
-    if kind not in kinds:
-        every = ", ".join(each for some in KINDS.values() for each in some)
-        raise WeightsError(f"{folder} holds a {kind} of type {theirs.get('model_type')!r}; expected one of {every}")
-    config = dinov2_config(theirs)
-    method = PictureEncoder(config)
-    assign(method, theirs_to_ours(read_tensors(folder), config), str(folder))
-    view = ViewSpec(config.backbone.size, "center", _MEAN, _STD, "bicubic")
-    return Model(method, Processor(read_view(folder, view, patch=config.backbone.patch), None))
+    return read_encoder(source, _FAMILY)
 
 
 def to_transformers(model: Model, folder: Path) -> None:
@@ -180,10 +172,7 @@ def to_transformers(model: Model, folder: Path) -> None:
            "use_swiglu_ffn": config.activation == "swiglu", "layerscale_value": 1.0 if config.layer_scale is None else config.layer_scale,
            **({"num_register_tokens": config.registers} if config.registers else {"use_mask_token": True})}  # fmt: skip
     blocks = their_blocks(config) | ({"hidden_act": "gelu"} if config.activation == "swiglu" else {})
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder, theirs)
-    write_json(folder / "config.json", blocks | own)
-    write_view(folder, model.processor.view)
+    write_encoder(folder, theirs, blocks | own, model.processor.view)
 
 
 def _their_ratio(config: VisionConfig) -> int:

@@ -8,7 +8,6 @@ Their processors squeeze pictures into the square, also where one side alone is 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,18 @@ from typing import Any
 from torch import Tensor
 
 from multiway.batch import ViewSpec
-from multiway.data.processor import Processor
-from multiway.hub.file import WeightsError, assign
+from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.transformers_folder import (
-    open_folder,
-    read_config,
-    read_tensors,
-    read_view,
-    write_json,
-    write_tensors,
-    write_view,
+from multiway.hub.vit_folders import (
+    Family,
+    accounted,
+    hidden_of,
+    leave_heads,
+    prefix_of,
+    read_encoder,
+    tensors_of,
+    tower_of,
+    write_encoder,
 )
 from multiway.hub.vit_tensors import (
     Names,
@@ -38,37 +38,14 @@ from multiway.hub.vit_tensors import (
     their_blocks,
     write_tower,
 )
-from multiway.methods.picture_encoder import PictureEncoder, PictureEncoderConfig
+from multiway.methods.picture_encoder import PictureEncoderConfig
 from multiway.nn.vit import VisionConfig, VisionTransformer
 
-__all__ = [
-    "from_transformers",
-    "leave_heads",
-    "ours_to_theirs",
-    "theirs_to_ours",
-    "to_transformers",
-    "tower_of",
-    "vit_config",
-]
-
-log = logging.getLogger(__name__)
+__all__ = ["from_transformers", "ours_to_theirs", "theirs_to_ours", "to_transformers", "vit_config"]
 
 KINDS = ("ViTModel", "ViTForImageClassification")
 _HEADS = ("pooler.", "vit.pooler.", "classifier.")
 _NAMES = Names()
-
-
-def leave_heads(theirs: Mapping[str, Tensor], heads: tuple[str, ...]) -> dict[str, Tensor]:
-    """What is not a head's, having said what is.
-
-    Args:
-        theirs: by name.
-        heads: what the names of heads begin with.
-    """
-    left = sorted(name for name in theirs if name.startswith(heads))
-    if left:
-        log.warning("left behind, being of heads that the encoder does without: %s", ", ".join(left))
-    return {name: tensor for name, tensor in theirs.items() if name not in left}
 
 
 def theirs_to_ours(theirs: Mapping[str, Tensor], config: PictureEncoderConfig) -> dict[str, Tensor]:
@@ -82,25 +59,14 @@ def theirs_to_ours(theirs: Mapping[str, Tensor], config: PictureEncoderConfig) -
         WeightsError: naming tensors that are missing, or that nothing here accounts for.
     """
     left = leave_heads(older(theirs, _NAMES), _HEADS)
-    prefix = "vit." if any(name.startswith("vit.") for name in left) else ""
-    try:
-        ours = read_tower(left, config.backbone, _NAMES, prefix)
-    except KeyError as error:
-        raise WeightsError(f"the checkpoint lacks the tensor {error.args[0]}; is it a ViTModel?") from error
-    if left:
-        raise WeightsError(f"the checkpoint has tensors that a ViTModel does not: {', '.join(sorted(left)[:8])}")
-    return {f"backbone.{name}": tensor for name, tensor in ours.items()}
+    prefix = prefix_of(left, "vit")
+    with accounted(left, "ViTModel"):
+        return {f"backbone.{name}": each for name, each in read_tower(left, config.backbone, _NAMES, prefix).items()}
 
 
 def ours_to_theirs(tower: VisionTransformer) -> dict[str, Tensor]:
     """A ViT's tensors under the names of a `ViTModel` in a folder."""
     return write_tower(tensors_of(tower), tower.config, _NAMES)
-
-
-def tensors_of(tower: VisionTransformer) -> dict[str, Tensor]:
-    """Those of a ViT by name, fixed positions among them."""
-    own = tower.state_dict()
-    return own if tower.positions is None else own | {"positions": tower.positions.detach()}
 
 
 def vit_config(theirs: Mapping[str, Any]) -> PictureEncoderConfig:
@@ -114,24 +80,22 @@ def vit_config(theirs: Mapping[str, Any]) -> PictureEncoderConfig:
     return PictureEncoderConfig(VisionConfig(**grid_sides(theirs, 224, 16), **blocks))
 
 
+_FAMILY = Family(
+    {"vit": KINDS},
+    vit_config,
+    theirs_to_ours,
+    ViewSpec(crop="squash", mean=(0.5,) * 3, std=(0.5,) * 3, resample="bilinear"),
+    squeezes=True,
+)
+
+
 def from_transformers(source: str) -> Model:
     """A picture encoder from a folder in `transformers` layout, or by its name on the hub (`facebook/dino-vits16`).
 
     Raises:
         WeightsError: if a file is missing, the class is another, or a tensor is unaccounted for.
     """
-    folder = open_folder(source)
-    theirs = read_config(folder)
-    kind = (theirs.get("architectures") or [KINDS[0]])[0]
-    if theirs.get("model_type") != "vit" or kind not in KINDS:
-        raise WeightsError(
-            f"{folder} holds a {kind} of type {theirs.get('model_type')!r}; expected one of {', '.join(KINDS)}"
-        )
-    config = vit_config(theirs)
-    method = PictureEncoder(config)
-    assign(method, theirs_to_ours(read_tensors(folder), config), str(folder))
-    view = ViewSpec(config.backbone.size, "squash", (0.5,) * 3, (0.5,) * 3, "bilinear")
-    return Model(method, Processor(read_view(folder, view, squeezes=True), None))
+    return read_encoder(source, _FAMILY)
 
 
 def to_transformers(model: Model, folder: Path) -> None:
@@ -148,50 +112,5 @@ def to_transformers(model: Model, folder: Path) -> None:
     config = tower.config
     if config.activation == "swiglu":
         raise WeightsError("a ViTModel has no gated feed-forward part; this model has SwiGLU")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder, ours_to_theirs(tower))
     own = {"model_type": "vit", "architectures": [KINDS[0]], "qkv_bias": True, "intermediate_size": hidden_of(config)}
-    write_json(folder / "config.json", own | their_blocks(config))
-    write_view(folder, model.processor.view)
-
-
-def hidden_of(config: VisionConfig) -> int:
-    """Hidden width of the feed-forward part."""
-    return int(config.width * config.mlp_ratio)
-
-
-def tower_of(
-    model: Model, kind: str, *, layer_scale: bool = True, registers: bool = False, beit: bool = False
-) -> VisionTransformer:
-    """The ViT of a model, if their class `kind` can be it.
-
-    Args:
-        model: any.
-        kind: for the message.
-        layer_scale, registers: whether it may have them.
-        beit: whether positions may be relative or none, and the norm after the mean over patches.
-
-    Raises:
-        WeightsError: naming what stands in the way.
-    """
-    tower = getattr(model.method, "backbone", None)
-    if not isinstance(tower, VisionTransformer):
-        raise WeightsError(f"a {kind} is a Vision Transformer on pictures; this {model.name} has none as its backbone")
-    config = tower.config
-    wrong = [
-        said
-        for said, there in {
-            "a convolutional stem": config.stem != "patch",
-            "a patch embedding without bias": not config.patch_bias,
-            "a norm before the blocks": config.pre_norm,
-            "no class token": not config.has_class_token,
-            "layer scale": config.layer_scale is not None and not layer_scale,
-            "registers": config.registers > 0 and not registers,
-            "other positions than one for each patch": (config.positions == "none" or config.biased) and not beit,
-            "the mean of patches for a picture's vector": config.pool != "class" and not beit,
-        }.items()
-        if there
-    ]
-    if wrong:
-        raise WeightsError(f"a {kind} cannot have what this {model.name} has: {', '.join(wrong)}")
-    return tower
+    write_encoder(folder, ours_to_theirs(tower), own | their_blocks(config), model.processor.view)

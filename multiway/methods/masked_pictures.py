@@ -57,8 +57,12 @@ class MaskedPictures(Method):
     def __init__(self, config: MaskedPicturesConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = VisionTransformer(config.backbone)
+        self.backbone = self.make_encoder()
         self.probe = probe_of(self.backbone.width, config.probe)
+
+    def make_encoder(self) -> VisionTransformer:
+        """The network whose features are wanted, newly made at random: a ViT, unless a method takes another."""
+        return VisionTransformer(self.config.backbone)
 
     def encode_image(self, images: Tensor) -> Encoded:
         """(B, 3, H, W), nothing hidden -> the ViT's vector (B, W) on the unit sphere, and its tokens."""

@@ -23,9 +23,8 @@ from torch import Tensor, nn
 
 from multiway.losses.reconstruction import reconstruction
 from multiway.methods.masked_pictures import MaskedPictures, MaskedPicturesConfig, filled_in, mask_token
-from multiway.methods.method import Losses, Method, Term
+from multiway.methods.method import Losses, Term
 from multiway.methods.presets import preset_named
-from multiway.methods.probed import probe_of
 from multiway.nn.backbone import VIT_TINY, swin, vit
 from multiway.nn.hidden_patches import cut
 from multiway.nn.swin import Swin, SwinConfig
@@ -70,13 +69,16 @@ class SimMim(MaskedPictures):
     config: SimMimConfig
 
     def __init__(self, config: SimMimConfig) -> None:
-        Method.__init__(self)  # the base builds ViTs alone
-        self.config, own = config, config.backbone
-        self.backbone = Swin(own) if isinstance(own, SwinConfig) else VisionTransformer(own)  # type: ignore[assignment]
-        self.probe = probe_of(self.backbone.width, config.probe)
+        super().__init__(config)
+        own = config.backbone
         self.mask_token = mask_token(own.base if isinstance(own, SwinConfig) else own.width)
         self.head = nn.Linear(self.backbone.width, 3 * self.hides**2)
         init_weights(self.head)
+
+    def make_encoder(self) -> VisionTransformer | Swin:  # type: ignore[override]
+        """A ViT or a Swin; `look` covers patches of whichever it is."""
+        own = self.config.backbone
+        return Swin(own) if isinstance(own, SwinConfig) else VisionTransformer(own)
 
     @property
     def hides(self) -> int:

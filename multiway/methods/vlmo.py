@@ -88,13 +88,7 @@ class VlmoConfig:
     @property
     def text(self) -> TextConfig:
         """The words' embedding: BERT's, with its norm."""
-        return TextConfig(
-            vocabulary=self.vocabulary,
-            context=self.context,
-            width=self.blocks.width,
-            epsilon=1e-12,
-            embedding_norm=True,
-        )
+        return TextConfig(self.vocabulary, self.context, self.blocks.width, epsilon=1e-12, embedding_norm=True)
 
     @classmethod
     def preset(cls, name: str) -> VlmoConfig:
@@ -262,8 +256,7 @@ class Vlmo(SharedSpace, Method):
 
     def text_to_fuse(self, ids: Tensor, mask: Tensor) -> Encoded:
         """(B, L) -> the tokens alone: the fused mode starts from words."""
-        embedded = self.embed_text(ids)
-        return Encoded(embedded.new_empty(len(ids), 0), embedded, mask, ids)
+        return Encoded(torch.empty(len(ids), 0, device=ids.device), self.embed_text(ids), mask, ids)
 
     def match(self, image: Encoded, text: Encoded) -> Tensor:
         """(B,) log-odds that picture i and text i are a pair: the two logits' difference."""

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from multiway.data.few_labels import places_in_class
 from multiway.data.source import DataError, Source
 from multiway.tasks import statistics
 from multiway.tasks.classes import Labelled, class_metrics, ranked_classes
-from multiway.tasks.frozen import Features, FrozenFeatures
+from multiway.tasks.frozen import FrozenFeatures, FrozenTask
 from multiway.tasks.logistic import Standard
 from multiway.tasks.ranking import Ranking
 from multiway.tasks.task import Metric, Result, collect
@@ -86,43 +86,30 @@ class FewShotDetails:
 
 
 @dataclass(frozen=True)
-class FewShot:
+class FewShot(FrozenTask):
     """Classifies pictures by ridge regression on frozen features of a few of each class.
+
+    The shots are drawn from the training split, by the seed. Resamples are for where all draws score the same, or there is one. For
+    what is not named here see `FrozenTask`.
 
     Attributes:
         shots: numbers of labelled pictures of each class.
         draws: of the shots.
         l2: of the penalty.
-        features: `embedding`, `pooled`, or `auto`: the first of them that the model has.
-        train: the split that shots are drawn from, of the same data; or `data@split`.
-        batch: pictures decoded and encoded at a time.
-        resamples: of the bootstrap over pictures, where all draws score the same or there is one.
-        seed: of the draws, and of the bootstrap.
-        source: the opened training split (`taught`).
     """
 
     name: ClassVar[str] = "few-shot"
-    needs: ClassVar[tuple[str, ...]] = ("encode_image",)
+    title: ClassVar[str] = "Few-shot probe"
 
     shots: tuple[int, ...] = (1, 5, 10)
     draws: int = 5
     l2: float = 1024.0
-    features: Features = "auto"
-    train: str = "train"
-    batch: int = 256
-    resamples: int = statistics.RESAMPLES
-    seed: int = 0
-    source: Source | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.shots or min(self.shots) < 1 or self.draws < 1 or not self.l2 > 0:
             raise ValueError(
                 f"expected shots and draws of at least 1 and l2 above 0; given {self.shots}, {self.draws}, {self.l2:g}"
             )
-
-    def taught(self, source: Source) -> Self:
-        """With the split that shots are drawn from."""
-        return replace(self, source=source)
 
     def run(self, model: Any, source: Source) -> Result:
         """Encode what is drawn and what is measured once; fit and classify for each number of shots and each draw.
@@ -132,9 +119,7 @@ class FewShot:
             DataError: without labels or a training split, or if a class has fewer pictures than shots.
         """
         require(model, self.needs, self.name)
-        frozen = FrozenFeatures.of(
-            self.name, model, self.source, source, self.features, self.batch, lambda train: self._drawn(train, source)
-        )
+        frozen = FrozenFeatures.of(self, model, source, lambda train: self._drawn(train, source))
         train, names = frozen.train, frozen.classes
         shots: dict[tuple[int, int], NDArray[np.int64]] = {}
         rankings: dict[int, tuple[Ranking, ...]] = {}

@@ -7,8 +7,8 @@ hands that over too (`teach`), a run from its folder on the command line, or a m
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,11 +19,12 @@ from multiway.abilities import LacksAbility
 from multiway.data.open import parse
 from multiway.data.source import DataError, Source
 from multiway.nn.pool import masked_mean
+from multiway.tasks import statistics
 from multiway.tasks.classes import Labelled, labelled_rows
 from multiway.tasks.embed import encode_images
 from multiway.tasks.task import Task
 
-__all__ = ["Features", "FrozenFeatures", "LearnsFirst", "picture_features", "teach"]
+__all__ = ["Features", "FrozenFeatures", "FrozenTask", "LearnsFirst", "picture_features", "teach"]
 
 Features = Literal["auto", "embedding", "pooled"]
 """Which vector of a picture is meant: its embedding in the shared space, the mean of its last tokens, or whichever there is."""
@@ -58,6 +59,36 @@ def teach(task: Task, data: str, open_data: Callable[[str], Source]) -> Task:
         return task
     named = task.train if "@" in task.train else str(replace(parse(data), split=task.train))
     return task.taught(open_data(named))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenTask:
+    """The settings that every task on frozen features has; what is learnt from them, and how, is each one's own.
+
+    Attributes:
+        title: what a report calls the task.
+        features: `embedding`, `pooled`, or `auto`: the first of them that the model has.
+        train: the split that is learnt from, of the same data; or `data@split`.
+        batch: pictures decoded and encoded at a time.
+        resamples: of the bootstrap over pictures.
+        seed: of the bootstrap, and of all else that is drawn.
+        source: the opened training split (`taught`).
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ("encode_image",)
+
+    features: Features = "auto"
+    train: str = "train"
+    batch: int = 256
+    resamples: int = statistics.RESAMPLES
+    seed: int = 0
+    source: Source | None = field(default=None, repr=False, compare=False)
+
+    def taught(self, source: Source) -> Self:
+        """With the split that is learnt from."""
+        return replace(self, source=source)
 
 
 @torch.no_grad()
@@ -113,44 +144,42 @@ class FrozenFeatures:
     @classmethod
     def of(
         cls,
-        task: str,
+        task: FrozenTask,
         model: Any,
-        train: Source | None,
         test: Source,
-        which: Features,
-        batch: int,
         wanted: Callable[[Labelled], NDArray[np.bool_]] | None = None,
     ) -> Self:
         """Encode what has a label.
 
         Args:
-            task: what asks, for messages.
-            train: to learn from.
+            task: what asks, taught.
+            model: has `encode_image`.
             test: to be measured.
-            which, batch: of `picture_features`.
-            wanted: says of the labelled rows of `train` which are learnt from, (N,); the others are not encoded. None: all.
+            wanted: says of the labelled rows of the training split which are learnt from, (N,); the others are not encoded.
+                None: all.
 
         Raises:
             DataError: without a training split, if the two name different classes, or if a picture is in both.
             LacksAbility: from `picture_features`.
         """
-        measured = labelled_rows(task, test)
+        name, train = task.name, task.source
+        measured = labelled_rows(name, test)
         if train is None:
             raise DataError(
-                f"task `{task}` learns from a training split, and was given none; hand it over first: "
+                f"task `{name}` learns from a training split, and was given none; hand it over first: "
                 f"task.taught(open_source('{test.name}@train')).run(model, source)"
             )
         here, there = f"{test.name}@{test.split}", f"{train.name}@{train.split}"
         if train.classes != test.classes:
             raise DataError(
-                f"task `{task}`: {there} has {len(train.classes)} classes and {here} {len(test.classes)}, which are not the "
+                f"task `{name}`: {there} has {len(train.classes)} classes and {here} {len(test.classes)}, which are not the "
                 "same in the same order; name a training split of the same data"
             )
-        learnt = labelled_rows(task, train)
+        learnt = labelled_rows(name, train)
         shared = np.intersect1d(measured.pictures, learnt.pictures)
         if len(shared):
             raise DataError(
-                f"task `{task}`: {len(shared):,} of {len(np.unique(measured.pictures)):,} pictures of {here} are in {there} too, "
+                f"task `{name}`: {len(shared):,} of {len(np.unique(measured.pictures)):,} pictures of {here} are in {there} too, "
                 "so that what is measured would be memory; name another training split (--train) or another test split"
             )
         if wanted is not None:
@@ -158,8 +187,8 @@ class FrozenFeatures:
             learnt = replace(learnt, rows=learnt.rows[some], labels=learnt.labels[some], pictures=learnt.pictures[some])
         rows = learnt.rows.tolist(), measured.rows.tolist()
         features = (
-            picture_features(model, train, rows[0], which, batch),
-            picture_features(model, test, rows[1], which, batch),
+            picture_features(model, train, rows[0], task.features, task.batch),
+            picture_features(model, test, rows[1], task.features, task.batch),
         )
         device = getattr(model, "device", torch.device("cpu"))
         return cls(test.classes, learnt, measured, *(each.to(device) for each in features))

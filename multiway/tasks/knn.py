@@ -13,8 +13,8 @@ changes no order. An infinite `temperature` counts neighbours alike.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,9 +23,8 @@ from torch import Tensor
 
 from multiway.abilities import require
 from multiway.data.source import DataError, Source
-from multiway.tasks import statistics
 from multiway.tasks.classes import Labelled, class_metrics, ranked_classes
-from multiway.tasks.frozen import Features, FrozenFeatures
+from multiway.tasks.frozen import FrozenFeatures, FrozenTask
 from multiway.tasks.ranking import Ranking
 from multiway.tasks.task import Metric, Result, collect
 
@@ -81,34 +80,21 @@ class KnnDetails:
 
 
 @dataclass(frozen=True)
-class Knn:
+class Knn(FrozenTask):
     """Classifies pictures by their nearest neighbours among labelled ones, on frozen features.
+
+    The training split is what votes. For what is not named here see `FrozenTask`.
 
     Attributes:
         ks: numbers of neighbours that vote.
         temperature: tau.
-        features: `embedding`, `pooled`, or `auto`: the first of them that the model has.
-        train: the split that votes, of the same data; or `data@split`.
-        batch: pictures decoded and encoded at a time.
-        resamples, seed: of the bootstrap.
-        source: the opened training split (`taught`).
     """
 
     name: ClassVar[str] = "knn"
-    needs: ClassVar[tuple[str, ...]] = ("encode_image",)
+    title: ClassVar[str] = "Nearest neighbours"
 
     ks: tuple[int, ...] = (10, 20)
     temperature: float = 0.07
-    features: Features = "auto"
-    train: str = "train"
-    batch: int = 256
-    resamples: int = statistics.RESAMPLES
-    seed: int = 0
-    source: Source | None = field(default=None, repr=False, compare=False)
-
-    def taught(self, source: Source) -> Self:
-        """With the split that votes."""
-        return replace(self, source=source)
 
     def run(self, model: Any, source: Source) -> Result:
         """Encode both splits once, find the neighbours once, let each k vote.
@@ -122,7 +108,7 @@ class Knn:
             raise ValueError(
                 f"expected ks of at least 1 and a temperature above 0; given {self.ks}, {self.temperature}"
             )
-        frozen = FrozenFeatures.of(self.name, model, self.source, source, self.features, self.batch)
+        frozen = FrozenFeatures.of(self, model, source)
         if len(frozen.train.rows) < max(self.ks):
             raise DataError(
                 f"{max(self.ks)} neighbours cannot be found among {len(frozen.train.rows)} labelled pictures of "

@@ -8,8 +8,8 @@ classifier fitted again to all of it. That part is a tenth of the pictures here,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,9 +17,8 @@ import torch
 from multiway.abilities import require
 from multiway.data.few_labels import FewLabels
 from multiway.data.source import DataError, Source
-from multiway.tasks import statistics
 from multiway.tasks.classes import Labelled, class_metrics, ranked_classes
-from multiway.tasks.frozen import Features, FrozenFeatures
+from multiway.tasks.frozen import FrozenFeatures, FrozenTask
 from multiway.tasks.logistic import Logistic, Standard, choose_l2, fit_logistic
 from multiway.tasks.ranking import Ranking
 from multiway.tasks.task import Metric, Result, collect
@@ -50,38 +49,26 @@ class ProbeDetails:
 
 
 @dataclass(frozen=True)
-class LinearProbe:
+class LinearProbe(FrozenTask):
     """Classifies pictures by logistic regression on frozen features.
 
+    The seed draws the tenth that is held out as well, and the share of labels. For what is not named here see `FrozenTask`.
+
     Attributes:
-        features: `embedding`, `pooled`, or `auto`: the first of them that the model has.
         l2: of the penalty; 0 chooses it on a tenth of the training pictures.
         l2s: to choose from.
-        train: the split that is learnt from, of the same data; or `data@split`.
-        labels: which of its labels are seen: a share (`0.01`), or a file that lists pictures (`data/few_labels.py`); empty for all.
+        labels: which of the training split's labels are seen: a share (`0.01`), or a file that lists pictures
+            (`data/few_labels.py`); empty for all.
         iterations: of L-BFGS, at most, for each fit.
-        batch: pictures decoded and encoded at a time.
-        resamples, seed: of the bootstrap; the seed draws the tenth as well, and the share.
-        source: the opened training split (`taught`).
     """
 
     name: ClassVar[str] = "probe"
-    needs: ClassVar[tuple[str, ...]] = ("encode_image",)
+    title: ClassVar[str] = "Linear probe"
 
-    features: Features = "auto"
     l2: float = 0.0
     l2s: tuple[float, ...] = (10.0, 1.0, 1e-1, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
-    train: str = "train"
     labels: str = ""
     iterations: int = 1000
-    batch: int = 256
-    resamples: int = statistics.RESAMPLES
-    seed: int = 0
-    source: Source | None = field(default=None, repr=False, compare=False)
-
-    def taught(self, source: Source) -> Self:
-        """With the split that is learnt from."""
-        return replace(self, source=source)
 
     def run(self, model: Any, source: Source) -> Result:
         """Encode both splits once, choose l2, fit, classify.
@@ -92,7 +79,7 @@ class LinearProbe:
         """
         require(model, self.needs, self.name)
         seen = None if self.source is None else FewLabels(self.labels, self.seed).seen(self.source)
-        frozen = FrozenFeatures.of(self.name, model, seen, source, self.features, self.batch)
+        frozen = FrozenFeatures.of(replace(self, source=seen), model, source)
         standard = Standard.of(frozen.train_features)
         known = standard(frozen.train_features)
         labels = torch.from_numpy(frozen.train.labels).to(known.device)

@@ -166,9 +166,15 @@ def write_report(folder: Path, model: Model | None = None) -> Path:
         if len({source.row(index).label for index in range(len(source))} - {-1}) > 1:
             tables.append(once.run(TASKS["zeroshot"]))
     commands = _commands(folder, config, model, sections, others, bool(tables))
-    shown = {"sections": sections, "zeroshot": tables, "fused": fused, "others": others}
+    titled = [(_title(each), each) for each in others]
+    shown = {"sections": sections, "zeroshot": tables, "fused": fused, "others": titled}
     shown |= {"explained": looked.sections, "absent": [*absent, *looked.absent] if frozen else []}
     return write_page(run, "report.html.j2", model, commands, **shown)
+
+
+def _title(result: Result) -> str:
+    """What people call the task: its `title` where it has one, or else its name in words."""
+    return str(getattr(TASKS[result.task], "title", result.task.replace("-", " ").capitalize()))
 
 
 def _looked_into(model: Model, source: Source, alone: bool, count: int = 4) -> Explained:

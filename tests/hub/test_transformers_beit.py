@@ -1,11 +1,13 @@
 """A picture encoder equals BEiT of transformers with copied random weights: encoder, pooled vector, and codes of hidden patches."""
 
-import json
 from dataclasses import replace
 
 import pytest
 import torch
+from hub.vit_peers import converted as converted_by
+from hub.vit_peers import nothing_unaccounted, opened, pictures, same_encoding, same_state
 from peer_weights import randomise
+from torch import Tensor
 from transformers import BeitConfig, BeitForImageClassification, BeitForMaskedImageModeling, BeitModel
 
 from multiway.batch import ViewSpec
@@ -41,28 +43,23 @@ def masked_peer() -> BeitForMaskedImageModeling:
 
 
 def converted(theirs) -> PictureEncoder:
-    told = json.loads(theirs.config.to_json_string(use_diff=False)) | {"architectures": [type(theirs).__name__]}
-    config = beit_config(told)
-    ours = PictureEncoder(config).eval()
-    ours.load_state_dict(theirs_to_ours(theirs.state_dict(), config))
-    return ours
+    return converted_by(theirs, beit_config, theirs_to_ours)
 
 
-def pictures() -> torch.Tensor:
-    return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+def hidden() -> Tensor:
+    """(3, 16) which patches of `pictures()` are."""
+    return torch.rand(3, 16, generator=torch.Generator().manual_seed(2)) < 0.4
 
 
 @torch.no_grad()
 def same(ours, theirs) -> None:
-    wanted, encoded = theirs(pictures()), ours.encode_image(pictures())
-    assert (encoded.tokens - wanted.last_hidden_state).abs().max() < 1e-5
-    assert (encoded.embedding - torch.nn.functional.normalize(wanted.pooler_output, dim=1)).abs().max() < 1e-5
-    assert wanted.last_hidden_state.std(0).max() > 0.1
+    wanted = theirs(pictures())
+    same_encoding(ours, pictures(), wanted.last_hidden_state, wanted.pooler_output)
 
 
 @torch.no_grad()
 def same_codes(ours, theirs) -> None:
-    mask = torch.rand(3, 16, generator=torch.Generator().manual_seed(2)) < 0.4
+    mask = hidden()
     wanted = theirs(pictures(), bool_masked_pos=mask).logits
     guessed = ours.guess_codes(pictures(), mask)
     assert guessed.shape == wanted.shape == (3, 16, 19) and (guessed - wanted).abs().max() < 1e-5
@@ -99,12 +96,7 @@ def test_a_bias_of_keys_changes_nothing() -> None:
 
 def test_nothing_is_left_over_or_missing_in_silence() -> None:
     for theirs in (masked_peer(), peer(OWN)):
-        state, config = theirs.state_dict(), converted(theirs).config
-        with pytest.raises(WeightsError, match=r"does not: surprise"):
-            theirs_to_ours({**state, "surprise": torch.zeros(1)}, config)
-        for name in state:
-            with pytest.raises(WeightsError, match=r"lacks|does not"):
-                theirs_to_ours({n: t for n, t in state.items() if n != name}, config)
+        nothing_unaccounted(theirs_to_ours, theirs.state_dict(), converted(theirs).config, r"lacks|does not")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -114,10 +106,7 @@ def test_folders_go_both_ways_exactly(tmp_path, kind: str) -> None:
     ours = load(f"hf:{tmp_path / 'in'}")
     same(ours.method, theirs)
     to_transformers(ours, tmp_path / "out")
-    again, told = BeitModel.from_pretrained(tmp_path / "out", output_loading_info=True)
-    assert not any(told[what] for what in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    for name, tensor in theirs.state_dict().items():
-        assert torch.equal(again.state_dict()[name], tensor), name
+    same_state(opened(BeitModel, tmp_path / "out").state_dict(), theirs.state_dict())
 
 
 def test_pre_trained_folders_go_both_ways_exactly(tmp_path) -> None:
@@ -131,11 +120,9 @@ def test_pre_trained_folders_go_both_ways_exactly(tmp_path) -> None:
     same_codes(ours.method, theirs)
     assert ours.method.config.backbone.pool == "mean"
     to_transformers(ours, tmp_path / "out")
-    again, told = BeitForMaskedImageModeling.from_pretrained(tmp_path / "out", output_loading_info=True)
-    assert not any(told[what] for what in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    same_codes(ours.method, again.eval())
-    for name, tensor in theirs.state_dict().items():
-        assert torch.equal(again.state_dict()[name], tensor), name
+    again = opened(BeitForMaskedImageModeling, tmp_path / "out")
+    same_codes(ours.method, again)
+    same_state(again.state_dict(), theirs.state_dict())
 
 
 def test_a_classifier_is_left_behind_and_it_is_said(tmp_path, caplog) -> None:
@@ -153,11 +140,10 @@ def test_a_beit_trained_here_is_written(tmp_path) -> None:
     codes = VisualTokeniserConfig(image=replace(image, layers=1), codes=19)
     method = randomise(Beit(OurBeitConfig(image, tokeniser=codes, aggregate_from=2, aggregate_layers=1)))
     to_transformers(Model(method, Processor(ViewSpec(32, "squash"), None)), tmp_path)
-    theirs, told = BeitForMaskedImageModeling.from_pretrained(tmp_path, output_loading_info=True)
-    assert not any(told[what] for what in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    mask = torch.rand(3, 16, generator=torch.Generator().manual_seed(2)) < 0.4
+    theirs = opened(BeitForMaskedImageModeling, tmp_path)
+    mask = hidden()
     said = method.code_head(method.look(pictures(), mask)[1][:, :, 0])
-    assert (said - theirs.eval()(pictures(), bool_masked_pos=mask).logits).abs().max() < 1e-5
+    assert (said - theirs(pictures(), bool_masked_pos=mask).logits).abs().max() < 1e-5
     same_codes(load(f"hf:{tmp_path}").method, theirs)
 
 

@@ -1,13 +1,12 @@
 """A picture encoder equals Dinov2Model of transformers with copied random weights: with and without gate and registers, at any size."""
 
-import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
+from hub.vit_peers import converted as converted_by
+from hub.vit_peers import drawn_alike, nothing_unaccounted, opened, pictures, same_encoding, same_state
 from peer_weights import randomise
-from PIL import Image
 from transformers import (
     Dinov2Config,
     Dinov2ForImageClassification,
@@ -50,20 +49,13 @@ def peer(kind: str) -> Dinov2Model:
 
 
 def converted(theirs) -> PictureEncoder:
-    config = dinov2_config(json.loads(theirs.config.to_json_string(use_diff=False)))
-    ours = PictureEncoder(config).eval()
-    ours.load_state_dict(theirs_to_ours(theirs.state_dict(), config))
-    return ours
+    return converted_by(theirs, dinov2_config, theirs_to_ours)
 
 
 @torch.no_grad()
 def same(ours, theirs, size: int = 56) -> None:
-    images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(1))
-    wanted = theirs(images).last_hidden_state
-    encoded = ours.encode_image(images)
-    assert encoded.tokens.shape == wanted.shape and (encoded.tokens - wanted).abs().max() < 1e-5
-    assert (encoded.embedding - torch.nn.functional.normalize(wanted[:, 0], dim=1)).abs().max() < 1e-5
-    assert wanted.std(0).max() > 0.1
+    wanted = theirs(pictures(size)).last_hidden_state
+    same_encoding(ours, pictures(size), wanted, wanted[:, 0])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -85,12 +77,7 @@ def test_hidden_patches_are_covered_alike(kind: str) -> None:
 def test_nothing_is_left_over_or_missing_in_silence() -> None:
     for kind in ("gated", "registers"):
         theirs = peer(kind)
-        state, config = theirs.state_dict(), converted(theirs).config
-        with pytest.raises(WeightsError, match=r"does not: surprise"):
-            theirs_to_ours({**state, "surprise": torch.zeros(1)}, config)
-        for name in state:
-            with pytest.raises(WeightsError, match=r"lacks|does not"):
-                theirs_to_ours({n: t for n, t in state.items() if n != name}, config)
+        nothing_unaccounted(theirs_to_ours, theirs.state_dict(), converted(theirs).config, r"lacks|does not")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -100,10 +87,7 @@ def test_folders_go_both_ways_exactly(tmp_path, kind: str) -> None:
     ours = load(f"hf:{tmp_path / 'in'}")
     same(ours.method, theirs)
     to_transformers(ours, tmp_path / "out")
-    again, told = KINDS[kind][0].from_pretrained(tmp_path / "out", output_loading_info=True)
-    assert not any(told[what] for what in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    for name, tensor in theirs.state_dict().items():
-        assert torch.equal(again.state_dict()[name], tensor), name
+    same_state(opened(KINDS[kind][0], tmp_path / "out").state_dict(), theirs.state_dict())
     assert load(f"hf:{tmp_path / 'out'}").method.config == ours.method.config
 
 
@@ -118,9 +102,7 @@ def test_pictures_are_cut_as_released(tmp_path) -> None:
     ours = from_transformers(str(tmp_path))
     assert (ours.processor.view.size, ours.processor.view.shortest) == (48, 64)
     for shape in ((90, 131, 3), (131, 90, 3), (77, 77, 3), (30, 40, 3)):
-        picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
-        pixels = processor(picture, return_tensors="pt").pixel_values
-        assert (ours.processor.images([picture]) - pixels).abs().max() < 1e-5
+        picture, pixels = drawn_alike(ours, processor, shape)
     with torch.no_grad():
         wanted = theirs.dinov2(pixels).last_hidden_state[:, 0]
     assert (ours.encode_image([picture]).embedding - torch.nn.functional.normalize(wanted, dim=1)).abs().max() < 1e-5
@@ -141,9 +123,8 @@ def test_an_ibot_trained_here_is_written(tmp_path) -> None:
         ibot = randomise(Ibot(IbotConfig(replace(backbone, layer_scale=scale), projector=head)))
         folder = tmp_path / str(scale)
         to_transformers(Model(ibot, Processor(ViewSpec(56, "center"), None)), folder)
-        theirs, told = Dinov2Model.from_pretrained(folder, output_loading_info=True)
-        assert not any(told[what] for what in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-        same(ibot, theirs.eval())
+        theirs = opened(Dinov2Model, folder)
+        same(ibot, theirs)
         assert torch.equal(theirs.embeddings.mask_token[0], ibot.mask_token)
 
 

@@ -1,14 +1,13 @@
 """A picture encoder equals ViTModel of transformers with copied random weights, both ways, in memory and by way of folders."""
 
-import json
 import logging
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
+from hub.vit_peers import converted as converted_by
+from hub.vit_peers import drawn_alike, nothing_unaccounted, opened, pictures, same_encoding, same_state
 from peer_weights import randomise
-from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTModel
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
@@ -38,20 +37,13 @@ def peer(pooler: bool = False, **more) -> ViTModel:
 
 
 def converted(theirs: ViTModel) -> PictureEncoder:
-    config = vit_config(json.loads(theirs.config.to_json_string(use_diff=False)))
-    ours = PictureEncoder(config).eval()
-    ours.load_state_dict(theirs_to_ours(theirs.state_dict(), config))
-    return ours
+    return converted_by(theirs, vit_config, theirs_to_ours)
 
 
 @torch.no_grad()
 def same(ours, theirs: ViTModel, size: int = 32) -> None:
-    images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(1))
-    wanted = theirs(images, interpolate_pos_encoding=size != 32).last_hidden_state
-    encoded = ours.encode_image(images)
-    assert encoded.tokens.shape == wanted.shape and (encoded.tokens - wanted).abs().max() < 1e-5
-    assert (encoded.embedding - torch.nn.functional.normalize(wanted[:, 0], dim=1)).abs().max() < 1e-5
-    assert wanted.std(0).max() > 0.1  # rows differ, so the comparison can fail
+    wanted = theirs(pictures(size), interpolate_pos_encoding=size != 32).last_hidden_state
+    same_encoding(ours, pictures(size), wanted, wanted[:, 0])
 
 
 @pytest.mark.parametrize("more", [{}, {"hidden_act": "gelu_new", "layer_norm_eps": 1e-3}])
@@ -67,11 +59,7 @@ def test_positions_are_interpolated_alike() -> None:
 
 def test_round_trip_is_exact_to_the_bit() -> None:
     theirs = peer()
-    state = older(theirs.state_dict(), Names())
-    back = ours_to_theirs(converted(theirs).backbone)
-    assert set(back) == set(state)
-    for name, tensor in state.items():
-        assert torch.equal(back[name], tensor), name
+    same_state(ours_to_theirs(converted(theirs).backbone), older(theirs.state_dict(), Names()))
 
 
 def test_nothing_is_left_over_or_missing_in_silence(caplog) -> None:
@@ -80,11 +68,8 @@ def test_nothing_is_left_over_or_missing_in_silence(caplog) -> None:
     with caplog.at_level(logging.WARNING):
         theirs_to_ours(state, config)
     assert "pooler.dense.bias, pooler.dense.weight" in caplog.text
-    with pytest.raises(WeightsError, match=r"does not: surprise"):
-        theirs_to_ours({**state, "surprise": torch.zeros(1)}, config)
-    for name in set(state) - {"pooler.dense.bias", "pooler.dense.weight"}:
-        with pytest.raises(WeightsError, match="lacks"):
-            theirs_to_ours({n: t for n, t in state.items() if n != name}, config)
+    heads = {"pooler.dense.bias", "pooler.dense.weight"}
+    nothing_unaccounted(theirs_to_ours, {name: each for name, each in state.items() if name not in heads}, config)
 
 
 @pytest.mark.parametrize("kind", [ViTModel, ViTForImageClassification])
@@ -99,9 +84,7 @@ def test_folders_are_read(tmp_path, kind: type) -> None:
     same(ours.method, getattr(theirs, "vit", theirs))
     assert ours.abilities() == ("encode_image",) and ours.name == "picture-encoder"
     # The whole way, from a picture that is not square.
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 57, 3), dtype=np.uint8))
-    pixels = processor(picture, return_tensors="pt").pixel_values
-    assert (ours.processor.images([picture]) - pixels).abs().max() < 1e-5
+    picture, pixels = drawn_alike(ours, processor, (40, 57, 3))
     wanted = getattr(theirs, "vit", theirs)(pixels).last_hidden_state[:, 0]
     assert (ours.encode_image([picture]).embedding - torch.nn.functional.normalize(wanted, dim=1)).abs().max() < 1e-5
     write_model(tmp_path / "one.safetensors", ours.method, ours.processor)
@@ -128,9 +111,8 @@ def test_a_method_trained_here_is_written(tmp_path, positions: str) -> None:
     dino = randomise(Dino(config))
     model = Model(dino, Processor(ViewSpec(32, "squash"), None))
     to_transformers(model, tmp_path / "out")
-    theirs, told = ViTModel.from_pretrained(tmp_path / "out", add_pooling_layer=False, output_loading_info=True)
-    assert not any(told[what] for what in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    same(dino, theirs.eval())
+    theirs = opened(ViTModel, tmp_path / "out", add_pooling_layer=False)
+    same(dino, theirs)
     back = load(f"hf:{tmp_path / 'out'}")
     same(back.method, theirs)
     assert back.processor.view == model.processor.view

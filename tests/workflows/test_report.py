@@ -116,8 +116,13 @@ def test_a_run_on_pictures_alone_is_measured_by_its_features_and_looked_into(tmp
     own = ["simclr", "--data", "digits", "--steps", "2", "--batch", "16", "--out", str(tmp_path / "run")]
     run_recipe(parse([*own, "--method.backbone.base", "4"]), World())
     page = write_report(tmp_path / "run").read_text(encoding="utf-8")
-    for title in ("Knn: digits@test", "Probe: digits@test", "First filters", "Where features are strong"):
-        assert title in page, title
+    for title in (
+        "Nearest neighbours: digits@test",
+        "Linear probe: digits@test",
+        "First filters",
+        "Where features are strong",
+    ):
+        assert f"<h2>{title}" in page, title
     assert "What is not shown" in page and "a convolutional network has none" in page
     links = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert all(link.startswith(("data:image/png;base64,", "#")) for link in links)

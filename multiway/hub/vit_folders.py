@@ -1,0 +1,208 @@
+"""Folders of the `transformers` library that hold a Vision Transformer on pictures: what the converters of ViT, DINOv2 and BEiT share.
+
+A folder is read in the same steps for all of them: its class is checked, its config becomes ours, its tensors are renamed until
+none is left over, and its processor says how pictures are drawn. A `Family` is what differs.
+
+The way out begins with a ViT that may be the backbone of any method. Heads, twins and probes are left behind.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from multiway.batch import ViewSpec
+from multiway.data.processor import Processor
+from multiway.hub.file import WeightsError, assign
+from multiway.hub.model import Model
+from multiway.hub.transformers_folder import (
+    open_folder,
+    read_config,
+    read_tensors,
+    read_view,
+    write_json,
+    write_tensors,
+    write_view,
+)
+from multiway.methods.picture_encoder import PictureEncoder, PictureEncoderConfig
+from multiway.nn.vit import VisionConfig, VisionTransformer
+
+__all__ = [
+    "Family",
+    "accounted",
+    "hidden_of",
+    "leave_heads",
+    "prefix_of",
+    "read_encoder",
+    "tensors_of",
+    "tower_of",
+    "write_encoder",
+]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Family:
+    """What differs between the folders of one family and another's.
+
+    Attributes:
+        kinds: the classes that are read, by `model_type`; the first is meant where the folder names none.
+        config: ours from their `config.json`.
+        tensors: ours by name, from theirs and our config; every one of theirs is accounted for.
+        view: how pictures are drawn where the folder does not say; its size is the model's.
+        squeezes: as of `read_view`.
+        any_size: whether pictures may be drawn at another size than that of the positions, in whole patches.
+    """
+
+    kinds: Mapping[str, tuple[str, ...]]
+    config: Callable[[Mapping[str, Any]], PictureEncoderConfig]
+    tensors: Callable[[Mapping[str, Tensor], PictureEncoderConfig], dict[str, Tensor]]
+    view: ViewSpec
+    squeezes: bool = False
+    any_size: bool = False
+
+
+def read_encoder(source: str, family: Family) -> Model:
+    """A picture encoder from a folder of the family.
+
+    Args:
+        source: the folder, or its name on the hub.
+        family: that it has to be of.
+
+    Raises:
+        WeightsError: if a file is missing, the class is another, or a tensor is unaccounted for.
+    """
+    folder = open_folder(source)
+    theirs = read_config(folder)
+    kinds = family.kinds.get(theirs.get("model_type", ""), ())
+    kind = (theirs.get("architectures") or [*kinds, "model of no known class"])[0]
+    if kind not in kinds:
+        every = ", ".join(each for some in family.kinds.values() for each in some)
+        raise WeightsError(f"{folder} holds a {kind} of type {theirs.get('model_type')!r}; expected one of {every}")
+    config = family.config(theirs)
+    method = PictureEncoder(config)
+    assign(method, family.tensors(read_tensors(folder), config), str(folder))
+    image = config.backbone
+    view = read_view(
+        folder,
+        replace(family.view, size=image.size),
+        squeezes=family.squeezes,
+        patch=image.patch if family.any_size else 0,
+    )
+    return Model(method, Processor(view, None))
+
+
+def write_encoder(folder: Path, theirs: dict[str, Tensor], config: dict[str, Any], view: ViewSpec) -> None:
+    """Write what `from_pretrained` reads: weights, `config.json`, `preprocessor_config.json`.
+
+    Args:
+        folder: is made.
+        theirs: tensors by their names.
+        config: of their class.
+        view: of the model.
+
+    Raises:
+        WeightsError: as of `write_view`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder, theirs)
+    write_json(folder / "config.json", config)
+    write_view(folder, view)
+
+
+# Tensors on the way in.
+
+
+def leave_heads(theirs: Mapping[str, Tensor], heads: tuple[str, ...]) -> dict[str, Tensor]:
+    """What is not a head's, having said what is.
+
+    Args:
+        theirs: by name.
+        heads: what the names of heads begin with.
+    """
+    left = sorted(name for name in theirs if name.startswith(heads))
+    if left:
+        log.warning("left behind, being of heads that the encoder does without: %s", ", ".join(left))
+    return {name: tensor for name, tensor in theirs.items() if name not in left}
+
+
+def prefix_of(theirs: Mapping[str, Tensor], *roots: str) -> str:
+    """What the encoder's names begin with: the first of these roots and a dot, where it is a part of their class, or nothing."""
+    return next((f"{root}." for root in roots if any(name.startswith(f"{root}.") for name in theirs)), "")
+
+
+@contextmanager
+def accounted(left: Mapping[str, Tensor], kind: str) -> Iterator[None]:
+    """Hold a block that takes tensors out of `left` to account for every one.
+
+    Args:
+        left: theirs by name; empty at the end.
+        kind: their class, for the message.
+
+    Raises:
+        WeightsError: naming the tensor that the block has not found, or those that it has not taken.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise WeightsError(f"the checkpoint lacks the tensor {error.args[0]}; is it a {kind}?") from error
+    if left:
+        raise WeightsError(f"the checkpoint has tensors that a {kind} does not: {', '.join(sorted(left)[:8])}")
+
+
+# The ViT of a model, on the way out.
+
+
+def tower_of(
+    model: Model, kind: str, *, layer_scale: bool = True, registers: bool = False, beit: bool = False
+) -> VisionTransformer:
+    """The ViT of a model, if their class `kind` can be it.
+
+    Args:
+        model: any.
+        kind: for the message.
+        layer_scale, registers: whether it may have them.
+        beit: whether positions may be relative or none, and the norm after the mean over patches.
+
+    Raises:
+        WeightsError: naming what stands in the way.
+    """
+    tower = getattr(model.method, "backbone", None)
+    if not isinstance(tower, VisionTransformer):
+        raise WeightsError(f"a {kind} is a Vision Transformer on pictures; this {model.name} has none as its backbone")
+    config = tower.config
+    wrong = [
+        said
+        for said, there in {
+            "a convolutional stem": config.stem != "patch",
+            "a patch embedding without bias": not config.patch_bias,
+            "a norm before the blocks": config.pre_norm,
+            "no class token": not config.has_class_token,
+            "layer scale": config.layer_scale is not None and not layer_scale,
+            "registers": config.registers > 0 and not registers,
+            "other positions than one for each patch": (config.positions == "none" or config.biased) and not beit,
+            "the mean of patches for a picture's vector": config.pool != "class" and not beit,
+        }.items()
+        if there
+    ]
+    if wrong:
+        raise WeightsError(f"a {kind} cannot have what this {model.name} has: {', '.join(wrong)}")
+    return tower
+
+
+def tensors_of(tower: VisionTransformer) -> dict[str, Tensor]:
+    """Those of a ViT by name, fixed positions among them."""
+    own = tower.state_dict()
+    return own if tower.positions is None else own | {"positions": tower.positions.detach()}
+
+
+def hidden_of(config: VisionConfig) -> int:
+    """Hidden width of the feed-forward part."""
+    return int(config.width * config.mlp_ratio)

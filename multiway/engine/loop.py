@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from multiway.batch import Batch
+from multiway.engine.cached import CachedStep
 from multiway.engine.device import choose_device, choose_precision
 from multiway.engine.health import gradient_health, health
 from multiway.engine.optim import build_optimiser, schedule, set_rates
@@ -76,7 +77,10 @@ class StepRecord:
 
 
 class Journals(Protocol):
-    """What the loop asks of a run folder: remember, and recall."""
+    """What the loop asks of a run folder: remember, and recall; and to hand sentences on to people."""
+
+    @property
+    def say(self) -> Callable[[str], None]: ...
 
     def resume(self, method: Method, optimiser: torch.optim.Optimizer) -> int: ...
 
@@ -161,7 +165,8 @@ def train(
     method.to(device).train()
     optimiser = build_optimiser(method, settings.optimiser, [*settings.optimiser.rules, *method.learning_rates()])
     start = journals.resume(method, optimiser)
-    stepper = _wrap(method, settings, world, device)
+    cached = CachedStep(method, settings, world, _on_main(world, journals)) if settings.cache else None
+    stepper = method if cached else _wrap(method, settings, world, device)
 
     outcome = Outcome(start, start, start >= settings.steps, 0, 0)
     batches = loader.batches(start, settings.steps)
@@ -175,7 +180,10 @@ def train(
             step = Step(index, int(loader.epoch(index)), min(1.0, index / settings.end_of_schedule))
             set_rates(optimiser.param_groups, index, settings.end_of_schedule, settings.lr, settings.optimiser)
             _seed(settings.seed, index, world.rank)
-            losses = _forward_backward(stepper, finish(batch.to(device)), settings, world, step, autocast)
+            if cached:
+                losses = cached(batch, finish, step, autocast)
+            else:
+                losses = _forward_backward(stepper, finish(batch.to(device)), settings, world, step, autocast)
             norm = _clip(method, settings.optimiser.clip)
             applied = world.all_agree(bool(torch.isfinite(norm)) and bool(torch.isfinite(losses.total)))
             if applied:
@@ -210,6 +218,11 @@ def train(
                 break
     outcome.finished = outcome.step >= settings.steps
     return outcome
+
+
+def _on_main(world: World, journals: Journals) -> Callable[[str], None]:
+    """Where sentences of the main rank go; those of the others are the same."""
+    return journals.say if world.is_main else lambda text: None
 
 
 def _wrap(method: Method, settings: Settings, world: World, device: torch.device) -> nn.Module:

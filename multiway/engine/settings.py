@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from multiway.config import LATER
 from multiway.engine.optim import OptimiserSpec
+from multiway.engine.tracking import targets
 
 __all__ = ["OPERATIONAL", "Settings"]
 
@@ -24,6 +26,10 @@ class Settings:
         device: `cpu`, `cuda`, or `auto`.
         precision: `fp32`, or `bf16` autocast with fp32 weights; `auto` takes bf16 where the machine has it.
         accumulate: micro-batches per step; a contrastive loss then sees only the negatives of its micro-batch.
+        cache: rows of a micro-batch of gradient caching (`engine/cached.py`), which divides a rank's batch: all its negatives in the
+            memory of so few rows. 0 is off. Operational; dropout draws for each micro-batch by itself.
+        cache_bf16: with `cache`, keep the tokens that a fused pass reads, and their gradients, in bfloat16.
+        cache_on_cpu: with `cache`, keep them in the main memory.
         compile: run the method through torch.compile.
         log_every, evaluate_every, checkpoint_every: in steps; with `evaluate_every` 0 only the end is evaluated.
         keep_last, keep_best: checkpoints that stay.
@@ -31,6 +37,7 @@ class Settings:
         threads: CPU threads; 0 leaves torch's choice.
         workers: processes that decode pictures; 0 decodes in the training process.
         optimiser: which one, warm-up, decay, rules.
+        track: where the numbers are sent as well: `wandb`, `wandb:PROJECT`, `mlflow`, `mlflow:URI`.
     """
 
     steps: int
@@ -41,6 +48,9 @@ class Settings:
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     accumulate: int = 1
+    cache: int = field(default=0, metadata=LATER)
+    cache_bf16: bool = field(default=False, metadata=LATER)
+    cache_on_cpu: bool = field(default=False, metadata=LATER)
     compile: bool = False
     log_every: int = 10
     evaluate_every: int = 0
@@ -51,6 +61,7 @@ class Settings:
     threads: int = 0
     workers: int = 0
     optimiser: OptimiserSpec = OptimiserSpec()
+    track: tuple[str, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.accumulate < 1:
@@ -59,6 +70,19 @@ class Settings:
             )
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} does not divide into {self.accumulate} micro-batches")
+        if self.cache < 0:
+            raise ValueError(f"cache is {self.cache}; expected the rows of a micro-batch, or 0 to be without")
+        if self.cache and (self.accumulate > 1 or self.compile):
+            other = f"accumulate={self.accumulate}" if self.accumulate > 1 else "compile"
+            raise ValueError(
+                f"cache={self.cache} and {other} are both given; gradient caching has micro-batches of its own, with all negatives, and "
+                "replays them without compilation: give one of the two"
+            )
+        if not self.cache and (self.cache_bf16 or self.cache_on_cpu):
+            raise ValueError(
+                "cache_bf16 and cache_on_cpu say how gradient caching keeps tokens; set cache to its rows too"
+            )
+        targets(self.track)  # a misspelt one is refused here
 
     @property
     def end_of_schedule(self) -> int:
@@ -71,6 +95,8 @@ OPERATIONAL = frozenset(
     {
         "steps",
         "device",
+        "cache",
+        "cache_on_cpu",
         "compile",
         "log_every",
         "evaluate_every",
@@ -79,6 +105,7 @@ OPERATIONAL = frozenset(
         "keep_best",
         "bad_rows",
         "threads",
+        "track",
         "workers",
     }
 )

@@ -29,10 +29,9 @@ from torch import Tensor, nn
 
 from multiway.abilities import Encoded, Fused
 from multiway.batch import Batch, DataInfo
-from multiway.losses.itm import ItmResult, itm
-from multiway.losses.mlm import MlmResult, mlm
+from multiway.losses.mlm import mlm
 from multiway.methods.method import Losses, Pairs, Reps, Step, Term
-from multiway.methods.momentum import MomentumContrast, negative_health
+from multiway.methods.momentum import MomentumContrast, first, judged, matching, negative_health, pictures_shown
 from multiway.nn.heads import MaskedWordHead
 from multiway.nn.pool import marked_positions
 from multiway.nn.text import BERT_BASE, TextConfig, TextTransformer
@@ -242,10 +241,12 @@ class Albef(MomentumContrast):
             # The text as it is, and with words masked, in one pass of the lower half.
             ids, mask = torch.cat([ids, batch.masked_text]), torch.cat([mask, mask])
         reps: dict[str, Tensor] = {}
-        reps["image"], reps["image_tokens"] = self.student.encode_image(batch.images)
+        reps["image"], images = self.student.encode_image(batch.images)
         text, tokens = self.student.encode_text(ids, mask)
         rows = len(batch.text)
-        reps["text"], reps["text_tokens"], reps["masked_tokens"] = text[:rows], tokens[:rows], tokens[rows:]
+        reps["text"] = text[:rows]
+        if fusing:
+            reps |= {"image_tokens": images, "text_tokens": tokens[:rows], "masked_tokens": tokens[rows:]}
         with torch.no_grad():
             reps["twin_image"], twin_images = self.twin.encode_image(batch.images)
             reps["twin_text"], _ = self.twin.encode_text(batch.text, batch.text_mask)
@@ -255,47 +256,52 @@ class Albef(MomentumContrast):
                 _, reps["twin_masked_tokens"] = self.twin.encode_text(batch.masked_text, batch.text_mask)
         return reps
 
-    def losses(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
-        """ITC among the twin's features; over the fused tokens ITM and MLM."""
+    def across(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
+        """ITC among the twin's features."""
         contrast = self.contrast(reps, batch, world, step)
+        term, report = contrast.term, contrast.report
         if self.aligning(step):
             # DDP waits for the gradient of every parameter; those of the fused half are zero for now, on one rank as on many.
             rest = torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()
-            contrast = replace(contrast, term=replace(contrast.term, value=contrast.term.value + 0.0 * rest))
-        terms, report = {"itc": contrast.term}, contrast.report
-        if not self.aligning(step):
-            matched, guessed = self._fused(reps, pairs, batch, self.alpha(step))
-            terms["itm"] = Term(matched.loss, chance=matched.chance, formula=matched.formula)
-            terms["mlm"] = Term(guessed.loss, chance=guessed.chance, formula=guessed.formula)
-            report |= {
-                "itm_accuracy": matched.accuracy,
-                "match_positive": matched.positive,
-                "match_negative": matched.negative,
-                "mlm_accuracy": guessed.accuracy,
-                "hardness": torch.tensor(self.hardness(step)),
-                **negative_health(reps, pairs),
-            }
-        return Losses(terms, report=report, updates=contrast.updates, features=contrast.features)
+            term = replace(term, value=term.value + 0.0 * rest)
+        else:
+            report |= {"hardness": torch.tensor(self.hardness(step)), **negative_health(reps, pairs)}
+        return Losses({"itc": term}, report, contrast.updates, contrast.features)
 
-    def _fused(self, reps: Reps, pairs: Pairs, batch: Batch, alpha: float) -> tuple[ItmResult, MlmResult]:
-        """Equations 4, 5 and 7. The fused half is run over 3B rows for ITM and B rows for MLM; the towers are not."""
+    def within(self, reps: Reps, pairs: Pairs, batch: Batch, step: Step, rows: int) -> Losses:
+        """Over the fused tokens ITM and MLM: equations 4, 5 and 7.
+
+        The fused half is run over three texts a row for ITM and one for MLM; the towers are not run again.
+        """
+        if self.aligning(step):
+            return Losses({})
         assert batch.text is not None and batch.text_mask is not None and batch.masked is not None
-        images, texts, mask = reps["image_tokens"], reps["text_tokens"], batch.text_mask
-        wrong_text, wrong_image = pairs["text_of_image"], pairs["image_of_text"]
-        own = torch.arange(len(images), device=images.device)
+        texts, mask, wrong_text = reps["text_tokens"], batch.text_mask, pairs["text_of_image"]
         # Three texts look at each picture's tokens, on average; they are projected to keys and values once.
+        images, shown = pictures_shown(reps["image_tokens"], pairs["image_of_text"], rows)
+        own_text, own_mask = first(texts, rows), first(mask, rows)
         logits = self._match(
             images,
-            torch.cat([texts, texts[wrong_text], texts]),
-            torch.cat([mask, mask[wrong_text], mask]),
-            torch.cat([own, own, wrong_image]),
+            torch.cat([own_text, texts[wrong_text], own_text]),
+            torch.cat([own_mask, mask[wrong_text], own_mask]),
+            shown,
         )
-        matched = itm(logits, pairs["found"])
 
-        at = batch.masked
+        alpha, at = self.alpha(step), first(batch.masked, rows)
         teacher = None
         if alpha > 0:
             with torch.no_grad():
-                teacher = self.twin.guess(reps["twin_masked_tokens"], mask, reps["twin_image_tokens"], at)
-        guesses = self.student.guess(reps["masked_tokens"], mask, images, at)
-        return matched, mlm(guesses, batch.text[at], teacher, alpha)
+                told, seen = first(reps["twin_masked_tokens"], rows), first(reps["twin_image_tokens"], rows)
+                teacher = self.twin.guess(told, own_mask, seen, at)
+        guesses = self.student.guess(first(reps["masked_tokens"], rows), own_mask, first(images, rows), at)
+        guessed = mlm(guesses, first(batch.text, rows)[at], teacher, alpha)
+        words = {"mlm": Term(guessed.loss, chance=guessed.chance, formula=guessed.formula)}
+        return matching(logits, pairs).beside(Losses(words, {"mlm_accuracy": guessed.accuracy}))
+
+    def counts(self, pairs: Pairs, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """Judged pairs, and masked words."""
+        if self.aligning(step):
+            return {}
+        assert batch.masked is not None
+        words = batch.masked.sum()
+        return {"mlm": words, "mlm_accuracy": words, **judged(pairs)}

@@ -32,10 +32,9 @@ from torch import Tensor, nn
 from multiway.abilities import ABILITIES, CaptionScores, Encoded, Fused
 from multiway.batch import Batch, DataInfo
 from multiway.config import ConfigError
-from multiway.losses.itm import ItmResult, itm
-from multiway.losses.lm import LmResult, lm
+from multiway.losses.lm import lm
 from multiway.methods.method import Losses, Pairs, Reps, Step, Term
-from multiway.methods.momentum import MomentumContrast, negative_health
+from multiway.methods.momentum import MomentumContrast, first, judged, matching, negative_health, pictures_shown
 from multiway.methods.writing import caption_scores, to_be_written, write
 from multiway.nn.cache import Cache
 from multiway.nn.decoder import SharedDecoder, Sharing
@@ -335,28 +334,48 @@ class Blip(MomentumContrast):
         """Negatives for ITM; see `MomentumContrast.mine`."""
         return super().mine(reps, batch, world, step) if "itm" in self.config.losses else {}
 
-    def losses(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
-        """ITC among the twin's features; with the picture's tokens ITM and LM."""
+    def across(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
+        """ITC among the twin's features."""
         found = Losses({}, features={name: reps[name].detach() for name in ("image", "text") if name in reps})
         if "itc" in self.config.losses:
             contrast = self.contrast(reps, batch, world, step)
-            found.terms["itc"] = contrast.term
-            found.report |= contrast.report
-            found.updates |= contrast.updates
-        matched, written = self._fused(reps, pairs, batch)
-        if matched is not None:
-            found.terms["itm"] = Term(matched.loss, chance=matched.chance, formula=matched.formula)
-            found.report |= {
-                "itm_accuracy": matched.accuracy,
-                "match_positive": matched.positive,
-                "match_negative": matched.negative,
-                "hardness": torch.tensor(self.hardness(step)),
-                **negative_health(reps, pairs),
-            }
-        if written is not None:
+            found = replace(found, terms={"itc": contrast.term}, report=contrast.report, updates=contrast.updates)
+        if "itm" in self.config.losses:
+            found.report |= {"hardness": torch.tensor(self.hardness(step)), **negative_health(reps, pairs)}
+        return found
+
+    def within(self, reps: Reps, pairs: Pairs, batch: Batch, step: Step, rows: int) -> Losses:
+        """With the picture's tokens ITM over three texts a row and LM over one, whichever are asked for."""
+        assert batch.text is not None and batch.text_mask is not None
+        images, ids, mask = reps["image_tokens"], batch.text, batch.text_mask
+        own_ids, own_mask = first(ids, rows), first(mask, rows)
+        wanted, found, cache = self.config.losses, Losses({}), None
+        if "itm" in wanted:
+            wrong_text = pairs["text_of_image"]
+            images, shown = pictures_shown(images, pairs["image_of_text"], rows)
+            # Partners' pictures are matched and not written about: what is kept for both passes would have too many rows.
+            cache = self._seen() if "lm" in wanted and len(images) == rows else None
+            logits = self._match(
+                images,
+                torch.cat([own_ids, ids[wrong_text], own_ids]),
+                torch.cat([own_mask, mask[wrong_text], own_mask]),
+                shown,
+                cache,
+            )
+            found = matching(logits, pairs)
+        if "lm" in wanted:
+            guesses = self._write(first(images, rows), own_ids, own_mask, cache)
+            written = lm(guesses, own_ids[to_be_written(own_mask)], self.config.smoothing)
             found.terms["lm"] = Term(written.loss, chance=written.chance, formula=written.formula)
             found.report |= {"lm_nats": written.hard, "lm_accuracy": written.accuracy}
         return found
+
+    def counts(self, pairs: Pairs, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """Judged pairs, and words that are to be written."""
+        assert batch.text_mask is not None
+        words = to_be_written(batch.text_mask).sum()
+        found = {"lm": words, "lm_nats": words, "lm_accuracy": words}
+        return found | judged(pairs) if "itm" in self.config.losses else found
 
     @torch.no_grad()
     def after_step(self, step: Step, updates: Mapping[str, Tensor]) -> None:
@@ -368,28 +387,6 @@ class Blip(MomentumContrast):
     def _reads(self) -> bool:
         """Whether a loss asks for the text by itself: the contrast, or the search for negatives."""
         return "itc" in self.config.losses or "itm" in self.config.losses
-
-    def _fused(self, reps: Reps, pairs: Pairs, batch: Batch) -> tuple[ItmResult | None, LmResult | None]:
-        """ITM over 3B rows and LM over B rows, whichever are asked for."""
-        assert batch.text is not None and batch.text_mask is not None
-        images, ids, mask = reps["image_tokens"], batch.text, batch.text_mask
-        wanted, matched, written = self.config.losses, None, None
-        cache = self._seen() if "itm" in wanted and "lm" in wanted else None
-        if "itm" in wanted:
-            wrong_text, wrong_image = pairs["text_of_image"], pairs["image_of_text"]
-            own = torch.arange(len(images), device=images.device)
-            logits = self._match(
-                images,
-                torch.cat([ids, ids[wrong_text], ids]),
-                torch.cat([mask, mask[wrong_text], mask]),
-                torch.cat([own, own, wrong_image]),
-                cache,
-            )
-            matched = itm(logits, pairs["found"])
-        if "lm" in wanted:
-            guesses = self._write(images, ids, mask, cache)
-            written = lm(guesses, ids[to_be_written(mask)], self.config.smoothing)
-        return matched, written
 
     def _seen(self) -> Cache | None:
         """A place for the pictures' keys and values, which reading and writing project alike: once for both."""

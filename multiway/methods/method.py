@@ -8,6 +8,10 @@
 
 The loop may run the stages at once, in micro-batches, cached, or across ranks, and the method never knows. Because
 nothing is mutated before `after_step`, skipping a step with a NaN is not calling it.
+
+A method whose losses run a large pass over each row (a fused encoder, a decoder) may tell them in two parts, so that gradient
+caching runs that pass in micro-batches as well: `across` compares rows, `within` takes them one by one, and `counts` says
+what the means of `within` are over. `losses` is then both, and is not written.
 """
 
 from __future__ import annotations
@@ -77,6 +81,15 @@ class Losses:
         """The weighted sum of the terms."""
         return torch.stack([term.weight * term.value for term in self.terms.values()]).sum()
 
+    def beside(self, others: Losses) -> Losses:
+        """These and others, whose names are different ones."""
+        return Losses(
+            self.terms | others.terms,
+            self.report | others.report,
+            self.updates | others.updates,
+            self.features | others.features,
+        )
+
 
 class Method(nn.Module):
     """A published method. Subclasses write `encode` and `losses`, and `mine` and `after_step` where they need them.
@@ -111,8 +124,34 @@ class Method(nn.Module):
         return {}
 
     def losses(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
-        """The loss terms over the encoded rows."""
+        """The loss terms over the encoded rows; unless a method says otherwise, those of `across` and of `within`."""
+        found = self.across(reps, pairs, batch, world, step)
+        return found.beside(self.within(reps, pairs, batch, step, len(next(iter(reps.values())))))
+
+    def across(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
+        """The terms that compare rows with one another, and all updates and features.
+
+        Cached, this and `mine` see those `reps` that are vectors, (B, D), and no pictures.
+        """
         raise TypeError(f"{type(self).__name__} does not define losses")
+
+    def within(self, reps: Reps, pairs: Pairs, batch: Batch, step: Step, rows: int) -> Losses:
+        """The terms, and reports, that are means over rows taken one by one, each perhaps with partners from `pairs`.
+
+        Args:
+            reps, batch: `rows` rows that are scored, then others that are there as partners alone. Cached, of the whole batch
+                those that a micro-batch needs, and no pictures.
+            pairs: `rows` rows; int64 are rows of `reps` and `batch`, numbered as they are here, everything else is a fact.
+            rows: how many are scored.
+        """
+        return Losses({})
+
+    def counts(self, pairs: Pairs, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """Over how many things each of `within`'s terms and reports is a mean, by name; those not named are means over rows.
+
+        By this a micro-batch weighs what it holds, and the whole is the mean that one pass would have taken.
+        """
+        return {}
 
     def after_step(self, step: Step, updates: Mapping[str, Tensor]) -> None:
         """Once per successful optimiser step: advance queues, momentum twins, centres."""

@@ -16,15 +16,25 @@ from torch import Tensor, nn
 
 from multiway.batch import Batch
 from multiway.losses.itc import Candidates, itc
-from multiway.losses.itm import hard_negatives
+from multiway.losses.itm import hard_negatives, itm
 from multiway.losses.same import Same
-from multiway.methods.method import Method, Pairs, Reps, Step, Term
+from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
 from multiway.methods.shared_space import SharedSpace
 from multiway.nn.queue import FeatureQueue
 from multiway.nn.twin import copy_weights, follow, gap, twin_of
 from multiway.world import World
 
-__all__ = ["Contrast", "MomentumConfig", "MomentumContrast", "MomentumEncoders", "negative_health"]
+__all__ = [
+    "Contrast",
+    "MomentumConfig",
+    "MomentumContrast",
+    "MomentumEncoders",
+    "first",
+    "judged",
+    "matching",
+    "negative_health",
+    "pictures_shown",
+]
 
 
 class MomentumEncoders(Protocol):
@@ -174,6 +184,43 @@ class MomentumContrast(SharedSpace, Method):
         self.temperature.clamp_(*self.config.temperature_bounds)
         follow([self.twin], [self.student], self.config.momentum)
         self.queue.push(updates)
+
+
+def first(tensor: Tensor, rows: int) -> Tensor:
+    """The first rows; the tensor itself where it has no others, since a slice would cost a copy in the backward pass."""
+    return tensor if len(tensor) == rows else tensor[:rows]
+
+
+def matching(logits: Tensor, pairs: Pairs) -> Losses:
+    """ITM's term and reports, from the logits (3B, 2) of pairs and of mined negatives; see `losses.itm`."""
+    found = itm(logits, pairs["found"])
+    report = {"itm_accuracy": found.accuracy, "match_positive": found.positive, "match_negative": found.negative}
+    return Losses({"itm": Term(found.loss, chance=found.chance, formula=found.formula)}, report)
+
+
+def judged(pairs: Pairs) -> dict[str, Tensor]:
+    """What ITM's terms are means over, for `Method.counts`: pairs, and negatives where there are any."""
+    wrong = 2 * pairs["found"].sum()
+    every = wrong + len(pairs["found"])
+    return {"itm": every, "itm_accuracy": every, "match_negative": wrong}
+
+
+def pictures_shown(images: Tensor, wrong_image: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Pictures, and which of them each of 3B texts of ITM looks at: the pairs', those with wrong texts, and the wrong ones.
+
+    Args:
+        images: (M, N, W) tokens, those of the B scored rows first.
+        wrong_image: (B,) which of them is shown with each text.
+        rows: B.
+
+    Returns:
+        Tokens of the pictures that any text looks at, those of the scored rows first, and (3B,) rows of them.
+    """
+    own = torch.arange(rows, device=images.device)
+    if len(images) > rows:  # partners that only lend their text would be projected to keys and values for nothing
+        seen, place = torch.cat([own, wrong_image]).unique(return_inverse=True)
+        images, wrong_image = images[seen], place[rows:]
+    return images, torch.cat([own, own, wrong_image])
 
 
 # What the doctor watches.

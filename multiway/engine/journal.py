@@ -26,7 +26,17 @@ from multiway.world import World
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ["METRICS", "SKIPPED", "TENSORBOARD", "TIMINGS", "Journal", "JournalError", "read_metrics"]
+__all__ = [
+    "METRICS",
+    "SKIPPED",
+    "TENSORBOARD",
+    "TIMINGS",
+    "Journal",
+    "JournalError",
+    "Tail",
+    "read_metrics",
+    "scalars",
+]
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +58,37 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise JournalError(f"{path} does not exist; expected {METRICS}, {TIMINGS} or {SKIPPED} of a run folder")
     return [from_plain(_parse(path, number, line)) for number, line in enumerate(_lines(path), start=1)]
+
+
+class Tail:
+    """A journal file read while it is written: each call gives the lines that have been added since the one before.
+
+    Args:
+        path: of the file, which need not exist yet; it must not be cut back meanwhile.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._offset, self._number = path, 0, 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """Lines as `read_metrics` gives them.
+
+        Raises:
+            JournalError: for a line that is not JSON, or lacks its step.
+        """
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as stream:
+            stream.seek(self._offset)
+            added = stream.read()
+        whole = added[: added.rfind(b"\n") + 1]
+        lines = [
+            from_plain(_parse(self._path, number, line))
+            for number, line in enumerate(whole.splitlines(keepends=True), start=self._number + 1)
+        ]
+        self._offset += len(whole)
+        self._number += len(lines)
+        return lines
 
 
 class Journal:
@@ -145,7 +186,7 @@ class Journal:
                 from torch.utils.tensorboard import SummaryWriter
 
                 self._board = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=self._purge_step)
-            for name, value in _scalars(to_plain(dict(values))):
+            for name, value in scalars(to_plain(dict(values))):
                 self._board.add_scalar(prefix + name, value, step)
         except OSError as error:
             # The same numbers are in the .jsonl files; pictures of them are not worth stopping for.
@@ -247,11 +288,17 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     return value
 
 
-def _scalars(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, float]]:
-    """Numbers of a line under TensorBoard's names: `terms/itc`, `terms/itc/chance`, `eval/text_retrieval/R@1`."""
+def scalars(values: Mapping[str, Any], prefix: str = "", beside: str = "/") -> Iterable[tuple[str, float]]:
+    """Numbers of a line under flat names: `terms/itc`, `terms/itc/chance`, `eval/text_retrieval/R@1`.
+
+    Args:
+        values: as JSON.
+        prefix: of every name.
+        beside: what stands between the name of a value and of what is said of it.
+    """
     for name, value in values.items():
         if isinstance(value, dict):
             # {"value": ..., ...} is one curve with side information, drawn under its own name.
-            yield from _scalars(value, f"{prefix}{name}/")
+            yield from scalars(value, f"{prefix}{name}{beside if 'value' in value else '/'}", beside)
         elif isinstance(number := from_plain(value), (int, float)):
-            yield (prefix.removesuffix("/") if name == "value" else prefix + name), number
+            yield (prefix.removesuffix(beside) if name == "value" else prefix + name), number

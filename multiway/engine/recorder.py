@@ -10,6 +10,7 @@ from multiway.engine.loop import StepRecord
 from multiway.engine.run import Run
 from multiway.engine.settings import Settings
 from multiway.engine.state import tensors_of
+from multiway.engine.tracking_thread import Tracking
 from multiway.methods.method import Method
 
 __all__ = ["Recorder"]
@@ -23,14 +24,24 @@ class Recorder:
         settings: how many checkpoints to keep.
         say: where sentences for people go (a resume, a checkpoint that was passed over).
         rejected: rows that were left out when the data were opened; listed once, before step 1.
+        tracking: trackers that are told of every line; none by default.
     """
 
-    def __init__(self, run: Run, settings: Settings, say: Callable[[str], None], rejected: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        run: Run,
+        settings: Settings,
+        say: Callable[[str], None],
+        rejected: Sequence[str] = (),
+        tracking: Tracking | None = None,
+    ) -> None:
         self.run, self.settings, self.say, self.rejected = run, settings, say, tuple(rejected)
+        self.tracking = tracking or Tracking()
 
     def resume(self, method: Method, optimiser: torch.optim.Optimizer) -> int:
         """Load the newest good checkpoint, cut the journal back to it, and give its step; 0 on a fresh run."""
         loaded = self.run.restore(tensors_of(method, optimiser))
+        self.tracking.tell(loaded.step if loaded else 0)
         if loaded is None:
             self.skip(0, self.rejected)
             return 0
@@ -47,6 +58,7 @@ class Recorder:
             journal.log(record.step, record.to_json())
             speed = {"step_seconds": seconds, "data_seconds": waiting, "samples_per_second": rows / seconds}
             journal.time(record.step, speed)
+            self.tracking.tell(record.step)
 
     def skip(self, step: int, messages: tuple[str, ...]) -> None:
         """Rows that were replaced because they could not be read."""

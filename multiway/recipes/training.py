@@ -17,12 +17,15 @@ from multiway.data.loader import Loader
 from multiway.data.open import ALL, parse, splits_of
 from multiway.data.processor import Processor
 from multiway.data.source import Source
+from multiway.engine.agreement import on_main
 from multiway.engine.device import choose_device, choose_precision
 from multiway.engine.loop import Outcome, train
 from multiway.engine.optim import schedule
 from multiway.engine.progress import ProgressLine
 from multiway.engine.recorder import Recorder
 from multiway.engine.run import Run
+from multiway.engine.tracking import require, targets
+from multiway.engine.tracking_thread import Tracking
 from multiway.hub.file import write_model
 from multiway.hub.load import load, load_sources
 from multiway.hub.model import Model
@@ -126,8 +129,11 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
 
     Raises:
         RunMismatch: if the folder holds a run of another configuration.
+        TrackingError: if the library of a tracker is missing.
     """
     console = console or Console(stderr=True)
+    trackers = targets(recipe.settings.track)
+    on_main(world, lambda: require(trackers))
     recipe = _settled(recipe, world)
     ready = prepare(recipe, world)
     # Weights under the same name may be others by the time a run is resumed.
@@ -136,7 +142,11 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
         identity["lent"] = {path: weights_hash(load(path).method.state_dict()) for path in recipe.lenders()}
     run = Run.open(Path(recipe.out), identity, recipe.operational(), ready.source.fingerprint, world)
     rejected = [str(each) for each in getattr(ready.source, "rejected", ())]
-    with run:
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
+    with run, Tracking.of(run, trackers, say) as tracking:
         if world.is_main:
             console.print(
                 f"[bold]{recipe.name}[/] {recipe.preset}: {_counted(ready.method, recipe)}, {len(ready.source):,} rows of "
@@ -171,7 +181,7 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
             return metrics, (sum(chosen) / len(chosen) if chosen else None)
 
         with ProgressLine(recipe.settings.steps, console=console) as progress:
-            recorder = Recorder(run, recipe.settings, lambda text: console.print(text, highlight=False), rejected)
+            recorder = Recorder(run, recipe.settings, say, rejected, tracking)
             outcome = train(
                 ready.method,
                 ready.loader,
@@ -185,6 +195,7 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
         if world.is_main:
             write_model(run.model_file, merged(ready.method), ready.processor)
             console.print(_closing(outcome, recipe), highlight=False)
+        tracking.status = "finished" if outcome.finished else "stopped"
     return outcome
 
 

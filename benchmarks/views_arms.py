@@ -14,8 +14,8 @@ DATA = {
 """By the name that the command line has here: the data, and the split that is measured."""
 
 KINDS = {
-    "emoji": "emoji:classes=subgroup@random",
-    "scenes": "scenes:easy,objects=1,sizes=large,classes=colour,samples=4000,gallery=1000@test",
+    DATA["emoji"][0]: "emoji:classes=subgroup@random",
+    DATA["scenes"][0]: "scenes:easy,objects=1,sizes=large,classes=colour,samples=4000,gallery=1000@test",
 }
 """Other labels, or another split, of the same data: of the emoji the 99 kinds, where siblings of a picture are in training; what is
 measured first, groups of concepts of which nothing is, is harder. Of scenes the colour beside the shape."""

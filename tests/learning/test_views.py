@@ -1,7 +1,10 @@
 """Pictures alone teach what unseen things are: `make test-slow`.
 
-What is asked is the group (person, animal, flag, ...) of emoji of whose concept nothing was in training: the most frequent group is 20 %
-of them. Neighbours by raw pixels are right for 47 % and by the network as it begins for 36 %.
+Each method is trained as `python benchmarks/views_study.py methods --samples 12800` trains it, whose outcome stands in docs/methods/views.md:
+thresholds lie below what was recorded, and above what the network knows as it begins, which is measured here as well.
+
+Raw pixels, 32 x 32, are beaten where a picture's place and drawing do not tell what is asked: the colour of a shape that lies
+anywhere (76 %), the group of emoji after longer training (47 %). They are not on upright digits (98 %).
 """
 
 from pathlib import Path
@@ -12,30 +15,59 @@ import torch
 
 from multiway.data.open import open_source
 from multiway.hub.load import load
-from multiway.recipes.command import parse
+from multiway.recipes.command import parse as parse_recipe
 from multiway.recipes.training import prepare, run_recipe
 from multiway.tasks.frozen import teach
 from multiway.tasks.knn import Knn
 from multiway.world import World
 
 pytestmark = pytest.mark.slow
-HELD_OUT = "emoji@concept"
+SCENES = "scenes:easy,objects=1,sizes=large,classes=colour,samples=4000,gallery=1000"
 
 
-def neighbours(model: Any) -> float:
-    task = teach(Knn(ks=(5,)), HELD_OUT, open_source)
-    return task.run(model, open_source(HELD_OUT)).metrics["accuracy/top-1[k=5]"].value
+def neighbours(model: Any, held_out: str, k: int) -> float:
+    task = teach(Knn(ks=(k,)), held_out, open_source)
+    return task.run(model, open_source(held_out)).metrics[f"accuracy/top-1[k={k}]"].value
 
 
-@pytest.mark.parametrize("name", ["invaspread"])
-def test_neighbours_are_better_than_pixels_and_than_the_network_as_it_begins(name: str, tmp_path: Path) -> None:
-    """400 steps of 128, six minutes on one thread of a machine with other work."""
+def learnt(name: str, held_out: str, k: int, folder: Path, *options: str) -> tuple[float, float]:
+    """Before training, and after it."""
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
-    recipe = parse([name, "--data", "emoji", "--seed", "0", "--out", str(tmp_path / "run")])
-    untrained = neighbours(prepare(recipe, World()).model())
+    data = held_out.split("@")[0]
+    recipe = parse_recipe([name, "--data", data, "--seed", "0", "--out", str(folder), *options])
+    before = neighbours(prepare(recipe, World()).model(), held_out, k)
     assert run_recipe(recipe, World()).finished
-    learnt = neighbours(load(tmp_path / "run"))
+    after = neighbours(load(folder), held_out, k)
     torch.set_num_threads(threads)
-    assert untrained < 0.42, untrained
-    assert learnt > 0.49, learnt  # 0.522 when it was recorded; pixels: 0.468
+    return before, after
+
+
+def test_neighbours_of_emoji_are_better_than_by_pixels(tmp_path: Path) -> None:
+    """InvaSpread, 400 steps of 128: groups of concepts of which nothing was in training. Pixels: 46.8 %."""
+    before, after = learnt("invaspread", "emoji@concept", 5, tmp_path / "run")
+    assert before < 0.42, before
+    assert after > 0.49, after  # 0.522 when it was recorded
+
+
+@pytest.mark.parametrize(
+    ("name", "recorded"),
+    [
+        ("instdisc", 0.591), ("invaspread", 0.835), ("cpc", 0.761), ("simclr", 0.874), ("moco", 0.687), ("byol", 0.723), ("simsiam", 0.728),
+        ("swav", 0.679), ("moco-v3", 0.658), ("mae", 0.716),
+    ],
+)  # fmt: skip
+def test_neighbours_of_digits_are_better_than_before(name: str, recorded: float, tmp_path: Path) -> None:
+    """100 steps of 128. As they begin: the ResNet 48.4 %, the ViT 44.2. DINO, iBOT and what guesses hidden patches but MAE are not under
+    way after so few."""
+    before, after = learnt(name, "digits@test", 20, tmp_path / "run", "--steps", "100")
+    assert before < 0.55, before
+    assert after > recorded - 0.05, after
+
+
+@pytest.mark.parametrize("name", ["instdisc", "invaspread", "cmc", "simclr"])
+def test_neighbours_know_a_colour_wherever_it_lies(name: str, tmp_path: Path) -> None:
+    """100 steps of 128. Pixels: 76.2 %, the ResNet as it begins 92.2; recorded: 97.9, 99.9, 96.8 and 99.6."""
+    before, after = learnt(name, f"{SCENES}@test", 5, tmp_path / "run", "--steps", "100")
+    assert before < 0.94, before
+    assert after > 0.955, after

@@ -3,6 +3,7 @@
     python benchmarks/views_study.py methods [--data scenes] [--samples 25600] [--tuned 6400] [--seeds 0] [--out runs/views]
 
     methods            every method on pictures alone, beside raw pixels and networks as they begin
+    begins             neighbours by each method's network before it is trained
     times              milliseconds a picture of a training step of each method, by turns in one process
     bridges            CLIP, SLIP and DeCLIP on the same data with their captions
     collapse           SimSiam with and without stop-gradient and predictor; BYOL without predictor, without momentum; DINO without
@@ -46,12 +47,14 @@ from multiway.engine.run import Run
 from multiway.hub.load import load
 from multiway.recipes.command import parse
 from multiway.recipes.recipe import Recipe
+from multiway.recipes.training import prepare
 from multiway.tasks import TASKS
 from multiway.tasks.frozen import teach
 from multiway.tasks.knn import Knn
 from multiway.version import __version__
 from multiway.workflows.arms import Arm, kept_cell, run_command, write_cell
 from multiway.workflows.step_times import step_times
+from multiway.world import World
 
 _METRICS = {"knn": "accuracy/top-1[k=20]", "probe": "accuracy/top-1", "classification": "accuracy/top-1"}
 _TUNED_BATCH = 64
@@ -252,10 +255,21 @@ def times(threads: int, rounds: int = 5) -> None:
         print(f"| {name} | {milliseconds:.2f} |")
 
 
+def begins(data: str) -> None:
+    """Print what neighbours make of each method's network as it begins, which not all begin alike."""
+    spec = f"{data}@{dict(DATA.values())[data]}"
+    print("| | kNN % |\n|---|---|")
+    for arm in STUDIES["methods"]:
+        if not arm.needs:
+            model = prepare(parse([arm.recipe, "--data", data, "--seed", "0", *arm.options]), World()).model()
+            near = teach(Knn(), spec, lambda named: open_source(named)).run(model, open_source(spec))
+            print(f"| {arm.name} | {100 * near.metrics[_METRICS['knn']].value:.1f} |", flush=True)
+
+
 def main() -> None:
     """Run a study and print its table in Markdown."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("study", choices=sorted([*STUDIES, "times"]))
+    parser.add_argument("study", choices=sorted([*STUDIES, "begins", "times"]))
     parser.add_argument("--data", default="scenes", choices=sorted(DATA))
     parser.add_argument("--samples", type=int, default=25_600)
     parser.add_argument("--tuned", type=int, default=6_400, help="labelled examples, in studies that fine-tune")
@@ -267,6 +281,9 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.study == "times":
         times(asked.threads)
+        return
+    if asked.study == "begins":
+        begins(DATA[asked.data][0])
         return
     data, tuned = DATA[asked.data][0], asked.tuned if asked.study in TUNED else 0
     arms = [*UNTRAINED, *STUDIES[asked.study]] if asked.study == "methods" else list(STUDIES[asked.study])

@@ -51,23 +51,23 @@ def test_neighbours_of_emoji_are_better_than_by_pixels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "recorded"),
+    ("name", "begins", "recorded"),
     [
-        ("instdisc", 0.591), ("invaspread", 0.835), ("cpc", 0.761), ("simclr", 0.874), ("moco", 0.687), ("byol", 0.723), ("simsiam", 0.728),
-        ("swav", 0.679), ("moco-v3", 0.658), ("mae", 0.716),
+        ("instdisc", 0.473, 0.591), ("invaspread", 0.473, 0.835), ("cpc", 0.617, 0.761), ("simclr", 0.473, 0.874), ("moco", 0.473, 0.687),
+        ("byol", 0.473, 0.723), ("simsiam", 0.473, 0.728), ("swav", 0.473, 0.679), ("moco-v3", 0.533, 0.658),
     ],
 )  # fmt: skip
-def test_neighbours_of_digits_are_better_than_before(name: str, recorded: float, tmp_path: Path) -> None:
-    """100 steps of 128. As they begin: the ResNet 48.4 %, the ViT 44.2. DINO, iBOT and what guesses hidden patches but MAE are not under
-    way after so few."""
+def test_neighbours_of_digits_are_better_than_before(name: str, begins: float, recorded: float, tmp_path: Path) -> None:
+    """100 steps of 128. DINO, iBOT and what guesses hidden patches are not under way after so few; CMC has no colours to compare."""
     before, after = learnt(name, "digits@test", 20, tmp_path / "run", "--steps", "100")
-    assert before < 0.55, before
-    assert after > recorded - 0.05, after
+    assert before < begins + 0.03, before
+    assert after > max(recorded - 0.05, before + 0.05), after
 
 
-@pytest.mark.parametrize("name", ["instdisc", "invaspread", "cmc", "simclr"])
+@pytest.mark.parametrize("name", ["instdisc", "invaspread", "cmc", "simclr", "moco", "byol", "swav"])
 def test_neighbours_know_a_colour_wherever_it_lies(name: str, tmp_path: Path) -> None:
-    """100 steps of 128. Pixels: 76.2 %, the ResNet as it begins 92.2; recorded: 97.9, 99.9, 96.8 and 99.6."""
+    """100 steps of 128. Pixels: 76.2 %, the ResNet as it begins 92.2; recorded: 97.9, 99.9, 96.8, 99.6,
+    99.1, 98.2, 98.3."""
     before, after = learnt(name, f"{SCENES}@test", 5, tmp_path / "run", "--steps", "100")
     assert before < 0.94, before
     assert after > 0.955, after

@@ -7,7 +7,7 @@ PEERS := .venv-peers
 export OMP_WAIT_POLICY = PASSIVE
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo demo-fusion test test-slow peers test-peers lint types contracts bench docs data env clean
+.PHONY: help demo demo-fusion test test-slow test-faults fuzz peers test-peers lint types contracts bench docs data env clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -42,10 +42,17 @@ test: env        ## lint, types, import contracts and the fast tests
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m 'not slow and not faults' -n 2 --dist loadfile
 
 test-slow: env   ## the tests that have to learn something
 	$(BIN)/python -m pytest -m slow
+
+test-faults: env ## kills, full disks, damaged files, lost ranks, hostile input
+	$(BIN)/python -m pytest -m faults tests/faults
+
+fuzz: env        ## tests/faults/targets.py guided by coverage: make fuzz TARGET=shard SECONDS=60
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3'
+	PYTHONPATH=.:tests TARGET=$(or $(TARGET),shard) $(BIN)/python tests/faults/guided.py -max_total_time=$(or $(SECONDS),60) -rss_limit_mb=8192
 
 peers: $(PEERS)/.made ## an environment with open_clip, timm, lightly and torchscale, which need torchvision
 

@@ -208,7 +208,9 @@ def _free_key(shown: str, seen: Counter[str], taken: set[str]) -> str:
 def _classes(entries: Sequence[_Entry]) -> tuple[tuple[str, ...], dict[str, int]]:
     """Names of the labels over all splits, and the number of each. Labels that are numbers keep them."""
     labels = {entry.label for entry in entries if entry.label}
-    if labels and all(label.isascii() and label.isdigit() and int(label) < 100_000 for label in labels):
+    if labels and all(
+        label.isascii() and label.isdigit() and len(label) < 20 and int(label) < 100_000 for label in labels
+    ):
         classes = tuple(str(number) for number in range(max(map(int, labels)) + 1))
         return classes, {label: int(label) for label in labels}
     classes = tuple(sorted(labels))

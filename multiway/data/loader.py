@@ -7,6 +7,7 @@ for step s. Workers and ranks change nothing: a rank takes every W-th row of the
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -191,6 +192,17 @@ class _Steps(Dataset[Batch]):
         )
 
 
+def _deaf(worker: int) -> None:
+    """Lets a worker pass over requests to stop, which reach every process of a group: they are the training process's to answer.
+
+    Else Ctrl-C or a scheduler's SIGTERM ends the workers first, and the last step, which needs their batch, fails unsaved. A worker
+    ends when it is told to through its queue, or when its parent is gone.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):  # Windows has but two of them
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 def _first(batches: list[Batch]) -> Batch:
     return batches[0]
 
@@ -204,6 +216,7 @@ def read_ahead(steps: Dataset[Batch], start: int, stop: int, workers: int) -> It
         collate_fn=_first,
         num_workers=workers,
         prefetch_factor=2 if workers else None,
+        worker_init_fn=_deaf,
         pin_memory=torch.cuda.is_available(),
         # A generator of its own, or DataLoader would draw its base seed from the global one.
         generator=torch.Generator().manual_seed(0),

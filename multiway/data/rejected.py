@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from multiway.data.source import BadRow, DataError
+from multiway.data.source import BadRow, DataError, printable
 
 __all__ = ["CAPTION_CEILING", "REJECTED_CEILING", "Rejected", "clean_captions", "refuse_too_many"]
 
@@ -31,7 +31,7 @@ class Rejected:
     why: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.why}"
+        return printable(f"{self.where}: {self.why}").replace("\n", "\\n")  # one line for one row
 
 
 def clean_captions(

@@ -2,7 +2,8 @@
 
 A tar has no table of contents. One pass over its headers writes one, `shard.tar` -> `shard.tar.index.json`, so that
 afterwards any sample has an address (file, offset, length) and shuffling or resuming is arithmetic. The index is
-bound to the tar's size and time of change, rebuilt when either differs, written aside and renamed. Where the folder
+bound to the tar's size and time of change, rebuilt when either differs or it disagrees with its own digest, written aside and
+renamed. Where the folder
 is read-only it goes to the user's cache folder; where that fails too, it is built anew each time.
 
 Samples are grouped by key as the WebDataset convention has it: what stands before the first dot of the base name.
@@ -17,15 +18,15 @@ import re
 import tarfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from multiway.data.rejected import Rejected, encodable
-from multiway.data.shard_sample import Members, read_sample
+from multiway.data.shard_sample import LABEL_CEILING, Members, read_sample
 from multiway.data.source import BadRow, DataError
 
 __all__ = ["ShardIndex", "index_of"]
 
-_VERSION = 1
+_VERSION = 2
 # Key and extension; a member without an extension belongs to no sample.
 _MEMBER = re.compile(r"^((?:.*/)?[^./]+)\.([^/]*)$")
 
@@ -42,6 +43,7 @@ class ShardIndex:
         labels: class numbers, -1 where unknown.
         image_ids: as the sample's JSON gives them; empty where it does not.
         picture_ids: final 63-bit ids written by `write_shards`; -1 where there are none.
+        checks: CRC-32 of the encoded pictures, likewise.
         lost: samples left out, as [where, why].
         partly: captions left out of samples that stay, likewise.
     """
@@ -56,6 +58,7 @@ class ShardIndex:
     labels: list[int] = field(default_factory=list)
     image_ids: list[str] = field(default_factory=list)
     picture_ids: list[int] = field(default_factory=list)
+    checks: list[int] = field(default_factory=list)
     lost: list[list[str]] = field(default_factory=list)
     partly: list[list[str]] = field(default_factory=list)
 
@@ -92,29 +95,51 @@ def _read(place: Path) -> ShardIndex | None:
     """An index that is there and whole; anything else is as good as none, since it can be built again."""
     try:
         value = json.loads(place.read_text(encoding="utf-8"))
+        if value.pop("digest") != _digest(value):
+            return None
         index = ShardIndex(**value)
-    except (OSError, ValueError, TypeError):
+        return index if index.version == _VERSION and _believable(index) else None
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
         return None
-    columns = (
-        index.keys,
-        index.offsets,
-        index.lengths,
-        index.captions,
-        index.labels,
-        index.image_ids,
-        index.picture_ids,
+
+
+def _digest(body: dict[str, Any]) -> str:
+    """Of an index, so that a flipped bit in it is seen: it holds the captions themselves."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _believable(index: ShardIndex) -> bool:
+    """Whether the columns are what they should be: a digest is no secret, and the index may have come with the tar."""
+    numbers = (index.offsets, index.lengths, index.labels, index.picture_ids, index.checks)
+    texts = (index.keys, index.image_ids)
+    notes = (index.lost, index.partly)
+    return (
+        all(isinstance(each, list) and len(each) == len(index.keys) for each in (*numbers, *texts, index.captions))
+        and all(type(number) is int for column in numbers for number in column)
+        and all(_text(text) for column in texts for text in column)
+        and all(
+            isinstance(each, list) and each and all(_text(one) and one.strip() for one in each)
+            for each in index.captions
+        )
+        and all(
+            isinstance(note, list) and len(note) == 2 and all(map(_text, note)) for column in notes for note in column
+        )
+        and all(at >= 0 and size >= 0 and at + size <= index.size for at, size in zip(index.offsets, index.lengths))
+        and all(-1 <= label < LABEL_CEILING for label in index.labels)
     )
-    whole = index.version == _VERSION and all(
-        isinstance(each, list) and len(each) == len(index.keys) for each in columns
-    )
-    return index if whole else None
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str) and encodable(value)
 
 
 def _write(place: Path, index: ShardIndex) -> bool:
     aside = place.with_name(f".{place.name}.{os.getpid()}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(asdict(index), ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+        body = asdict(index)
+        text = json.dumps({**body, "digest": _digest(body)}, ensure_ascii=False, separators=(",", ":"))
+        aside.write_text(text, encoding="utf-8")
         aside.replace(place)
     except OSError:
         aside.unlink(missing_ok=True) if os.access(place.parent, os.W_OK) else None
@@ -141,6 +166,7 @@ def _build(tar: Path, index: ShardIndex) -> ShardIndex:
             index.labels.append(sample.label)
             index.image_ids.append(sample.image_id)
             index.picture_ids.append(sample.picture_id)
+            index.checks.append(sample.crc32)
     if cut:
         if not index.keys:
             raise DataError(f"{tar}: {cut}, and nothing before that is usable; fetch or write the shard again")

@@ -9,14 +9,14 @@ from typing import Any, BinaryIO
 from multiway.data.rejected import Rejected, clean_captions, encodable
 from multiway.data.source import BadRow
 
-__all__ = ["Members", "Sample", "read_sample"]
+__all__ = ["LABEL_CEILING", "Members", "Sample", "read_sample"]
 
 Members = dict[str, tuple[int, int]]
 """Extension -> (offset, length) in the tar, in bytes."""
 
 _PICTURES = ("jpg", "jpeg", "png", "webp")
 _TEXT_CEILING = 1 << 20  # bytes of a .txt, .json or .cls member above which it is not read
-_LABEL_CEILING = 1_000_000
+LABEL_CEILING = 1_000_000
 _CAPTION_FIELDS = ("captions", "caption", "texts", "text")
 
 
@@ -30,6 +30,7 @@ class Sample:
         label: class number; -1 where unknown.
         image_id: as given in the JSON; empty where it is not.
         picture_id: final 63-bit id written by `write_shards`; -1 where there is none.
+        crc32: of the encoded picture, as `write_shards` gives it in the JSON; -1 where there is none.
     """
 
     offset: int
@@ -38,6 +39,7 @@ class Sample:
     label: int
     image_id: str
     picture_id: int
+    crc32: int = -1
 
 
 def read_sample(file: BinaryIO, members: Members, where: str, partly: list[Rejected]) -> Sample:
@@ -63,15 +65,22 @@ def read_sample(file: BinaryIO, members: Members, where: str, partly: list[Rejec
     captions = clean_captions(
         _captions(file, members, facts), where, partly, remedy="add a .txt, or a caption in .json"
     )
-    given, picture_id = facts.get("image_id"), facts.get("picture_id")
+    given = facts.get("image_id")
     image_id = str(given) if isinstance(given, (str, int)) else ""
     return Sample(
         *members[pictures[0]],
         captions=captions,
         label=_label(file, members, facts),
         image_id=image_id if encodable(image_id) else "",
-        picture_id=picture_id if type(picture_id) is int and 0 <= picture_id < 1 << 63 else -1,
+        picture_id=_number(facts, "picture_id", 1 << 63),
+        crc32=_number(facts, "crc32", 1 << 32),
     )
+
+
+def _number(facts: dict[str, Any], name: str, end: int) -> int:
+    """A whole number in [0, end) that `write_shards` wrote; -1 for anything else, which others may mean otherwise."""
+    given = facts.get(name)
+    return given if type(given) is int and 0 <= given < end else -1
 
 
 def _text(file: BinaryIO, members: Members, extension: str) -> str:
@@ -112,8 +121,10 @@ def _label(file: BinaryIO, members: Members, facts: dict[str, Any]) -> int:
     given = _text(file, members, "cls").strip() if "cls" in members else facts.get("label", -1)
     try:
         label = -1 if given is None else int(given)
-    except (TypeError, ValueError) as error:
+        if isinstance(given, (bool, float)) and (given is True or given is False or label != given):
+            raise ValueError("not a whole number")  # 1.7 is no class, and True none either
+    except (TypeError, ValueError, OverflowError) as error:
         raise BadRow(f"its label is {given!r:.40}; expected a class number, with the names in dataset.json") from error
-    if not -1 <= label < _LABEL_CEILING:
-        raise BadRow(f"its label is {label}; expected 0 to {_LABEL_CEILING - 1:,}, or -1 where it is unknown")
+    if not -1 <= label < LABEL_CEILING:
+        raise BadRow(f"its label is {label}; expected 0 to {LABEL_CEILING - 1:,}, or -1 where it is unknown")
     return label

@@ -1,7 +1,7 @@
 """Write any source as WebDataset shards: the same rows give the same bytes, on any machine at any time.
 
 Each sample is `NUMBER.jpg|png|webp` (the original bytes where the source has them, PNG otherwise), `NUMBER.txt` with the
-first caption, for every reader of the format, and `NUMBER.json` with all captions, label and id, for ours. Everything
+first caption, for every reader of the format, and `NUMBER.json` with all captions, label, id and the picture's CRC-32, for ours. Everything
 is written into a folder aside and moved into place at the end.
 """
 
@@ -11,6 +11,7 @@ import io
 import json
 import shutil
 import tarfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +180,7 @@ def _add_sample(
 ) -> None:
     facts = dict(more or {}) | {
         "key": row.key,
+        "crc32": zlib.crc32(picture),
         "picture_id": row.image_id,
         "captions": list(row.captions),
         "label": row.label,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -78,7 +79,7 @@ class Shards:
         """The picture as it stands in the shard.
 
         Raises:
-            BadRow: if it cannot be read any more.
+            BadRow: if it cannot be read any more, or is not what was written.
         """
         tar, sample = map(int, self.places[index])
         offset, length = self.indices[tar].offsets[sample], self.indices[tar].lengths[sample]
@@ -91,6 +92,12 @@ class Shards:
         if len(data) != length:
             raise BadRow(
                 f"{self._where(tar, sample)}: the shard has become shorter since it was opened; leave it alone while it is used"
+            )
+        check = self.indices[tar].checks[sample]
+        if check >= 0 and check != zlib.crc32(data):
+            # A JPEG has no sum of its own: with a flipped bit it would be shown, as another picture.
+            raise BadRow(
+                f"{self._where(tar, sample)}: the picture has another CRC-32 than when the shard was written; fetch or write it again"
             )
         return data
 

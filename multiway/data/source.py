@@ -7,6 +7,7 @@ shuffling, augmentation and batching are other people's business (`loader.py`).
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -24,12 +25,24 @@ __all__ = [
     "Source",
     "SourceSpec",
     "held_out_split",
+    "printable",
     "stable_id",
 ]
+
+# Control characters but the new line, which lists of rows are made with; and those that turn the direction of writing.
+_CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Text with control characters escaped (`\\x1b`): names from strangers' files must not command the reader's terminal."""
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class DataError(ValueError):
     """Data that cannot be used at all: wrong layout, missing column, duplicate key. Names file, row and remedy."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class BadRow(ValueError):
@@ -37,6 +50,9 @@ class BadRow(ValueError):
 
     The message names the file, the row and what is wrong with it.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 def stable_id(text: str | bytes) -> int:

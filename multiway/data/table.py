@@ -193,7 +193,7 @@ class Table:
             ) from error
         try:
             return parquet.ParquetFile(self.path)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, _arrow_error()) as error:
             raise DataError(
                 f"{self.path.name}: this is not a readable Parquet file ({error}); write it again"
             ) from error
@@ -213,8 +213,14 @@ class Table:
                 for values in batch.to_pylist():
                     number += 1
                     yield Record(f"{self.path.name}, row {number}", values)
-        except OSError as error:
+        except (OSError, ValueError, OverflowError, _arrow_error()) as error:
             raise DataError(f"{self.path.name}: cannot be read after row {number} ({error}); write it again") from error
+
+
+def _arrow_error() -> type[Exception]:
+    """What all of pyarrow's own errors are, some of them nothing else."""
+    found: type[Exception] = importlib.import_module("pyarrow").ArrowException
+    return found
 
 
 def _unwrapped(field: str) -> str:

@@ -33,6 +33,13 @@ _SPECIAL = {
 }
 
 
+CONTEXT_CEILING = 1 << 20
+"""Tokens above which a context is taken for damage."""
+
+# Texts that any tokeniser has to survive: common, foreign to it, and none at all.
+_TRIAL = ("a red apple, 12", "日本の旗 Ωмега 🍎 \u200d\x00", "")
+
+
 @dataclass(frozen=True)
 class TokenizerSpec:
     """Which tokeniser a run uses.
@@ -74,6 +81,12 @@ class Tokenizer:
                 f"the tokeniser has none of {', '.join(_SPECIAL['eos'])}; an end token is needed to pool a text"
             )
         self.pad = self.special.get("pad", self.special["eos"])
+        self._ids = _number_of_ids(backend)
+        added = backend.num_special_tokens_to_add(False)
+        if type(context) is not int or not added < context <= CONTEXT_CEILING:
+            raise DataError(
+                f"the context is {context!r:.40} tokens; expected {added + 1} (special tokens and one more) to {CONTEXT_CEILING:,}"
+            )
         backend.enable_truncation(context)
         backend.no_padding()
 
@@ -106,9 +119,17 @@ class Tokenizer:
         """From the text of a `tokenizer.json`."""
         try:
             backend = Backend.from_str(text)
-        except Exception as error:  # the library raises plain Exception
-            raise DataError(f"this is not a tokenizer.json: {error}") from error
-        return cls(backend, context)
+            found = cls(backend, context)
+            found(_TRIAL)  # a model without the token for what it does not know fails on the first such text only
+        except (DataError, KeyboardInterrupt):
+            raise
+        except (
+            BaseException
+        ) as error:  # the library raises plain Exception, and where it panics one that is not even that
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise DataError(f"this is not a tokenizer.json: {error!s:.300}") from error
+        return found
 
     @classmethod
     def open(cls, spec: TokenizerSpec, captions: Iterable[str]) -> Tokenizer:
@@ -118,10 +139,16 @@ class Tokenizer:
         path = Path(spec.path)
         if not path.is_file():
             raise DataError(f"tokeniser file {path} does not exist; give the path of a tokenizer.json")
-        return cls.from_json(path.read_text(encoding="utf-8"), spec.context)
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"), spec.context)
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"tokeniser file {path}: {error}; give a tokenizer.json that a library has saved"
+            ) from error
 
     def __len__(self) -> int:
-        return self.backend.get_vocab_size()
+        """How many rows an embedding of its ids has."""
+        return self._ids
 
     def to_json(self) -> str:
         """The text of a `tokenizer.json`, which other programs read too."""
@@ -147,3 +174,18 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Ids back to text, special tokens left out."""
         return self.backend.decode(list(ids)).strip()
+
+
+def _number_of_ids(backend: Backend) -> int:
+    """One more than the highest id, which exceeds the number of tokens where the ids have gaps.
+
+    Raises:
+        DataError: if there are no tokens, or so few for such ids that an embedding of them would be nearly all waste.
+    """
+    vocabulary = backend.get_vocab()
+    ids = 1 + max(vocabulary.values(), default=-1)
+    if not vocabulary or ids > 4 * len(vocabulary) + 1000:
+        raise DataError(
+            f"the tokeniser has {len(vocabulary):,} tokens and ids up to {ids - 1:,}; number its tokens from 0 on without large gaps"
+        )
+    return ids

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
@@ -226,9 +227,31 @@ def _load(
                 f"checkpoint {path} does not fit what it is loaded into:\n  " + "\n  ".join(found) + "\n"
                 "Build the model and optimiser with the configuration that wrote it."
             )
-    read_shards(path, {name: tensor for name, tensor in targets.items() if name in manifest.tensors}, world)
-    scalars = on_main(world, lambda: from_plain(json.loads((path / STATE).read_bytes())))
+    wanted_here = {name: tensor for name, tensor in targets.items() if name in manifest.tensors}
+    try:
+        on_all(world, lambda: _fits(path, manifest))
+        read_shards(path, wanted_here, world)
+        scalars = on_main(world, lambda: from_plain(json.loads((path / STATE).read_bytes())))
+    except (CheckpointException, SafetensorError, OSError, ValueError, RecursionError, MemoryError) as error:
+        # Its hashes are right, so no disk did this: it was made by another program, or changed since it was examined.
+        raise CheckpointError(
+            f"checkpoint {path} cannot be read: {str(_cause(error)).splitlines()[0]:.300}. Use another one of the same run."
+        ) from error
+    if not isinstance(scalars, dict):
+        raise CheckpointError(
+            f"{path / STATE} holds a {type(scalars).__name__}; expected an object. Use another checkpoint."
+        )
     return dict(targets), scalars
+
+
+def _fits(path: Path, manifest: Manifest) -> None:
+    """Headers that lie, refused by the library that checks them, before a reader that believes them allocates what they say."""
+    for name in manifest.files:
+        if name.endswith(".safetensors"):
+            with safe_open(path / name, framework="pt") as stored:
+                for key in stored.keys():  # noqa: SIM118 (not a dict)
+                    if key not in manifest.tensors:
+                        raise ValueError(f"{name} holds {key!r:.80}, of which the manifest knows nothing")
 
 
 def _disagreement(targets: Mapping[str, Tensor], manifest: Manifest, optional: Sequence[str]) -> list[str]:

@@ -8,7 +8,6 @@ The loop knows the protocol of a method (`methods/method.py`), never a particula
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from multiway.engine.device import choose_device, choose_precision
 from multiway.engine.health import gradient_health, health
 from multiway.engine.optim import build_optimiser, schedule, set_rates
 from multiway.engine.settings import Settings
+from multiway.engine.stopping import StopRequest
 from multiway.methods.method import Losses, Method, Step, Term
 from multiway.world import World
 
@@ -111,27 +111,6 @@ class Outcome:
     bad_rows: int
 
 
-class _StopRequest:
-    """Turns SIGINT and SIGTERM into a wish to stop after the current step, with a checkpoint."""
-
-    def __enter__(self) -> _StopRequest:
-        self.wanted = False
-        self._old: dict[int, Any] = {}
-        with contextlib.suppress(ValueError):  # not in the main thread: nothing to catch
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._old[number] = signal.signal(number, self._ask)
-        return self
-
-    def _ask(self, number: int, frame: object) -> None:
-        if self.wanted:
-            raise KeyboardInterrupt  # asked twice: at once
-        self.wanted = True
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-
 def train(
     method: Method,
     loader: Batches,
@@ -170,7 +149,7 @@ def train(
 
     outcome = Outcome(start, start, start >= settings.steps, 0, 0)
     batches = loader.batches(start, settings.steps)
-    with _StopRequest() as stop:
+    with StopRequest() as stop:
         for index in range(start, settings.steps):
             began = time.perf_counter()
             batch = next(batches)

@@ -11,10 +11,13 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
-from multiway.config import ConfigError, digest, from_json, to_json
+import torch
+
+from multiway.config import digest, to_json
 
 __all__ = ["MANIFEST", "FileRecord", "Manifest", "TensorRecord", "fault", "file_record", "no_room", "write_json"]
 
@@ -73,16 +76,47 @@ class Manifest:
             body = json.loads(path.read_bytes())
         except FileNotFoundError:
             raise ValueError(f"{MANIFEST} is missing: the checkpoint was never finished") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"{MANIFEST} cannot be read: {error}") from error
         if not isinstance(body, dict) or body.pop("digest", None) != digest(body):
             raise ValueError(f"{MANIFEST} does not agree with its own digest: it was changed or damaged")
         if body.get("format") != FORMAT:
             raise ValueError(f"{MANIFEST} has format {body.get('format')!r}; this version reads format {FORMAT}")
         try:
-            return from_json(cls, body, MANIFEST)
-        except ConfigError as error:
-            raise ValueError(str(error)) from error
+            return cls._of(**body)
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            # Its digest is right, so it was made like this: by another program, or by somebody who means harm.
+            raise ValueError(f"{MANIFEST} does not describe a checkpoint: {error}") from error
+
+    @classmethod
+    def _of(cls, step: Any, score: Any, files: dict[str, Any], tensors: dict[str, Any], format: int) -> Manifest:
+        if type(step) is not int or step < 0 or not (score is None or type(score) in (int, float)):
+            raise ValueError(
+                f"step is {step!r:.40} and score {score!r:.40}; expected a whole number, and a number or none"
+            )
+        stored = {name: _file(name, **record) for name, record in files.items()}
+        described = {name: _tensor(name, **record) for name, record in tensors.items()}
+        needed = sum(prod(each.shape) * getattr(torch, each.dtype).itemsize for each in described.values())
+        there = sum(each.bytes for each in stored.values())
+        if needed > there:
+            raise ValueError(f"its tensors take {needed:,} bytes, its files have {there:,}")
+        return cls(step, None if score is None else float(score), stored, described)
+
+
+def _file(name: str, bytes: Any, sha256: Any) -> FileRecord:
+    if name != Path(name).name or "\0" in name:
+        raise ValueError(f"the file {name!r:.80} does not lie in the checkpoint's folder")
+    if type(bytes) is not int or bytes < 0 or not isinstance(sha256, str):
+        raise ValueError(f"size {bytes!r:.40} or hash {sha256!r:.80} of {name} is none")
+    return FileRecord(bytes, sha256)
+
+
+def _tensor(name: str, shape: Any, dtype: Any) -> TensorRecord:
+    if not isinstance(shape, list) or any(type(size) is not int or size < 0 for size in shape):
+        raise ValueError(f"{name!r:.80} has shape {shape!r:.80}")
+    if not isinstance(dtype, str) or not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ValueError(f"{name!r:.80} has dtype {dtype!r:.40}")
+    return TensorRecord(tuple(shape), dtype)
 
 
 def file_record(path: Path) -> FileRecord:

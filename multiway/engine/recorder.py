@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from multiway.engine.loop import StepRecord
+from multiway.engine.rollback import Rollback
 from multiway.engine.run import Run
 from multiway.engine.settings import Settings
 from multiway.engine.state import tensors_of
@@ -40,7 +41,10 @@ class Recorder:
 
     def resume(self, method: Method, optimiser: torch.optim.Optimizer) -> int:
         """Load the newest good checkpoint, cut the journal back to it, and give its step; 0 on a fresh run."""
-        loaded = self.run.restore(tensors_of(method, optimiser))
+        targets, world = tensors_of(method, optimiser), self.run.world
+        loaded = self.run.restore(targets)
+        say = self.say if world.is_main else lambda text: None
+        self.rollback = Rollback(self.settings.rollback, self.run.checkpoints, targets, say, self.run.metrics(), world)
         self.tracking.tell(loaded.step if loaded else 0)
         if loaded is None:
             self.skip(0, self.rejected)
@@ -55,7 +59,8 @@ class Recorder:
         """One line of metrics.jsonl; the timings apart, because they cannot repeat."""
         journal = self.run.journal
         if journal is not None:
-            journal.log(record.step, record.to_json())
+            back = self.rollback.after(record.step, record.applied)
+            journal.log(record.step, record.to_json() | back)
             speed = {"step_seconds": seconds, "data_seconds": waiting, "samples_per_second": rows / seconds}
             journal.time(record.step, speed)
             self.tracking.tell(record.step)
@@ -66,7 +71,9 @@ class Recorder:
             self.run.journal.skip(step, messages)
 
     def checkpoint(self, step: int, method: Method, optimiser: torch.optim.Optimizer, score: float | None) -> None:
-        """Save the state after `step`."""
+        """Save the state after `step`, unless that has just failed and there are steps to come."""
+        if self.rollback.spoilt(step) and step < self.settings.steps:
+            return
         self.run.save(
             step,
             tensors_of(method, optimiser),

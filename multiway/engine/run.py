@@ -23,6 +23,7 @@ from torch import Tensor
 from multiway.engine import checkpoint
 from multiway.engine.agreement import ALONE, on_main
 from multiway.engine.checkpoint import Loaded
+from multiway.engine.failure import explained
 from multiway.engine.identity import (
     CHECKPOINTS,
     CONFIG,
@@ -46,7 +47,7 @@ MODEL, REPORT = "model.safetensors", "report.html"
 
 @dataclass
 class Run:
-    """An open run folder; a context manager that lets go of it.
+    """An open run folder; a context manager that lets go of it, and says in words what memory or a lost rank have ended (`failure.py`).
 
     Attributes:
         path: of the folder.
@@ -194,6 +195,9 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        said = explained(error, self.path, self.config, self.steps, self.world.size) if error is not None else None
+        if said is not None:
+            raise said from error
 
 
 def _journal(world: World, path: Path, tensorboard: bool) -> Journal:

@@ -33,6 +33,8 @@ class Settings:
         compile: run the method through torch.compile.
         log_every, evaluate_every, checkpoint_every: in steps; with `evaluate_every` 0 only the end is evaluated.
         keep_last, keep_best: checkpoints that stay.
+        rollback: steps in a row whose loss or gradient is not finite, after which the checkpoint before them is gone back to
+            (`engine/rollback.py`); 0 never does.
         bad_rows: share of unreadable rows above which training stops.
         threads: CPU threads; 0 leaves torch's choice.
         workers: processes that decode pictures; 0 decodes in the training process.
@@ -57,6 +59,7 @@ class Settings:
     checkpoint_every: int = 100
     keep_last: int = 2
     keep_best: int = 1
+    rollback: int = field(default=20, metadata=LATER)
     bad_rows: float = 0.05
     threads: int = 0
     workers: int = 0
@@ -70,6 +73,8 @@ class Settings:
             )
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} does not divide into {self.accumulate} micro-batches")
+        if self.rollback < 0:
+            raise ValueError(f"rollback is {self.rollback}; expected bad steps in a row, or 0 for never")
         if self.cache < 0:
             raise ValueError(f"cache is {self.cache}; expected the rows of a micro-batch, or 0 to be without")
         if self.cache and (self.accumulate > 1 or self.compile):

@@ -43,11 +43,17 @@ def learnt(name: str, held_out: str, k: int, folder: Path, *options: str) -> tup
     return before, after
 
 
-def test_neighbours_of_emoji_are_better_than_by_pixels(tmp_path: Path) -> None:
-    """InvaSpread, 400 steps of 128: groups of concepts of which nothing was in training. Pixels: 46.8 %."""
-    before, after = learnt("invaspread", "emoji@concept", 5, tmp_path / "run")
+@pytest.mark.parametrize(
+    ("name", "k", "pixels", "recorded", "options"),
+    [("invaspread", 5, 0.468, 0.522, ()), ("slip", 20, 0.458, 0.488, ("--steps", "200"))],
+)
+def test_neighbours_of_emoji_are_better_than_by_pixels(
+    name: str, k: int, pixels: float, recorded: float, options: tuple[str, ...], tmp_path: Path
+) -> None:
+    """400 steps of 128, SLIP 200 with names: groups of concepts of which nothing was in training."""
+    before, after = learnt(name, "emoji@concept", k, tmp_path / "run", *options)
     assert before < 0.42, before
-    assert after > 0.49, after  # 0.522 when it was recorded
+    assert after > (pixels + recorded) / 2, after
 
 
 @pytest.mark.parametrize(
@@ -55,19 +61,22 @@ def test_neighbours_of_emoji_are_better_than_by_pixels(tmp_path: Path) -> None:
     [
         ("instdisc", 0.473, 0.591), ("invaspread", 0.473, 0.835), ("cpc", 0.617, 0.761), ("simclr", 0.473, 0.874), ("moco", 0.473, 0.687),
         ("byol", 0.473, 0.723), ("simsiam", 0.473, 0.728), ("swav", 0.473, 0.679), ("moco-v3", 0.533, 0.658),
+        ("dino --method.backbone resnet", 0.473, 0.679),
     ],
 )  # fmt: skip
 def test_neighbours_of_digits_are_better_than_before(name: str, begins: float, recorded: float, tmp_path: Path) -> None:
-    """100 steps of 128. DINO, iBOT and what guesses hidden patches are not under way after so few; CMC has no colours to compare."""
-    before, after = learnt(name, "digits@test", 20, tmp_path / "run", "--steps", "100")
+    """100 steps of 128. ViTs with DINO's and iBOT's losses, and what guesses hidden patches (`test_hidden.py`), are not under way after
+    so few; CMC has no colours to compare."""
+    name, *options = name.split()
+    before, after = learnt(name, "digits@test", 20, tmp_path / "run", "--steps", "100", *options)
     assert before < begins + 0.03, before
     assert after > max(recorded - 0.05, before + 0.05), after
 
 
-@pytest.mark.parametrize("name", ["instdisc", "invaspread", "cmc", "simclr", "moco", "byol", "swav"])
+@pytest.mark.parametrize("name", ["instdisc", "invaspread", "simclr", "moco", "byol", "swav"])
 def test_neighbours_know_a_colour_wherever_it_lies(name: str, tmp_path: Path) -> None:
-    """100 steps of 128. Pixels: 76.2 %, the ResNet as it begins 92.2; recorded: 97.9, 99.9, 96.8, 99.6,
-    99.1, 98.2, 98.3."""
+    """100 steps of 128. Pixels: 76.2 %, the ResNet as it begins 92.2; recorded: 97.9, 99.9, 99.6, 99.1,
+    98.2, 98.3. CMC, which sees lightness and colour apart, begins at 96.6."""
     before, after = learnt(name, f"{SCENES}@test", 5, tmp_path / "run", "--steps", "100")
     assert before < 0.94, before
     assert after > 0.955, after

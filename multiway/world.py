@@ -45,6 +45,37 @@ def _all_gather(own: Tensor, group: dist.ProcessGroup | None) -> Tensor:
     return torch.cat(parts)
 
 
+class _Fetch(torch.autograd.Function):
+    """Rows that other ranks own; their gradient goes back to the ranks that own them."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, wanted: Tensor, world: World) -> Tensor:  # type: ignore[override]
+        everyone = _all_gather(wanted[None], world.group)  # (size, M): what each rank wants
+        owner = torch.where(everyone < 0, -1, everyone % world.size)
+        sent = [everyone[rank][owner[rank] == world.rank] // world.size for rank in range(world.size)]
+        place = [(owner[world.rank] == rank).nonzero().flatten() for rank in range(world.size)]
+        ctx.rows, ctx.group = len(own), world.group
+        ctx.sent, ctx.place = torch.cat(sent), torch.cat(place)
+        ctx.sizes = [len(each) for each in sent], [len(each) for each in place]
+        found = own.new_zeros(len(wanted), *own.shape[1:])
+        found[ctx.place] = _exchange(own[ctx.sent], ctx.sizes[0], ctx.sizes[1], world.group)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        sent, received = ctx.sizes
+        back = _exchange(gradient[ctx.place], received, sent, ctx.group)
+        own = gradient.new_zeros(ctx.rows, *gradient.shape[1:])
+        return own.index_add_(0, ctx.sent, back), None, None
+
+
+def _exchange(rows: Tensor, sent: list[int], received: list[int], group: dist.ProcessGroup | None) -> Tensor:
+    """Rows in rank order of who gets them -> rows in rank order of who sent them."""
+    found = rows.new_empty(sum(received), *rows.shape[1:])
+    dist.all_to_all_single(found, rows.contiguous(), received, sent, group=group)
+    return found
+
+
 @dataclass(frozen=True)
 class World:
     """Rank, size, and gathering with a named gradient mode.
@@ -113,6 +144,28 @@ class World:
             return everyone
         first = self.rank * own.shape[0]
         return torch.cat([everyone[:first], own, everyone[first + own.shape[0] :]])
+
+    def turns(self, gathered: Tensor) -> Tensor:
+        """What `gather` gave, in the data's own order: ranks take rows by turns, row i of rank r being row i x size + r.
+
+        In this order a queue holds the same, and draws over the rows fall alike, whatever the number of ranks.
+        """
+        return gathered.unflatten(0, (self.size, -1)).transpose(0, 1).flatten(0, 1) if self.size > 1 else gathered
+
+    def fetch(self, own: Tensor, wanted: Tensor) -> Tensor:
+        """Rows of other ranks, a few of many: each is sent to those alone who want it. Every rank calls it.
+
+        Args:
+            own: (B, ...) this rank's rows; alike in shape on every rank, and not of bools.
+            wanted: (M,) int64 rows in the data's own order (`turns`), M the same on every rank; -1 for none.
+
+        Returns:
+            (M, ...), zero where none was wanted. Gradients flow back to the ranks that own the rows.
+        """
+        if self.size == 1:
+            return torch.where((wanted >= 0).view(-1, *[1] * (own.ndim - 1)), own[wanted.clamp(min=0)], 0)
+        found: Tensor = _Fetch.apply(own, wanted, self)
+        return found
 
     def mean(self, value: Tensor) -> Tensor:
         """The average over ranks of a value, without gradient."""

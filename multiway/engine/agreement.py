@@ -6,14 +6,16 @@ without a reason. Whatever touches the disk therefore goes through these two fun
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar, cast
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from multiway.world import World
 
-__all__ = ["ALONE", "on_all", "on_main"]
+__all__ = ["ALONE", "from_main", "on_all", "on_main"]
 
 T = TypeVar("T")
 ALONE = World()
@@ -50,6 +52,23 @@ def on_all(world: World, work: Callable[[], T]) -> list[T]:
 def on_main(world: World, work: Callable[[], T]) -> T:
     """Run `work` on rank 0 alone; every rank receives what it returned, or raises what it raised."""
     return cast(T, on_all(world, lambda: work() if world.is_main else None)[0])
+
+
+@torch.no_grad()
+def from_main(tensors: Iterable[Tensor], world: World, device: torch.device | None = None) -> None:
+    """Give every rank the numbers of rank 0, in place: all begin from the same, as under DDP.
+
+    Args:
+        device: on which ranks communicate, where that is not the tensors' own; a tensor at a time is taken there.
+    """
+    if world.size == 1:
+        return
+    first = dist.get_global_rank(world.group, 0) if world.group else 0
+    for tensor in tensors:
+        there = tensor.detach().to(device or tensor.device).contiguous()
+        dist.broadcast(there, first, world.group)
+        if there.data_ptr() != tensor.data_ptr():
+            tensor.copy_(there)
 
 
 def _portable(failure: Exception | None) -> Exception | None:

@@ -23,19 +23,18 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from multiway.batch import Batch
+from multiway.engine.agreement import from_main
 from multiway.engine.cached_leaves import Leaf, Words, check_rows, needed_rows
+from multiway.engine.gradients import average
 from multiway.engine.settings import Settings
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
 from multiway.world import World
 
 __all__ = ["CachedStep", "splits"]
-
-BUCKET = 2**25  # bytes of gradients in one message between ranks
 
 
 def splits(method: Method) -> bool:
@@ -71,6 +70,11 @@ class CachedStep:
                 "use layer norm, freeze it, or set cache to 0"
             )
         self.split = splits(method)
+        if world.size > 1 and method.lends:
+            raise ValueError(
+                f"{method.name or type(method).__name__} mines negatives among the rows of all ranks, whose tokens are not at hand in "
+                "micro-batches; set --method.negatives rank, or cache to 0"
+            )
         if (settings.cache_bf16 or settings.cache_on_cpu) and not self.split:
             raise ValueError(
                 f"cache_bf16 and cache_on_cpu keep tokens that are read a micro-batch at a time; the losses of "
@@ -79,9 +83,7 @@ class CachedStep:
         self.method, self.settings, self.world, self.say = method, settings, world, say
         self.device = next(method.parameters()).device
         self.begun = False
-        if world.size > 1:  # as DDP does: all ranks begin from the first one's tensors
-            for tensor in (*method.parameters(), *method.buffers()):
-                dist.broadcast(tensor.detach(), dist.get_global_rank(world.group, 0) if world.group else 0, world.group)
+        from_main([*method.parameters(), *method.buffers()], world)
 
     def __call__(self, batch: Batch, finish: Callable[[Batch], Batch], step: Step, autocast: bool) -> Losses:
         """Leave the gradient of the mean over ranks on the parameters, and give the terms without graph.
@@ -124,7 +126,7 @@ class CachedStep:
             with torch.no_grad():
                 pairs = self.method.mine(vectors, Words.of(words), self.world, step)
             whole = self.method.across if self.split else self.method.losses
-            losses = whole(vectors, pairs, Words.of(words), self.world, step)
+            losses = whole(vectors, pairs, Words.of(words), self.world, step).over_ranks(self.world)
         if losses.terms and losses.total.requires_grad:
             losses.total.backward()
         losses = replace(losses, terms={name: _bare(term) for name, term in losses.terms.items()})
@@ -138,7 +140,7 @@ class CachedStep:
                 _restore(self.device, state)
                 self._replay(encode(start), leaves, start)
         self.begun = True
-        self._average()
+        average(self.method.parameters(), self.world)
         return losses
 
     def _leaves(self, first: Reps, rows: int) -> dict[str, Leaf]:
@@ -171,7 +173,7 @@ class CachedStep:
             self.method.counts(some, words.rows(start, start + size), step)
             for some, start in zip(own, starts, strict=True)
         ]
-        shares, even = _shares(held), [1.0 / len(starts)] * len(starts)
+        shares, even = _shares(held, self.world), [1.0 / len(starts)] * len(starts)
         found: list[Losses] = []
         for number, start in enumerate(starts):
             needed, local = needed_rows(own[number], start, size, rows)
@@ -205,28 +207,11 @@ class CachedStep:
                 gradients.append(leaf.gradient[rows].to(part[name]))
         torch.autograd.backward(ends, gradients)
 
-    def _average(self) -> None:
-        """Gradients averaged over ranks, once; a parameter that no rank has used keeps none, as under DDP."""
-        if self.world.size == 1:
-            return
-        learnt = [each for each in self.method.parameters() if each.requires_grad]
-        used = torch.tensor([each.grad is not None for each in learnt], dtype=torch.float32, device=self.device)
-        dist.all_reduce(used, dist.ReduceOp.MAX, self.world.group)
-        for parameter, by_any in zip(learnt, used.tolist(), strict=True):
-            if by_any and parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        for bucket in _buckets([each.grad for each in learnt if each.grad is not None]):
-            flat = torch.cat([each.flatten() for each in bucket])
-            dist.all_reduce(flat, group=self.world.group)
-            flat /= self.world.size
-            for each, mean in zip(bucket, flat.split([each.numel() for each in bucket]), strict=True):
-                each.copy_(mean.view_as(each))
 
-
-def _shares(held: Sequence[Mapping[str, Tensor]]) -> dict[str, list[float]]:
-    """What part each micro-batch holds of the things that a mean is over, by the mean's name."""
+def _shares(held: Sequence[Mapping[str, Tensor]], world: World) -> dict[str, list[float]]:
+    """What part each micro-batch holds of the things that a mean is over, by the mean's name; of a mean over ranks, of its share."""
     counts = {name: torch.stack([each[name] for each in held]).double() for name in held[0]}
-    return {name: (each / each.sum().clamp(min=1.0)).tolist() for name, each in counts.items()}
+    return {name: (each / world.mean(each.sum()).clamp(min=1e-12)).tolist() for name, each in counts.items()}
 
 
 def _mean(found: Sequence[Losses], shares: Mapping[str, Sequence[float]], even: Sequence[float]) -> Losses:
@@ -238,7 +223,8 @@ def _mean(found: Sequence[Losses], shares: Mapping[str, Sequence[float]], even: 
     terms, report = {}, {}
     for name, term in found[0].terms.items():
         chances, formula = [part.terms[name].chance for part in found], term.formula
-        chance = None if None in chances else float(mean(name, chances))
+        own = sum(shares.get(name, even)) or 1.0  # of all ranks' the shares of one need not add up to 1
+        chance = None if None in chances else float(mean(name, chances)) / own
         if len(set(chances)) > 1:
             formula = f"mean of {len(found)} micro-batches, the first: {formula}"
         terms[name] = Term(mean(name, [part.terms[name].value for part in found]), term.weight, chance, formula)
@@ -250,20 +236,6 @@ def _mean(found: Sequence[Losses], shares: Mapping[str, Sequence[float]], even: 
 def _bare(term: Term) -> Term:
     """The term without its graph, whose memory is then free."""
     return replace(term, value=term.value.detach())
-
-
-def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Gradients of one dtype, in messages of about `BUCKET` bytes."""
-    bucket: list[Tensor] = []
-    size = 0
-    for each in gradients:
-        if bucket and (size + each.nbytes > BUCKET or each.dtype != bucket[0].dtype):
-            yield bucket
-            bucket, size = [], 0
-        bucket.append(each)
-        size += each.nbytes
-    if bucket:
-        yield bucket
 
 
 # Random numbers: torch's generators, of the processor and of the device.

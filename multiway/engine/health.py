@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from multiway.losses.uniformity import uniformity
+from multiway.nn.sharded import locals_of, of_whole
 from multiway.world import World
 
 __all__ = ["effective_rank", "gradient_health", "health"]
@@ -99,7 +100,7 @@ def gradient_health(parameters: Iterable[Tensor]) -> dict[str, float]:
     - `gradient/nonfinite`: number of nan and inf entries.
 
     Args:
-        parameters: those that do not require a gradient are passed over.
+        parameters: those that do not require a gradient are passed over. Where ranks hold parts of them every rank calls it.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     total = sum(parameter.numel() for parameter in trained)
@@ -107,13 +108,15 @@ def gradient_health(parameters: Iterable[Tensor]) -> dict[str, float]:
     if not gradients:
         return {"gradient/norm": 0.0, "gradient/zero_share": 1.0, "gradient/nonfinite": 0.0}
     device = gradients[0].device
-    norm = torch.stack([torch.linalg.vector_norm(each.float()).to(device) for each in gradients]).norm()
-    used = torch.stack([torch.count_nonzero(each).to(device) for each in gradients]).sum()
-    nonfinite = torch.stack([(~torch.isfinite(each)).sum().to(device) for each in gradients]).sum()
+    counted = [
+        torch.stack([torch.linalg.vector_norm(each.float()).double().square(), used, nonfinite]).to(device)
+        for each in locals_of(gradients)
+        for used, nonfinite in [(torch.count_nonzero(each).double(), (~torch.isfinite(each)).sum().double())]
+    ]
     # One copy from the device for all three.
-    numbers = torch.stack([norm.double(), used.double(), nonfinite.double()]).tolist()
+    numbers = of_whole(torch.stack(counted), gradients).sum(0).tolist()
     return {
-        "gradient/norm": numbers[0],
+        "gradient/norm": math.sqrt(numbers[0]),
         "gradient/zero_share": 1.0 - numbers[1] / total,
         "gradient/nonfinite": numbers[2],
     }

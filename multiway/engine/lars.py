@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from multiway.config import ConfigError
+from multiway.nn.sharded import locals_of, norms
 
 __all__ = ["LARS"]
 
@@ -83,18 +84,19 @@ class LARS(torch.optim.Optimizer):
         return loss
 
     def _step_group(self, group: dict[str, Any], weights: list[Tensor]) -> None:
-        updates: Tensors = [weight.grad for weight in weights if weight.grad is not None]
+        updates: Tensors = locals_of(weight.grad for weight in weights if weight.grad is not None)
+        own = locals_of(weights)
         if group["weight_decay"]:
-            updates = torch._foreach_add(updates, weights, alpha=group["weight_decay"])
+            updates = torch._foreach_add(updates, own, alpha=group["weight_decay"])
         if not group["exempt"]:
             updates = torch._foreach_mul(updates, adaptation(weights, updates, group["trust"]))
         if group["momentum"]:
-            velocities = [self._velocity(weight) for weight in weights]
+            velocities = locals_of(self._velocity(weight) for weight in weights)
             torch._foreach_mul_(velocities, group["momentum"])
             torch._foreach_add_(velocities, updates)
             ahead = group["nesterov"]
             updates = torch._foreach_add(updates, velocities, alpha=group["momentum"]) if ahead else velocities
-        torch._foreach_add_(weights, updates, alpha=-group["lr"])
+        torch._foreach_add_(own, updates, alpha=-group["lr"])
 
     def _velocity(self, weight: Tensor) -> Tensor:
         """Under the name that torch's SGD has for it, so that checkpoints of both read alike."""
@@ -106,7 +108,12 @@ class LARS(torch.optim.Optimizer):
 
 
 def adaptation(weights: Tensors, updates: Tensors, trust: float) -> list[Tensor]:
-    """The factor of each update, as scalars that never leave the device."""
-    sizes, steps = torch.stack(torch._foreach_norm(weights)), torch.stack(torch._foreach_norm(updates))
+    """The factor of each update, as scalars that never leave the device.
+
+    Args:
+        weights: whole, or parts that ranks hold (DTensors).
+        updates: this rank's parts.
+    """
+    sizes, steps = norms(weights), norms(updates, weights)
     # A tensor that begins at 0 would never leave it.
     return list(torch.where((sizes > 0) & (steps > 0), trust * sizes / steps, 1.0).unbind())

@@ -15,16 +15,20 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from multiway.batch import Batch
 from multiway.engine.cached import CachedStep
 from multiway.engine.device import choose_device, choose_precision
+from multiway.engine.gradients import clip
 from multiway.engine.health import gradient_health, health
 from multiway.engine.optim import build_optimiser, schedule, set_rates
 from multiway.engine.settings import Settings
+from multiway.engine.sharding import Sharded
 from multiway.engine.stopping import StopRequest
 from multiway.methods.method import Losses, Method, Step, Term
+from multiway.nn.units import recompute
 from multiway.world import World
 
 __all__ = ["Batches", "Journals", "Outcome", "Progress", "StepRecord", "TooManyBadRows", "train"]
@@ -102,13 +106,18 @@ Evaluate = Callable[[Method, int], tuple[dict[str, Any], float | None]]  # (meth
 
 @dataclass
 class Outcome:
-    """How training ended."""
+    """How training ended.
+
+    Attributes:
+        method: the trained method, whole; None on ranks other than the main one where ranks held parts of it.
+    """
 
     step: int
     resumed_at: int
     finished: bool
     skipped_steps: int
     bad_rows: int
+    method: Method | None = None
 
 
 def train(
@@ -125,7 +134,7 @@ def train(
     """Train a method, from wherever its run folder left off.
 
     Args:
-        method: built and initialised; it is moved to the device.
+        method: built and initialised; it is moved to the device, and cut into parts where `settings.shard` says so.
         loader: batches by step number.
         settings: steps, learning rate, precision, ...
         world: the ranks that train together.
@@ -141,11 +150,17 @@ def train(
     autocast = choose_precision(settings.precision, device) == "bf16"
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    method.to(device).train()
+    method.train()
+    sharded = None
+    if settings.shard != "none" and world.size > 1:
+        sharded = Sharded(method, settings, world, device, autocast)
+    elif settings.checkpoint_blocks:
+        recompute(method)
+    method.to(device)
     optimiser = build_optimiser(method, settings.optimiser, [*settings.optimiser.rules, *method.learning_rates()])
     start = journals.resume(method, optimiser)
     cached = CachedStep(method, settings, world, _on_main(world, journals)) if settings.cache else None
-    stepper = method if cached else _wrap(method, settings, world, device)
+    stepper = sharded.stepper if sharded else method if cached else _wrap(method, settings, world, device)
 
     outcome = Outcome(start, start, start >= settings.steps, 0, 0)
     batches = loader.batches(start, settings.steps)
@@ -163,7 +178,9 @@ def train(
                 losses = cached(batch, finish, step, autocast)
             else:
                 losses = _forward_backward(stepper, finish(batch.to(device)), settings, world, step, autocast)
-            norm = _clip(method, settings.optimiser.clip)
+            if sharded:
+                sharded.average()
+            norm = clip(method.parameters(), settings.optimiser.clip)
             applied = world.all_agree(bool(torch.isfinite(norm)) and bool(torch.isfinite(losses.total)))
             if applied:
                 optimiser.step()
@@ -183,7 +200,8 @@ def train(
             optimiser.zero_grad(set_to_none=True)
             score = None
             if evaluating and evaluate is not None and record is not None:
-                score = _evaluate(evaluate, method, done, record, world)
+                with sharded.whole() if sharded else contextlib.nullcontext(method) as whole:
+                    score = _evaluate(evaluate, whole, done, record, world)
             seconds = time.perf_counter() - began
             rows = len(batch) * world.size
             if record is not None:
@@ -196,6 +214,7 @@ def train(
             if stopping:
                 break
     outcome.finished = outcome.step >= settings.steps
+    outcome.method = sharded.gather() if sharded else method
     return outcome
 
 
@@ -211,13 +230,16 @@ def _wrap(method: Method, settings: Settings, world: World, device: torch.device
     if world.size == 1:
         return method
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(
+    wrapped = DistributedDataParallel(
         method,
         device_ids=ids,
         process_group=world.group,
         gradient_as_bucket_view=True,
         find_unused_parameters=method.rests,
     )
+    if settings.reduce == "bf16":
+        wrapped.register_comm_hook(world.group, bf16_compress_hook)
+    return wrapped
 
 
 def _seed(seed: int, index: int, rank: int) -> None:
@@ -229,7 +251,7 @@ def _forward_backward(
     stepper: nn.Module, batch: Batch, settings: Settings, world: World, step: Step, autocast: bool
 ) -> Losses:
     """One step's forward and backward, in micro-batches where asked; gradients are left on the parameters."""
-    parts = []
+    parts: list[Losses] = []
     micro = len(batch) // settings.accumulate
     device_type = next(stepper.parameters()).device.type
     for part in range(settings.accumulate):
@@ -239,8 +261,9 @@ def _forward_backward(
             contextlib.nullcontext() if last or not isinstance(stepper, DistributedDataParallel) else stepper.no_sync()
         ):
             with torch.autocast(device_type, torch.bfloat16, enabled=autocast):
-                losses: Losses = stepper(rows, world, step)
-            (losses.total / settings.accumulate).backward()
+                found = stepper(rows, world, step)
+            total, losses = found if isinstance(found, tuple) else (found.total, found)
+            (total / settings.accumulate).backward()
         parts.append(losses)
     return parts[0] if len(parts) == 1 else _join(parts)
 
@@ -262,11 +285,6 @@ def _join(parts: list[Losses]) -> Losses:
         updates={name: torch.cat([part.updates[name] for part in parts]) for name in first.updates},
         features={name: torch.cat([part.features[name] for part in parts]) for name in first.features},
     )
-
-
-def _clip(method: nn.Module, limit: float) -> Tensor:
-    """The norm of the whole gradient, which is then scaled down to `limit` if it is longer."""
-    return torch.nn.utils.clip_grad_norm_(method.parameters(), limit if limit > 0 else float("inf"), foreach=True)
 
 
 def _record(
@@ -301,10 +319,10 @@ def _brief(losses: Losses, step: Step, done: int, norm: Tensor, applied: bool) -
     return StepRecord(done, step.epoch, float(losses.total.detach()), terms, {}, {}, 0.0, float(norm), applied)
 
 
-def _evaluate(evaluate: Evaluate, method: Method, done: int, record: StepRecord, world: World) -> float | None:
-    """Online evaluation on the main rank, while the others wait; leaves the method as it found it."""
+def _evaluate(evaluate: Evaluate, method: Method | None, done: int, record: StepRecord, world: World) -> float | None:
+    """Online evaluation of the whole method on the main rank, while the others wait; leaves it as it found it."""
     score = None
-    if world.is_main:
+    if world.is_main and method is not None:
         method.eval()
         with torch.inference_mode():
             record.evaluation, score = evaluate(method, done)

@@ -13,6 +13,7 @@ from torch import nn
 from multiway.config import LATER, ConfigError
 from multiway.engine.lars import LARS
 from multiway.engine.schedule import schedule, set_rates, weight_decay_at
+from multiway.nn.sharded import is_sharded
 
 __all__ = ["OptimiserSpec", "build_optimiser", "parameter_groups", "schedule", "set_rates", "weight_decay_at"]
 
@@ -111,7 +112,8 @@ def parameter_groups(
     method: nn.Module, spec: OptimiserSpec, rules: Sequence[tuple[str, float]]
 ) -> list[dict[str, Any]]:
     """Parameters by what they share: `factor` (of the rate; 0 also stops the gradient), `weight_decay`, whether they are `exempt` from
-    decay and adaptation, and whether their rate is `constant` after warm-up.
+    decay and adaptation, and whether their rate is `constant` after warm-up. Those of which ranks hold parts are apart from whole
+    ones, as fused kernels ask.
 
     Args:
         method: parameters are matched by their dotted names.
@@ -128,7 +130,7 @@ def parameter_groups(
                 raise ConfigError(
                     f"{said} {pattern!r} matches no trained parameter; names look like {', '.join(names[:3])}, ..."
                 )
-    groups: dict[tuple[float, bool, bool], dict[str, Any]] = {}
+    groups: dict[tuple[float, bool, bool, bool], dict[str, Any]] = {}
     for name, parameter in method.named_parameters():
         factor = _multiplier(name, rules)
         if factor == 0.0:
@@ -139,7 +141,8 @@ def parameter_groups(
         constant = _fits(name, spec.constant_rate)
         decay = 0.0 if exempt else spec.weight_decay
         fresh = {"factor": factor, "weight_decay": decay, "exempt": exempt, "constant": constant}
-        group = groups.setdefault((factor, exempt, constant), {"params": [], "names": [], **fresh})
+        key = (factor, exempt, constant, is_sharded(parameter))
+        group = groups.setdefault(key, {"params": [], "names": [], **fresh})
         group["params"].append(parameter)
         group["names"].append(name)
     if not groups:
@@ -160,7 +163,9 @@ def build_optimiser(
         return torch.optim.AdamW(groups, lr=0.0, betas=spec.betas, eps=spec.epsilon, fused=True)
     optimiser: torch.optim.Optimizer
     if spec.kind == "sgd":
-        optimiser = torch.optim.SGD(groups, lr=0.0, momentum=spec.momentum, nesterov=spec.nesterov, fused=True)
+        # SGD has no fused kernel for parts that ranks hold.
+        kernel = {"foreach": True} if any(is_sharded(each) for each in method.parameters()) else {"fused": True}
+        optimiser = torch.optim.SGD(groups, lr=0.0, momentum=spec.momentum, nesterov=spec.nesterov, **kernel)  # type: ignore[arg-type]
     else:
         optimiser = LARS(groups, momentum=spec.momentum, nesterov=spec.nesterov, trust=spec.trust)
     for parameter in (each for group in groups for each in group["params"] if spec.momentum):

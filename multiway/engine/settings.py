@@ -40,6 +40,11 @@ class Settings:
         workers: processes that decode pictures; 0 decodes in the training process.
         optimiser: which one, warm-up, decay, rules.
         track: where the numbers are sent as well: `wandb`, `wandb:PROJECT`, `mlflow`, `mlflow:URI`.
+        shard: what each of several ranks keeps (`engine/sharding.py`): `none`, everything (DDP); `full`, its share of parameters,
+            gradients and moments (FSDP2); `hybrid`, a share of a copy that a group of ranks has together. One rank keeps everything.
+        shards: with `hybrid`, ranks to a copy; 0 for those of a node, as `torchrun` tells.
+        checkpoint_blocks: recompute every transformer block in the backward pass and keep its input alone (`nn/units.py`).
+        reduce: in what gradients are summed over ranks: the weights' own fp32, or bf16, half the bytes.
     """
 
     steps: int
@@ -65,6 +70,10 @@ class Settings:
     workers: int = 0
     optimiser: OptimiserSpec = OptimiserSpec()
     track: tuple[str, ...] = field(default=(), metadata=LATER)
+    shard: Literal["none", "full", "hybrid"] = field(default="none", metadata=LATER)
+    shards: int = field(default=0, metadata=LATER)
+    checkpoint_blocks: bool = field(default=False, metadata=LATER)
+    reduce: Literal["fp32", "bf16"] = field(default="fp32", metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.accumulate < 1:
@@ -86,6 +95,15 @@ class Settings:
         if not self.cache and (self.cache_bf16 or self.cache_on_cpu):
             raise ValueError(
                 "cache_bf16 and cache_on_cpu say how gradient caching keeps tokens; set cache to its rows too"
+            )
+        if self.cache and self.shard != "none":
+            raise ValueError(
+                f"cache={self.cache} and shard={self.shard} are both given; gradient caching adds up whole gradients over its "
+                "micro-batches by itself: give one of the two (checkpoint_blocks saves activations and goes with either)"
+            )
+        if self.shards < 0 or (self.shards and self.shard != "hybrid"):
+            raise ValueError(
+                f"shards={self.shards} with shard={self.shard}; it is the number of ranks that share a copy with shard=hybrid, or 0"
             )
         targets(self.track)  # a misspelt one is refused here
 
@@ -112,5 +130,8 @@ OPERATIONAL = frozenset(
         "threads",
         "track",
         "workers",
+        "shard",
+        "shards",
+        "checkpoint_blocks",
     }
 )

@@ -32,6 +32,7 @@ class LmResult:
         accuracy: share of tokens whose likeliest guess is right, detached.
         chance: entropy of this batch's tokens, smoothed as the targets are.
         formula: how `chance` comes about.
+        count: P, how many tokens are written.
     """
 
     loss: Tensor
@@ -39,6 +40,11 @@ class LmResult:
     accuracy: Tensor
     chance: float
     formula: str
+    count: int
+
+    def over(self, name: str) -> dict[str, Tensor | int]:
+        """The count of the terms and reports that are called so, for `Losses.counts`."""
+        return {name: self.count, f"{name}_accuracy": self.count}
 
 
 def lm(logits: Tensor, target: Tensor, smoothing: float = 0.0) -> LmResult:
@@ -58,7 +64,7 @@ def lm(logits: Tensor, target: Tensor, smoothing: float = 0.0) -> LmResult:
         raise ValueError(f"label smoothing is {smoothing}; expected a number from 0 to below 1")
     if len(target) == 0:
         zero = logits.float().sum()  # keeps the graph, so that every rank takes the same backward
-        return LmResult(zero, zero.detach(), zero.detach(), 0.0, "nothing to write")
+        return LmResult(zero, zero.detach(), zero.detach(), 0.0, "nothing to write", 0)
     logp = logits.float().log_softmax(-1)
     hard = F.nll_loss(logp, target)
     loss = hard
@@ -69,4 +75,4 @@ def lm(logits: Tensor, target: Tensor, smoothing: float = 0.0) -> LmResult:
     smoothed = f", smoothed by {smoothing:g}" if smoothing else ""
     right = (logp.detach().argmax(-1) == target).float().mean()
     formula = f"unigram entropy over {int((counts > 0).sum())} tokens in use{smoothed}"
-    return LmResult(loss, hard.detach(), right, chance, formula)
+    return LmResult(loss, hard.detach(), right, chance, formula, len(target))

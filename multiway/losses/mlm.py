@@ -33,6 +33,7 @@ class MlmResult:
         accuracy: share of masked positions whose first guess is right, detached.
         chance: unigram entropy of the true words of this batch.
         formula: how `chance` comes about.
+        count: P, how many words are guessed.
     """
 
     loss: Tensor
@@ -40,6 +41,11 @@ class MlmResult:
     accuracy: Tensor
     chance: float
     formula: str
+    count: int
+
+    def over(self, name: str) -> dict[str, Tensor | int]:
+        """The count of the terms and reports that are called so, for `Losses.counts`."""
+        return {name: self.count, f"{name}_accuracy": self.count}
 
 
 def mlm(logits: Tensor, target: Tensor, teacher: Tensor | None = None, soft: float = 0.0) -> MlmResult:
@@ -65,7 +71,7 @@ def mlm(logits: Tensor, target: Tensor, teacher: Tensor | None = None, soft: flo
         )
     if len(target) == 0:
         zero = logits.float().sum()  # keeps the graph, so that every rank takes the same backward
-        return MlmResult(zero, zero.detach(), zero.detach(), 0.0, "nothing masked")
+        return MlmResult(zero, zero.detach(), zero.detach(), 0.0, "nothing masked", 0)
     logp = logits.float().log_softmax(-1)
     hard = F.nll_loss(logp, target)
     loss = hard
@@ -73,4 +79,4 @@ def mlm(logits: Tensor, target: Tensor, teacher: Tensor | None = None, soft: flo
         loss = (1.0 - soft) * hard - soft * (teacher.detach().float().softmax(-1) * logp).sum(-1).mean()
     chance = unigram(torch.bincount(target, minlength=logits.shape[1]))
     right = (logp.detach().argmax(-1) == target).float().mean()
-    return MlmResult(loss, hard.detach(), right, chance.value, chance.formula)
+    return MlmResult(loss, hard.detach(), right, chance.value, chance.formula, len(target))

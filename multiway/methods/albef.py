@@ -20,8 +20,8 @@ loss stays at its prior for long at small scale.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,11 +29,14 @@ from torch import Tensor, nn
 
 from multiway.abilities import Encoded, Fused
 from multiway.batch import Batch, DataInfo
+from multiway.config import LATER
 from multiway.losses.mlm import mlm
 from multiway.methods.method import Losses, Pairs, Reps, Step, Term
 from multiway.methods.momentum import MomentumContrast, first, judged, matching, negative_health, pictures_shown
+from multiway.methods.partners import Lent
 from multiway.nn.heads import MaskedWordHead
 from multiway.nn.pool import marked_positions
+from multiway.nn.sharded import zero_with_gradients
 from multiway.nn.text import BERT_BASE, TextConfig, TextTransformer
 from multiway.nn.transformer import Transformer, TransformerConfig
 from multiway.nn.vit import VisionConfig, VisionTransformer
@@ -62,6 +65,8 @@ class AlbefConfig:
             the paper: hard from the start.
         hardness: share of the negatives drawn by similarity in the end; the others are drawn evenly.
         align: share of training at the start in which the pairs are only aligned: no fused pass, ITC alone.
+        negatives: among whose rows they are mined: those of `all` ranks, so that their number changes nothing, or of a `rank`'s own,
+            as published.
     """
 
     image: VisionConfig = VisionConfig(size=64, patch=8, width=128, layers=4, heads=2, stem="conv")
@@ -79,6 +84,7 @@ class AlbefConfig:
     hard_until: float = 0.5
     hardness: float = 1.0
     align: float = 0.0
+    negatives: Literal["all", "rank"] = field(default="all", metadata=LATER)
 
     def resolve(self, data: DataInfo) -> AlbefConfig:
         """The config with vocabulary and context filled in from the data; sizes that were given are kept."""
@@ -114,6 +120,7 @@ class AlbefConfig:
             momentum=0.995,
             alpha_ramp=1 / 30,
             hard_until=0.0,
+            negatives="rank",
         )
 
 
@@ -150,6 +157,7 @@ class Albef(MomentumContrast):
     """ALBEF's student, its twin, its queue and its three losses."""
 
     name = "albef"
+    lends: ClassVar[Lent] = {"text_of_image": ("text_tokens", "text_mask"), "image_of_text": ("image_tokens",)}
     two_pictures: ClassVar[str] = "albef-two"
     config_class = AlbefConfig
     config: AlbefConfig
@@ -256,16 +264,20 @@ class Albef(MomentumContrast):
                 _, reps["twin_masked_tokens"] = self.twin.encode_text(batch.masked_text, batch.text_mask)
         return reps
 
+    def mine(self, reps: Reps, batch: Batch, world: World, step: Step) -> Pairs:
+        """Negatives for ITM; see `MomentumContrast.mine`. While pairs are only aligned there is no use for them."""
+        return {} if self.aligning(step) else super().mine(reps, batch, world, step)
+
     def across(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
         """ITC among the twin's features."""
         contrast = self.contrast(reps, batch, world, step)
         term, report = contrast.term, contrast.report
         if self.aligning(step):
             # DDP waits for the gradient of every parameter; those of the fused half are zero for now, on one rank as on many.
-            rest = torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()
-            term = replace(term, value=term.value + 0.0 * rest)
+            idle = (self.student.fusion, self.student.words, self.match_head)
+            term = replace(term, value=term.value + zero_with_gradients(p for part in idle for p in part.parameters()))
         else:
-            report |= {"hardness": torch.tensor(self.hardness(step)), **negative_health(reps, pairs)}
+            report |= {"hardness": torch.tensor(self.hardness(step)), **negative_health(reps, pairs, self.among(world))}
         return Losses({"itc": term}, report, contrast.updates, contrast.features)
 
     def within(self, reps: Reps, pairs: Pairs, batch: Batch, step: Step, rows: int) -> Losses:
@@ -288,12 +300,13 @@ class Albef(MomentumContrast):
         )
 
         alpha, at = self.alpha(step), first(batch.masked, rows)
+        read = own_mask[:, : at.shape[1]]  # without what partners of other ranks are longer by
         teacher = None
         if alpha > 0:
             with torch.no_grad():
                 told, seen = first(reps["twin_masked_tokens"], rows), first(reps["twin_image_tokens"], rows)
-                teacher = self.twin.guess(told, own_mask, seen, at)
-        guesses = self.student.guess(first(reps["masked_tokens"], rows), own_mask, first(images, rows), at)
+                teacher = self.twin.guess(told, read, seen, at)
+        guesses = self.student.guess(first(reps["masked_tokens"], rows), read, first(images, rows), at)
         guessed = mlm(guesses, first(batch.text, rows)[at], teacher, alpha)
         words = {"mlm": Term(guessed.loss, chance=guessed.chance, formula=guessed.formula)}
         return matching(logits, pairs).beside(Losses(words, {"mlm_accuracy": guessed.accuracy}))

@@ -124,4 +124,5 @@ class Beit(MaskedPictures):
             read = mlm(self.code_head(tokens), codes)
             found.terms[name] = Term(read.loss, chance=read.chance, formula=read.formula)
             found.report[f"{name}_accuracy"] = read.accuracy
+            found.counts |= read.over(name)
         return found

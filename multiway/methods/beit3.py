@@ -359,7 +359,8 @@ class Beit3(SharedSpace, Method):
             "pair_text": mlm(self._guess(said[batch.masked[both]]), batch.text[both][batch.masked[both]]),
         }
         terms = {name: Term(each.loss, chance=each.chance, formula=each.formula) for name, each in found.items()}
-        return Losses(terms, report={f"{name}_accuracy": each.accuracy for name, each in found.items()})
+        counts = {key: count for name, each in found.items() for key, count in each.over(name).items()}
+        return Losses(terms, {f"{name}_accuracy": each.accuracy for name, each in found.items()}, counts=counts)
 
     def _contrast(self, reps: Reps, batch: Batch, world: World) -> Losses:
         """Retrieval tuning."""
@@ -382,9 +383,8 @@ class Beit3(SharedSpace, Method):
         at = batch.masked | end
         tokens = self._read(self.pictures(batch.images), batch.masked_text.masked_fill(end, self.config.mask_id))
         found = lm(self._guess(tokens[at]), batch.text[at], self.config.smoothing)
-        return Losses(
-            {"lm": Term(found.loss, chance=found.chance, formula=found.formula)}, report={"lm_accuracy": found.accuracy}
-        )
+        term = Term(found.loss, chance=found.chance, formula=found.formula)
+        return Losses({"lm": term}, report={"lm_accuracy": found.accuracy}, counts=found.over("lm"))
 
     @torch.no_grad()
     def after_step(self, step: Step, updates: object) -> None:

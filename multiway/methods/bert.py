@@ -94,6 +94,7 @@ class Bert(Method):
         return Losses(
             {"mlm": Term(result.loss, chance=result.chance, formula=result.formula)},
             report={"mlm_accuracy": result.accuracy},
+            counts=result.over("mlm"),
         )
 
     def encode(self, batch: Batch, step: Step) -> Reps:

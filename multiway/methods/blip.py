@@ -22,8 +22,8 @@ part of a step.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,15 +31,17 @@ from torch import Tensor, nn
 
 from multiway.abilities import ABILITIES, CaptionScores, Encoded, Fused
 from multiway.batch import Batch, DataInfo
-from multiway.config import ConfigError
+from multiway.config import LATER, ConfigError
 from multiway.losses.lm import lm
 from multiway.methods.method import Losses, Pairs, Reps, Step, Term
 from multiway.methods.momentum import MomentumContrast, first, judged, matching, negative_health, pictures_shown
-from multiway.methods.writing import caption_scores, to_be_written, write
+from multiway.methods.partners import Lent
+from multiway.methods.writing import begin_with, caption_scores, to_be_written, write
 from multiway.nn.cache import Cache
 from multiway.nn.decoder import SharedDecoder, Sharing
 from multiway.nn.generate import Cached, Generation, Texts
 from multiway.nn.text import BERT_BASE, TextConfig, TextTransformer
+from multiway.nn.units import is_recomputed
 from multiway.nn.vit import VisionConfig, VisionTransformer
 from multiway.world import World
 
@@ -65,7 +67,7 @@ class BlipConfig:
             the weights of one or two modes.
         end, pad: ids of the tokeniser's end token and padding; -1 is left to the data.
         embedding, temperature, temperature_bounds, queue, queue_from, momentum, alpha, alpha_ramp, hard_from, hard_until,
-            hardness: as in `AlbefConfig`; alpha weighs the twin's targets of the contrast alone.
+            hardness, negatives: as in `AlbefConfig`; alpha weighs the twin's targets of the contrast alone.
     """
 
     image: VisionConfig = VisionConfig(size=64, patch=8, width=128, layers=4, heads=2, stem="conv")
@@ -87,6 +89,7 @@ class BlipConfig:
     hard_from: float = 0.0
     hard_until: float = 0.5
     hardness: float = 1.0
+    negatives: Literal["all", "rank"] = field(default="all", metadata=LATER)
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.losses if name not in LOSSES]
@@ -141,6 +144,7 @@ class BlipConfig:
             momentum=0.995,
             alpha_ramp=2 / 20,
             hard_until=0.0,
+            negatives="rank",
         )
 
 
@@ -169,6 +173,7 @@ class Blip(MomentumContrast):
     """BLIP's three modes of one text transformer, and its three losses."""
 
     name = "blip"
+    lends: ClassVar[Lent] = {"text_of_image": ("text", "text_mask"), "image_of_text": ("image_tokens",)}
     two_pictures: ClassVar[str] = "blip-two"
     config_class = BlipConfig
     config: BlipConfig
@@ -223,7 +228,7 @@ class Blip(MomentumContrast):
         """`match`, and per block (B, heads, L, N) the cross-attention it came from, in the graph."""
         assert image.tokens is not None and text.ids is not None
         record: dict[str, Tensor] = {}
-        ids = _begin(text.ids, self.config.start_encode)
+        ids = begin_with(text.ids, self.config.start_encode)
         fused = self.student.text(ids, text.mask, image.tokens, record=record).tokens
         logits = self.match_head(fused[:, 0])
         return logits[:, 1] - logits[:, 0], [record[f"blocks.{i}.cross"] for i in range(self.config.text.layers)]
@@ -267,7 +272,7 @@ class Blip(MomentumContrast):
         if prompts is None:
             prompts = torch.zeros(len(image.tokens), 1, dtype=torch.int64, device=image.tokens.device)
         config, decoding = self.config, self.decoding(image.tokens, image.mask)
-        prompts = _begin(prompts, config.start_decode)
+        prompts = begin_with(prompts, config.start_decode)
         return write(decoding, prompts, settings, config.text.context, config.end, config.pad, prompt_mask, generator)
 
     def decoding(self, memory: Tensor, memory_mask: Tensor | None = None) -> Cached:
@@ -305,14 +310,14 @@ class Blip(MomentumContrast):
         first: bool = True,
     ) -> Tensor:
         """(B, 1, W) the [ENC] token, or (B, L, W) all; `rows` says which picture belongs to each text."""
-        embedded = self.student.text.embed(_begin(ids, self.config.start_encode))
+        embedded = self.student.text.embed(begin_with(ids, self.config.start_encode))
         at = torch.zeros(len(ids), dtype=torch.int64, device=ids.device) if first else None
         return self.student.text.transformer(embedded, mask, image, memory_rows=rows, at=at, cache=cache)  # type: ignore[no-any-return]
 
     def _write(self, image: Tensor, ids: Tensor, mask: Tensor, cache: Cache | None = None) -> Tensor:
         """(P, V) logits of every token but the first of each text, in the order of `to_be_written(mask).nonzero()`."""
         # Nothing follows the last token, so that it is not read.
-        tokens = self.decoder(self.student.text, _begin(ids, self.config.start_decode)[:, :-1], image, cache=cache)
+        tokens = self.decoder(self.student.text, begin_with(ids, self.config.start_decode)[:, :-1], image, cache=cache)
         return self.decoder.guess(self.student.text, tokens[mask[:, 1:]])
 
     # Section 3.2: the training step.
@@ -341,7 +346,10 @@ class Blip(MomentumContrast):
             contrast = self.contrast(reps, batch, world, step)
             found = replace(found, terms={"itc": contrast.term}, report=contrast.report, updates=contrast.updates)
         if "itm" in self.config.losses:
-            found.report |= {"hardness": torch.tensor(self.hardness(step)), **negative_health(reps, pairs)}
+            found.report |= {
+                "hardness": torch.tensor(self.hardness(step)),
+                **negative_health(reps, pairs, self.among(world)),
+            }
         return found
 
     def within(self, reps: Reps, pairs: Pairs, batch: Batch, step: Step, rows: int) -> Losses:
@@ -390,10 +398,6 @@ class Blip(MomentumContrast):
 
     def _seen(self) -> Cache | None:
         """A place for the pictures' keys and values, which reading and writing project alike: once for both."""
-        shared = self.config.sharing in ("all", "all-but-self-attention") and not self.config.text.checkpoint
-        return Cache(self.config.text.layers, grows=False) if shared else None
-
-
-def _begin(ids: Tensor, start: int) -> Tensor:
-    """(B, L) ids with another first token, which tells the mode."""
-    return torch.cat([torch.full_like(ids[:, :1], start), ids[:, 1:]], 1)
+        shared = self.config.sharing in ("all", "all-but-self-attention")
+        recomputed = self.config.text.checkpoint or any(map(is_recomputed, self.student.text.transformer.blocks))
+        return Cache(self.config.text.layers, grows=False) if shared and not recomputed else None

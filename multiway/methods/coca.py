@@ -250,7 +250,7 @@ class Coca(SharedSpace, Method):
         assert batch.text is not None and batch.text_mask is not None
         config, scale = self.config, self.log_scale.exp()
         terms: dict[str, Term] = {}
-        report = {"temperature_scale": scale.detach()}
+        report, counts = {"temperature_scale": scale.detach()}, {}
         if config.contrast:
             near = itc(reps["image"], reps["text"], scale, world, image_id=batch.image_id, text_id=batch.text_id)
             terms["itc"] = Term(near.loss, config.contrast, near.chance, near.formula)
@@ -260,9 +260,9 @@ class Coca(SharedSpace, Method):
             guesses = self._guess(reps["words"], batch.text_mask, reps["image_tokens"])
             said = lm(guesses, batch.text[to_be_written(batch.text_mask)])
             terms["lm"] = Term(said.loss, config.caption, said.chance, said.formula)
-            report["lm_accuracy"] = said.accuracy
+            report["lm_accuracy"], counts = said.accuracy, said.over("lm")
         features = {"image": reps["image"].detach(), "text": reps["text"].detach()}
-        return Losses(terms, report=report, features=features)
+        return Losses(terms, report=report, features=features, counts=counts)
 
     @torch.no_grad()
     def after_step(self, step: Step, updates: object) -> None:

@@ -149,6 +149,7 @@ class DeClip(Slip):
             guessed = mlm(logits, batch.text[batch.masked])
             found.terms["mlm"] = Term(guessed.loss, config.word_weight, guessed.chance, guessed.formula)
             found.report["mlm_accuracy"] = guessed.accuracy
+            found.counts |= guessed.over("mlm")
         if config.neighbours > 0:
             self._add_neighbours(found, reps, batch, world)
         return found
@@ -179,9 +180,9 @@ class DeClip(Slip):
         value = torch.stack(terms).mean() if terms else 0.0 * reps["image"].sum()
         found.terms["neighbours"] = Term(value, self.config.neighbours, chance, formula)
         found.updates |= {
-            "text": world.gather(reps["text"].detach()),
-            "image_id": world.gather(batch.image_id),
-            "text_id": world.gather(batch.text_id),
+            "text": world.turns(world.gather(reps["text"].detach())),
+            "image_id": world.turns(world.gather(batch.image_id)),
+            "text_id": world.turns(world.gather(batch.text_id)),
         }
 
     @torch.no_grad()

@@ -155,6 +155,7 @@ class Gpt(Method):
         return Losses(
             {"lm": Term(result.loss, chance=result.chance, formula=result.formula)},
             report={"lm_accuracy": result.accuracy},
+            counts=result.over("lm"),
         )
 
     def encode(self, batch: Batch, step: Step) -> Reps:

@@ -281,6 +281,7 @@ class Meter(Method):
                 "match_negative": result.negative,
                 "mlm_accuracy": guessed.accuracy,
             },
+            counts=guessed.over("mlm"),
         )
 
 

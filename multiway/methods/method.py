@@ -17,7 +17,7 @@ what the means of `within` are over. `losses` is then both, and is not written.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from multiway.batch import Batch
 from multiway.config import from_json, to_json
+from multiway.methods.partners import Lent, meet
 from multiway.world import World
 
 __all__ = ["Losses", "Method", "Pairs", "Reps", "Step", "Term"]
@@ -69,12 +70,15 @@ class Losses:
         updates: tensors that `after_step` needs (features for a queue, statistics for a centre), detached, with rows
             first: those of micro-batches are laid end to end.
         features: embeddings by name, (B, D), detached; the doctor watches them for collapse.
+        counts: over how many things each term and report is a mean, by name, where that differs from rank to rank (masked words,
+            not rows): a rank then weighs what it holds, and all together give the mean of the whole batch.
     """
 
     terms: dict[str, Term]
     report: dict[str, Tensor] = field(default_factory=dict)
     updates: dict[str, Tensor] = field(default_factory=dict)
     features: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, Tensor | int] = field(default_factory=dict)
 
     @property
     def total(self) -> Tensor:
@@ -88,7 +92,25 @@ class Losses:
             self.report | others.report,
             self.updates | others.updates,
             self.features | others.features,
+            self.counts | others.counts,
         )
+
+    def over_ranks(self, world: World) -> Losses:
+        """These, so that the mean over ranks of a term with a count is the mean over what all ranks count. Every rank calls it."""
+        if world.size == 1 or not self.counts:
+            return self
+        device = next(iter(self.terms.values())).value.device
+        own = torch.stack([torch.as_tensor(each, dtype=torch.float64, device=device) for each in self.counts.values()])
+        shares = dict(zip(self.counts, (own / world.mean(own).clamp(min=1e-12)).unbind(), strict=True))
+        terms = {
+            name: replace(term, value=term.value * shares[name].to(term.value.dtype)) if name in shares else term
+            for name, term in self.terms.items()
+        }
+        report = {
+            name: value * shares[name].to(value.dtype) if name in shares else value
+            for name, value in self.report.items()
+        }
+        return replace(self, terms=terms, report=report, counts={})
 
 
 class Method(nn.Module):
@@ -102,6 +124,7 @@ class Method(nn.Module):
             has no use for.
         rests: whether a step may leave some parameters without a gradient (experts that a stage has no tokens for). DDP then
             looks for them, which costs it a walk over the graph.
+        lends: of pairs that are drawn among all ranks' rows, what a row reads of a partner (`methods/partners.py`).
         two_pictures: name of the method that is this one with parts for two pictures at a time (`fuse_two`), of the same config;
             empty where the paper has none.
     """
@@ -111,6 +134,7 @@ class Method(nn.Module):
     config: Any
     own_state: ClassVar[tuple[str, ...]] = ()
     rests: ClassVar[bool] = False
+    lends: ClassVar[Lent] = {}
     two_pictures: ClassVar[str] = ""
     watched: ClassVar[dict[str, tuple[float, float]]] = {}
 
@@ -125,8 +149,12 @@ class Method(nn.Module):
 
     def losses(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
         """The loss terms over the encoded rows; unless a method says otherwise, those of `across` and of `within`."""
-        found = self.across(reps, pairs, batch, world, step)
-        return found.beside(self.within(reps, pairs, batch, step, len(next(iter(reps.values())))))
+        found, rows = self.across(reps, pairs, batch, world, step), len(next(iter(reps.values())))
+        counts = self.counts(pairs, batch, step)
+        if self.lends:
+            reps, pairs, batch = meet(reps, pairs, batch, world, self.lends)
+        within = self.within(reps, pairs, batch, step, rows)
+        return found.beside(replace(within, counts=dict(counts)))
 
     def across(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
         """The terms that compare rows with one another, and all updates and features.
@@ -173,7 +201,7 @@ class Method(nn.Module):
         reps = self.encode(batch, step)
         with torch.no_grad():
             pairs = self.mine(reps, batch, world, step)
-        return self.losses(reps, pairs, batch, world, step)
+        return self.losses(reps, pairs, batch, world, step).over_ranks(world)
 
     def forward(self, batch: Batch, world: World, step: Step) -> Losses:
         """`training_step`, under the name by which wrappers (DDP, FSDP, compile) find it."""

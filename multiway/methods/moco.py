@@ -146,7 +146,8 @@ class Moco(Siamese):
         elif self.queue is not None:
             kept = self.queue.read()
             found = info_nce(online[0], target[0], world, config.temperature, kept["key"], own, kept["image_id"])
-            updates = {"key": world.gather(target[0].detach().float()), "image_id": world.gather(own)}
+            fresh = {"key": target[0].detach().float(), "image_id": own}
+            updates = {name: world.turns(world.gather(each)) for name, each in fresh.items()}
             report = pressure(online[0], kept["key"], config.temperature, own, kept["image_id"])
             report["freshness"] = freshness(target[0], own, kept["key"], kept["image_id"])
             report["queue_age"] = torch.tensor(len(kept["key"]) / len(updates["key"]))

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from multiway.batch import Batch
 from multiway.losses.itc import Candidates, itc
-from multiway.losses.itm import hard_negatives, itm
-from multiway.losses.same import Same
+from multiway.losses.itm import itm
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
+from multiway.methods.partners import draw_partners
 from multiway.methods.shared_space import SharedSpace
 from multiway.nn.queue import FeatureQueue
 from multiway.nn.twin import copy_weights, follow, gap, twin_of
@@ -72,6 +72,8 @@ class MomentumConfig(Protocol):
     def hard_until(self) -> float: ...
     @property
     def hardness(self) -> float: ...
+    @property
+    def negatives(self) -> Literal["all", "rank"]: ...
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ class MomentumContrast(SharedSpace, Method):
     def __init__(self, student: nn.Module, config: MomentumConfig) -> None:
         super().__init__()
         self.config = config
+        if config.negatives == "rank":
+            self.lends = {}  # type: ignore[misc]
         self.student: nn.Module = student
         self.twin: nn.Module = twin_of(student)
         self.temperature = nn.Parameter(torch.tensor(config.temperature))
@@ -135,15 +139,13 @@ class MomentumContrast(SharedSpace, Method):
     # The step.
 
     def mine(self, reps: Reps, batch: Batch, world: World, step: Step) -> Pairs:
-        """Hard negatives from this rank's batch, by the student's similarity (ALBEF, section 3.2)."""
-        similarity = reps["image"] @ reps["text"].T / self.temperature
-        same = Same(batch.image_id, batch.text_id)
-        negatives = hard_negatives(similarity, same, self.hardness(step), least=self.least_weight)
-        return {
-            "text_of_image": negatives.text_of_image,
-            "image_of_text": negatives.image_of_text,
-            "found": negatives.found,
-        }
+        """Hard negatives by the student's similarity (ALBEF, section 3.2), among the rows of all ranks or of this one."""
+        image, text, hardness = reps["image"], reps["text"], self.hardness(step)
+        return draw_partners(image, text, self.temperature, batch, self.among(world), hardness, self.least_weight)
+
+    def among(self, world: World) -> World:
+        """The ranks among whose rows negatives are mined."""
+        return world if self.config.negatives == "all" else World()
 
     def contrast(self, reps: Reps, batch: Batch, world: World, step: Step) -> Contrast:
         """ITC among the twin's features of all ranks' batch and of the queue (ALBEF, equations 1 to 3 and 6).
@@ -170,10 +172,7 @@ class MomentumContrast(SharedSpace, Method):
             "twin_gap": gap([self.twin], [self.student]),
             **dict(_queue_health(reps, queued["text"])),
         }
-        # Ranks take rows by turns. In the rows' own order a queue holds the same whatever their number.
-        updates = {
-            name: rows.unflatten(0, (world.size, -1)).transpose(0, 1).flatten(0, 1) for name, rows in fresh.items()
-        }
+        updates = {name: world.turns(rows) for name, rows in fresh.items()}
         features = {"image": reps["image"].detach(), "text": reps["text"].detach()}
         term = Term(aligned.loss, chance=aligned.chance, formula=aligned.formula)
         return Contrast(term, report, updates, features)
@@ -243,16 +242,21 @@ def _queue_health(reps: Reps, queued: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 @torch.no_grad()
-def negative_health(reps: Reps, pairs: Pairs) -> dict[str, Tensor]:
-    """How hard the mined negatives are: cosines of pairs, of negatives, and of any two rows."""
-    similarity = reps["image"] @ reps["text"].T
-    row = torch.arange(len(similarity), device=similarity.device)
-    own = similarity.diagonal()
-    wrong_text, wrong_image = similarity[row, pairs["text_of_image"]], similarity[pairs["image_of_text"], row]
-    others = max(1, len(similarity) * (len(similarity) - 1))
+def negative_health(reps: Reps, pairs: Pairs, world: World) -> dict[str, Tensor]:
+    """How hard the mined negatives are: cosines of pairs, of negatives, and of any two rows.
+
+    Args:
+        world: the ranks among whose rows they were drawn.
+    """
+    image, text = reps["image"], reps["text"]
+    images, texts = (world.turns(world.gather(each)) for each in (image, text))
+    own = (image * text).sum(1)
+    wrong_text = (image * texts[pairs["text_of_image"]]).sum(1)
+    wrong_image = (images[pairs["image_of_text"]] * text).sum(1)
+    others = max(1, len(image) * (len(texts) - 1))
     return {
         "positive_cosine": own.mean(),
         "negative_cosine": 0.5 * (wrong_text.mean() + wrong_image.mean()),
-        "random_cosine": (similarity.sum() - own.sum()) / others,
+        "random_cosine": ((image @ texts.T).sum() - own.sum()) / others,
         "negatives_above": 0.5 * ((wrong_text > own).float().mean() + (wrong_image > own).float().mean()),
     }

@@ -257,6 +257,7 @@ class Simvlm(Method):
         return Losses(
             {"lm": Term(said.loss, chance=said.chance, formula=said.formula)},
             report={"lm_accuracy": said.accuracy, "prefix_words": lengths.float().mean()},
+            counts=said.over("lm"),
         )
 
     def encode(self, batch: Batch, step: Step) -> Reps:

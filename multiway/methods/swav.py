@@ -109,7 +109,7 @@ class Swav(Siamese):
                 "divergence": found.divergence,
                 "winners": winners(scores[: config.targets]),
             },
-            updates={f"z/{view}": world.gather(z[view].detach()) for view in range(len(self.queues))},
+            updates={f"z/{view}": world.turns(world.gather(z[view].detach())) for view in range(len(self.queues))},
         )
 
     @torch.no_grad()

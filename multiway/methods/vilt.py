@@ -339,23 +339,23 @@ class Vilt(Method):
 
     def losses(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
         """Matching and alignment in one pass over the text as it is, masked words and hidden patches in one each."""
-        terms: dict[str, Term] = {}
-        report: dict[str, Tensor] = {}
+        found = Losses({})
         if self.match_head is not None:
-            self._pairs(terms, report, reps, pairs, batch)
+            self._pairs(found.terms, found.report, reps, pairs, batch)
         if self.word_head is not None:
             assert batch.text is not None and batch.masked is not None
             guesses = self._guess(reps["masked"], batch.text_mask, reps["image"], batch.masked)
             guessed = mlm(guesses, batch.text[batch.masked])
-            terms["mlm"] = Term(guessed.loss, chance=guessed.chance, formula=guessed.formula)
-            report["mlm_accuracy"] = guessed.accuracy
+            found.terms["mlm"] = Term(guessed.loss, chance=guessed.chance, formula=guessed.formula)
+            found.report["mlm_accuracy"] = guessed.accuracy
+            found.counts |= guessed.over("mlm")
         if self.colour_head is not None:
             fused = self._fuse(reps["text"], batch.text_mask, reps["holes"])
             patches = fused[:, reps["text"].shape[1] + 1 :]
             coloured = mpp(self.colour_head(patches[reps["asked"]]), reps["colours"][reps["asked"]])
-            terms["mpp"] = Term(coloured.loss, self.config.mpp, coloured.chance, coloured.formula)
-            report["mpp_error"] = coloured.error
-        return Losses(terms, report=report)
+            found.terms["mpp"] = Term(coloured.loss, self.config.mpp, coloured.chance, coloured.formula)
+            found.report["mpp_error"] = coloured.error
+        return found
 
     def _pairs(self, terms: dict[str, Term], report: dict[str, Tensor], reps: Reps, pairs: Pairs, batch: Batch) -> None:
         """Matching, and what it costs to move the words onto the patches, over the same fused tokens."""

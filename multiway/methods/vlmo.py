@@ -329,7 +329,7 @@ class Vlmo(SharedSpace, Method):
         words = Term(guessed.loss, weight, chance=guessed.chance, formula=guessed.formula)
         report = {"mlm_accuracy": guessed.accuracy}
         if alone:
-            return Losses({"mlm": words}, report=report)
+            return Losses({"mlm": words}, report=report, counts=guessed.over("mlm"))
 
         ids = {"image_id": batch.image_id, "text_id": batch.text_id}
         contrasts = {
@@ -354,7 +354,7 @@ class Vlmo(SharedSpace, Method):
             "hardness": torch.tensor(self.hardness(step)),
         }
         features = {"image": reps["image_own"].detach(), "text": reps["text_own"].detach()}
-        return Losses(terms, report=report, features=features)
+        return Losses(terms, report=report, features=features, counts=guessed.over("mlm"))
 
     def _patches(self, batch: Batch) -> Losses:
         """Masked patches as codes (section 3.3, as BEiT)."""
@@ -369,7 +369,7 @@ class Vlmo(SharedSpace, Method):
         tokens = self.blocks(embedded, own, bias=self.positions.image(self.pictures.patches.grid(batch.images)))
         found = mlm(self.code_head(tokens[:, 1:][hidden]), self.tokeniser.tokenise(batch.images)[hidden])
         term = Term(found.loss, chance=found.chance, formula=found.formula)
-        return Losses({"mim": term}, report={"mim_accuracy": found.accuracy})
+        return Losses({"mim": term}, report={"mim_accuracy": found.accuracy}, counts=found.over("mim"))
 
     def _against(self, reps: Reps, pairs: Pairs, batch: Batch, world: World) -> Tensor:
         """(3B, 2) logits of the pairs, of pictures with wrong texts, and of texts with wrong pictures."""

@@ -14,7 +14,7 @@ from multiway.nn.generate import Cached, Generation, Texts, generate
 from multiway.nn.generate.decoding import Decoding
 from multiway.nn.text import TextConfig
 
-__all__ = ["Cached", "WriterConfig", "caption_scores", "resolved", "to_be_written", "write"]
+__all__ = ["Cached", "WriterConfig", "begin_with", "caption_scores", "resolved", "to_be_written", "write"]
 
 
 class WriterConfig(Protocol):
@@ -31,6 +31,11 @@ class WriterConfig(Protocol):
 
 
 C = TypeVar("C", bound=WriterConfig)
+
+
+def begin_with(ids: Tensor, start: int) -> Tensor:
+    """(B, L) ids with another first token, which tells the mode."""
+    return torch.cat([torch.full_like(ids[:, :1], start), ids[:, 1:]], 1)
 
 
 def resolved(config: C, data: DataInfo) -> C:

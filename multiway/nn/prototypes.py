@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multiway.nn.sharded import local
+
 __all__ = ["Prototypes", "WeightNormalised"]
 
 
@@ -56,7 +58,8 @@ class Prototypes(nn.Module):
 
         The published code does it before each forward pass, which is the same sequence.
         """
-        self.weight.copy_(F.normalize(self.weight, dim=1))
+        own = local(self.weight)  # whole rows, where ranks hold parts
+        own.copy_(F.normalize(own, dim=1))
 
 
 class WeightNormalised(nn.Module):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from multiway.nn.attention import Attention
 from multiway.nn.block import Residual
+from multiway.nn.sharded import locals_of, of_whole
 
 __all__ = ["copy_weights", "follow", "gap", "twin_of", "without_noise"]
 
@@ -46,12 +47,14 @@ def without_noise(part: M) -> M:
 def follow(twins: Iterable[nn.Module], students: Iterable[nn.Module], momentum: float) -> None:
     """Move each twin towards its student; buffers (running statistics) are copied.
 
+    Where ranks hold parts of the parameters each moves its own: a twin and its student are cut alike.
+
     Args:
         twins, students: in the same order.
         momentum: m in [0, 1]; 1 leaves the twin where it is, 0 copies.
 
     Raises:
-        ValueError: if m is out of range.
+        ValueError: if m is out of range, or one of the two is cut into parts and the other is not.
     """
     if not 0.0 <= momentum <= 1.0:
         raise ValueError(f"momentum is {momentum}; expected a number from 0 to 1")
@@ -63,7 +66,7 @@ def follow(twins: Iterable[nn.Module], students: Iterable[nn.Module], momentum: 
         for kept, live in zip(twin.buffers(), student.buffers(), strict=True):
             kept.copy_(live)
     # One fused pass over all tensors instead of one per tensor.
-    torch._foreach_lerp_(own, towards, 1.0 - momentum)
+    torch._foreach_lerp_(*_parts(own, towards), 1.0 - momentum)
 
 
 def copy_weights(twins: Iterable[nn.Module], students: Iterable[nn.Module]) -> None:
@@ -74,8 +77,21 @@ def copy_weights(twins: Iterable[nn.Module], students: Iterable[nn.Module]) -> N
 
 @torch.no_grad()
 def gap(twins: Iterable[nn.Module], students: Iterable[nn.Module]) -> Tensor:
-    """||theta - theta_m|| / ||theta|| over all parameters: how far the twins are behind, as a scalar."""
-    own: list[Tensor] = [tensor for twin in twins for tensor in twin.parameters()]
+    """||theta - theta_m|| / ||theta|| over all parameters: how far the twins are behind, as a scalar. Every rank calls it."""
     live: list[Tensor] = [tensor for student in students for tensor in student.parameters()]
-    apart = torch.stack(torch._foreach_norm(torch._foreach_sub(live, own))).norm()
-    return apart / torch.stack(torch._foreach_norm(live)).norm().clamp(min=1e-12)
+    own, towards = _parts([tensor for twin in twins for tensor in twin.parameters()], live)
+    # Both in one message between ranks that hold parts.
+    found = [torch.stack(torch._foreach_norm(each)) for each in (torch._foreach_sub(towards, own), towards)]
+    apart, size = of_whole(torch.stack(found, 1).square(), live).sum(0).sqrt()
+    return apart / size.clamp(min=1e-12)
+
+
+def _parts(twins: list[Tensor], students: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """What this rank holds of either, number by number the same."""
+    own, towards = locals_of(twins), locals_of(students)
+    if unlike := [n for n, (one, other) in enumerate(zip(own, towards, strict=True)) if one.shape != other.shape]:
+        raise ValueError(
+            f"of parameter {unlike[0]} this rank holds {tuple(own[unlike[0]].shape)} for the twin and "
+            f"{tuple(towards[unlike[0]].shape)} for its student; expected the same: both have to be sharded, and by the same blocks"
+        )
+    return own, towards

@@ -192,8 +192,8 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
                 evaluate=evaluate if recipe.evaluate else None,
                 progress=progress,
             )
-        if world.is_main:
-            write_model(run.model_file, merged(ready.method), ready.processor)
+        if world.is_main and outcome.method is not None:
+            write_model(run.model_file, merged(outcome.method), ready.processor)
             console.print(_closing(outcome, recipe), highlight=False)
         tracking.status = "finished" if outcome.finished else "stopped"
     return outcome

@@ -1,0 +1,108 @@
+"""Partners from all ranks' rows: which picture is shown with which text is drawn alike whatever the number of ranks, and what a
+row needs of a partner that another rank has is sent to it, and nothing else.
+
+Li et al., ALBEF, 2021, arXiv 2107.07651, section 3.2, and BLIP (2201.12086) draw among a rank's own rows, so that a run on eight ranks
+has other, easier negatives than one on a single rank with the same batch. VLMo (2111.02358, section 3.2) draws among all.
+
+Rows are numbered in the data's own order (`World.turns`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from multiway.batch import Batch
+from multiway.losses.itm import hard_negatives
+from multiway.losses.same import Same
+from multiway.world import World
+
+__all__ = ["Lent", "draw_partners", "meet", "own_rows"]
+
+Lent = Mapping[str, tuple[str, ...]]
+"""Name of an index in the pairs -> the tensors, of `encode` or of the batch, that are read at the rows which it names."""
+
+
+def own_rows(rows: int, world: World, device: torch.device | None = None) -> Tensor:
+    """(rows,) int64: the numbers of this rank's rows among all ranks'."""
+    return torch.arange(rows, device=device) * world.size + world.rank
+
+
+@torch.no_grad()
+def draw_partners(
+    image: Tensor, text: Tensor, temperature: Tensor, batch: Batch, world: World, hardness: float, least: float = 1e-6
+) -> dict[str, Tensor]:
+    """A wrong text for each picture and a wrong picture for each text, among all ranks' rows; see `losses.itm.hard_negatives`.
+
+    Rank 0 draws for everybody, from its own generator: as it would draw if it had all rows.
+
+    Args:
+        image, text: (B, D) features of this rank's rows.
+        temperature: by which their cosines are divided.
+        batch: its ids say who belongs together.
+
+    Returns:
+        `text_of_image`, `image_of_text` (B,) int64 numbers of rows, `found` (B,) bool.
+    """
+
+    def everyone(tensor: Tensor) -> Tensor:
+        return world.turns(world.gather(tensor))
+
+    ids = [None if each is None else everyone(each) for each in (batch.image_id, batch.text_id)]
+    similarity = everyone(image) @ everyone(text).T / temperature
+    drawn = hard_negatives(similarity, Same(*ids), hardness, least=least)
+    told = torch.stack([drawn.text_of_image, drawn.image_of_text, drawn.found.long()])
+    if world.size > 1:
+        told = world.gather(told[None])[0][:, own_rows(len(image), world, told.device)]
+    return {"text_of_image": told[0], "image_of_text": told[1], "found": told[2].bool()}
+
+
+def meet(
+    reps: Mapping[str, Tensor], pairs: Mapping[str, Tensor], batch: Batch, world: World, lent: Lent
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Batch]:
+    """Bring the partners that other ranks have behind the rows of this one, and number pairs by where they now are.
+
+    Rows of texts of unlike length are padded to the longest that any rank has. Gradients go back to the ranks that lend.
+
+    Args:
+        reps, batch: this rank's B rows.
+        pairs: indices in `lent` are numbers of rows of all ranks; others are left as they are.
+        lent: what is sent.
+
+    Returns:
+        The same with rows from B on that are partners alone: of each lent tensor as many as its index asks for.
+    """
+    if world.size == 1 or not pairs:
+        return dict(reps), dict(pairs), batch
+    found, local = dict(reps), dict(pairs)
+    read: dict[str, Any] = {}
+    for name, tensors in lent.items():
+        index = pairs[name]
+        rows, device = len(index), index.device
+        away = index % world.size != world.rank
+        wanted, place = index[away].unique(return_inverse=True)
+        local[name] = index // world.size
+        local[name][away] = rows + place
+        asked = torch.full((rows,), -1, dtype=torch.int64, device=device)  # as many on every rank
+        asked[: len(wanted)] = wanted
+        for tensor in tensors:
+            given = found.get(tensor)
+            own = getattr(batch, tensor) if given is None else given
+            own = _as_long_everywhere(own, world)
+            sent = own.to(torch.uint8) if own.dtype == torch.bool else own
+            whole = torch.cat([own, world.fetch(sent, asked)[: len(wanted)].to(own.dtype)])
+            (read if given is None else found)[tensor] = whole
+    return found, local, replace(batch, **read)
+
+
+def _as_long_everywhere(own: Tensor, world: World) -> Tensor:
+    """(B, L, ...) with L the greatest of all ranks."""
+    if own.ndim < 2:
+        return own
+    longest = int(world.gather(torch.tensor([own.shape[1]], device=own.device)).max())
+    return F.pad(own, (0, 0) * (own.ndim - 2) + (0, longest - own.shape[1]))

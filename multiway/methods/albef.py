@@ -32,7 +32,7 @@ from multiway.batch import Batch, DataInfo
 from multiway.config import LATER
 from multiway.losses.mlm import mlm
 from multiway.methods.method import Losses, Pairs, Reps, Step, Term
-from multiway.methods.momentum import MomentumContrast, first, judged, matching, negative_health, pictures_shown
+from multiway.methods.momentum import MomentumContrast, first, judged, matching, pictures_shown
 from multiway.methods.partners import Lent
 from multiway.nn.heads import MaskedWordHead
 from multiway.nn.pool import marked_positions
@@ -277,7 +277,7 @@ class Albef(MomentumContrast):
             idle = (self.student.fusion, self.student.words, self.match_head)
             term = replace(term, value=term.value + zero_with_gradients(p for part in idle for p in part.parameters()))
         else:
-            report |= {"hardness": torch.tensor(self.hardness(step)), **negative_health(reps, pairs, self.among(world))}
+            report |= self.mined_health(reps, pairs, world, step)
         return Losses({"itc": term}, report, contrast.updates, contrast.features)
 
     def within(self, reps: Reps, pairs: Pairs, batch: Batch, step: Step, rows: int) -> Losses:

@@ -34,7 +34,7 @@ from multiway.batch import Batch, DataInfo
 from multiway.config import LATER, ConfigError
 from multiway.losses.lm import lm
 from multiway.methods.method import Losses, Pairs, Reps, Step, Term
-from multiway.methods.momentum import MomentumContrast, first, judged, matching, negative_health, pictures_shown
+from multiway.methods.momentum import MomentumContrast, first, judged, matching, pictures_shown
 from multiway.methods.partners import Lent
 from multiway.methods.writing import begin_with, caption_scores, to_be_written, write
 from multiway.nn.cache import Cache
@@ -346,10 +346,7 @@ class Blip(MomentumContrast):
             contrast = self.contrast(reps, batch, world, step)
             found = replace(found, terms={"itc": contrast.term}, report=contrast.report, updates=contrast.updates)
         if "itm" in self.config.losses:
-            found.report |= {
-                "hardness": torch.tensor(self.hardness(step)),
-                **negative_health(reps, pairs, self.among(world)),
-            }
+            found.report |= self.mined_health(reps, pairs, world, step)
         return found
 
     def within(self, reps: Reps, pairs: Pairs, batch: Batch, step: Step, rows: int) -> Losses:
@@ -382,7 +379,7 @@ class Blip(MomentumContrast):
         """Judged pairs, and words that are to be written."""
         assert batch.text_mask is not None
         words = to_be_written(batch.text_mask).sum()
-        found = {"lm": words, "lm_nats": words, "lm_accuracy": words}
+        found = dict.fromkeys(("lm", "lm_nats", "lm_accuracy"), words)
         return found | judged(pairs) if "itm" in self.config.losses else found
 
     @torch.no_grad()

@@ -32,7 +32,6 @@ __all__ = [
     "first",
     "judged",
     "matching",
-    "negative_health",
     "pictures_shown",
 ]
 
@@ -147,6 +146,10 @@ class MomentumContrast(SharedSpace, Method):
         """The ranks among whose rows negatives are mined."""
         return world if self.config.negatives == "all" else World()
 
+    def mined_health(self, reps: Reps, pairs: Pairs, world: World, step: Step) -> dict[str, Tensor]:
+        """For the log: how hard negatives are to be, and how hard they are."""
+        return {"hardness": torch.tensor(self.hardness(step)), **_negative_health(reps, pairs, self.among(world))}
+
     def contrast(self, reps: Reps, batch: Batch, world: World, step: Step) -> Contrast:
         """ITC among the twin's features of all ranks' batch and of the queue (ALBEF, equations 1 to 3 and 6).
 
@@ -242,7 +245,7 @@ def _queue_health(reps: Reps, queued: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 @torch.no_grad()
-def negative_health(reps: Reps, pairs: Pairs, world: World) -> dict[str, Tensor]:
+def _negative_health(reps: Reps, pairs: Pairs, world: World) -> dict[str, Tensor]:
     """How hard the mined negatives are: cosines of pairs, of negatives, and of any two rows.
 
     Args:

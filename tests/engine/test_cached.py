@@ -44,7 +44,7 @@ CONFIGS: dict[str, tuple[type[Method], object]] = {
     "filip": (Filip, FilipConfig(VIT, GPT, 8)),
     "coca": (Coca, CocaConfig(replace(VIT, pool="mean"), GPT, 1, queries=4, embedding=8)),
     "vlmo": (Vlmo, VlmoConfig(blocks=MultiwayConfig(width=16, layers=2, heads=2, fusion_layers=1), size=16, patch=8, stem="patch", embedding=8)),
-    "albef": (Albef, AlbefConfig(VIT, BERT, 2, 8, queue=20, momentum=0.9)),
+    "albef": (Albef, AlbefConfig(VIT, BERT, 2, 8, queue=20, momentum=0.9, negatives="rank")),
     "blip": (Blip, BlipConfig(VIT, replace(BERT, layers=2, cross_width=16), embedding=8, queue=20, momentum=0.9)),
 }  # fmt: skip
 NOISY = {"dropout": 0.1, "drop_path": 0.2}
@@ -298,6 +298,12 @@ def test_activations_do_not_grow_with_the_batch(name: str) -> None:
 
 
 # --- ranks -----------------------------------------------------------------------------------------------------------
+
+
+def test_partners_among_all_ranks_are_refused() -> None:
+    method = Albef(replace(CONFIGS["albef"][1], negatives="all").resolve(INFO))
+    with pytest.raises(ValueError, match="albef mines negatives among the rows of all ranks.*--method.negatives rank"):
+        CachedStep(method, settings(3), World(0, 2), say=lambda text: None)
 
 
 def _rank(rank: int, folder: str) -> None:

@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "capfilt": ("multiway.cli.capfilt", "clean noisy captions: multiway capfilt runs/blip --data web.tar --out clean"),
     "data": ("multiway.cli.data", "check, show or shard data: multiway data check captions.jsonl --images pictures/"),
     "convert": ("multiway.cli.convert", "between multiway's and transformers' weights: multiway convert SRC DST"),
+    "consolidate": ("multiway.cli.consolidate", "a checkpoint as one file: multiway consolidate runs/a --step 400"),
     "average": ("multiway.cli.average", "weights between two runs (WiSE-FT): multiway average runs/a runs/a-vqa"),
     "list": ("multiway.cli.listing", "what there is: multiway list methods|recipes|data|tasks"),
 }
@@ -36,7 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
 
 def _help() -> str:
     lines = ["usage: multiway VERB ...", ""]
-    lines += [f"  {verb:<8} {text}" for verb, (_, text) in VERBS.items()]
+    lines += [f"  {verb:<11} {text}" for verb, (_, text) in VERBS.items()]
     lines += ["", "`multiway VERB --help` says more."]
     return "\n".join(lines)
 

@@ -70,7 +70,7 @@ class CachedStep:
                 "use layer norm, freeze it, or set cache to 0"
             )
         self.split = splits(method)
-        if world.size > 1 and method.lends:
+        if world.size > 1 and self.split and method.lends:
             raise ValueError(
                 f"{method.name or type(method).__name__} mines negatives among the rows of all ranks, whose tokens are not at hand in "
                 "micro-batches; set --method.negatives rank, or cache to 0"

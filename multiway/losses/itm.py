@@ -27,8 +27,8 @@ class HardNegatives:
     """A wrong partner for each row of the batch.
 
     Attributes:
-        text_of_image: (B,) int64, which of the K candidates' texts is shown with picture i.
-        image_of_text: (B,) int64, which of the K candidates' pictures is shown with text i.
+        text_of_image: (B,) int64, which text is shown with picture i.
+        image_of_text: (B,) int64, which picture is shown with text i.
         found: (B,) bool, False where the batch holds no wrong partner at all (every row shows the same picture or text).
     """
 
@@ -39,50 +39,36 @@ class HardNegatives:
 
 @torch.no_grad()
 def hard_negatives(
-    similarity: Tensor,
-    same: Same,
-    hardness: float | Tensor = 1.0,
-    back: Tensor | None = None,
-    first: int = 0,
-    least: float = 1e-6,
+    similarity: Tensor, same: Same, hardness: float | Tensor = 1.0, least: float = 1e-6
 ) -> HardNegatives:
     """Sample a negative for each row, the more likely the more it resembles a match (section 3.2, last paragraph).
 
-    P(j | i) is proportional to h softmax(s_i)_j + (1 - h) / K over the j that are not the same as i. h = 1 is the paper;
+    P(j | i) is proportional to h softmax(s_i)_j + (1 - h) / B over the j that are not the same as i. h = 1 is the paper;
     h = 0 samples evenly; between them lies a curriculum from easy to hard. Rows that share a picture or a text are never
     drawn.
 
     Args:
-        similarity: (B, K) logits s, this rank's pictures x texts: cosines over the temperature. K = B for negatives of the
-            own batch; VLMo (Bao et al., 2022, arXiv 2111.02358, section 3.2) takes those of all ranks.
-        same: which of the K rows belong together.
+        similarity: (B, B) logits s, pictures x texts: cosines over the temperature. Across ranks: `methods/partners.py`.
+        same: which of the rows belong together.
         hardness: h in [0, 1].
-        back: (B, K) logits of this rank's texts x pictures; by default the transposed ones.
-        first: which of the K rows this rank's first one is.
         least: added to every weight. A saturated softmax underflows to zero in whole rows, from which nothing can be drawn;
             BLIP's released code has 1e-4.
     """
-    rows, candidates = similarity.shape
-    back = similarity.T if back is None else back
-    if back.shape != similarity.shape:
-        raise ValueError(
-            f"similarities are {tuple(similarity.shape)} and {tuple(back.shape)}; expected (B, K) twice: give `back` where K "
-            "is not B"
-        )
-    own = torch.arange(first, first + rows, device=similarity.device)
-    belongs = own[:, None] == torch.arange(candidates, device=similarity.device)
+    rows = len(similarity)
+    own = torch.arange(rows, device=similarity.device)
+    belongs = torch.eye(rows, dtype=torch.bool, device=similarity.device)
     if same:
-        belongs = belongs | same.mask(first, first + rows)
-    floor = least + (1.0 - hardness) / candidates
+        belongs = belongs | same.mask(0, rows)
+    floor = least + (1.0 - hardness) / rows
     # A row without any wrong partner draws itself, and is left out of the loss.
     alone = belongs.all(1, keepdim=True)
-    itself = F.one_hot(own, candidates).float()
+    itself = F.one_hot(own, rows).float()
 
     def sample(logits: Tensor) -> Tensor:
         weights = (hardness * logits.float().softmax(1) + floor).masked_fill(belongs, 0.0)
         return torch.multinomial(torch.where(alone, itself, weights), 1).squeeze(1)
 
-    return HardNegatives(sample(similarity), sample(back), ~alone.squeeze(1))
+    return HardNegatives(sample(similarity), sample(similarity.T), ~alone.squeeze(1))
 
 
 @dataclass(frozen=True)

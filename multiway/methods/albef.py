@@ -157,7 +157,7 @@ class Albef(MomentumContrast):
     """ALBEF's student, its twin, its queue and its three losses."""
 
     name = "albef"
-    lends: ClassVar[Lent] = {"text_of_image": ("text_tokens", "text_mask"), "image_of_text": ("image_tokens",)}
+    lends: ClassVar[Lent] = {"text_of_image": ("text_tokens", "batch.text_mask"), "image_of_text": ("image_tokens",)}
     two_pictures: ClassVar[str] = "albef-two"
     config_class = AlbefConfig
     config: AlbefConfig

@@ -173,7 +173,7 @@ class Blip(MomentumContrast):
     """BLIP's three modes of one text transformer, and its three losses."""
 
     name = "blip"
-    lends: ClassVar[Lent] = {"text_of_image": ("text", "text_mask"), "image_of_text": ("image_tokens",)}
+    lends: ClassVar[Lent] = {"text_of_image": ("batch.text", "batch.text_mask"), "image_of_text": ("image_tokens",)}
     two_pictures: ClassVar[str] = "blip-two"
     config_class = BlipConfig
     config: BlipConfig

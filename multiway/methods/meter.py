@@ -21,17 +21,17 @@ picture or a caption are never each other's wrong pairs.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from multiway.abilities import Encoded, Fused
 from multiway.batch import Batch, DataInfo
-from multiway.losses.itm_random import itm_random, random_pairs
+from multiway.losses.itm_random import itm_random
 from multiway.losses.mlm import mlm
-from multiway.losses.same import Same
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
+from multiway.methods.partners import Lent, draw_any, meet
 from multiway.nn.coattention import CoAttention
 from multiway.nn.heads import MaskedWordHead
 from multiway.nn.pool import marked_positions
@@ -121,6 +121,7 @@ class Meter(Method):
     name = "meter"
     config_class = MeterConfig
     config: MeterConfig
+    lends: ClassVar[Lent] = {"image_of_text": ("image",)}
 
     def __init__(self, config: MeterConfig) -> None:
         super().__init__()
@@ -259,14 +260,14 @@ class Meter(Method):
         return {"image": self._image_tokens(batch.images), "text": text, "masked": masked}
 
     def mine(self, reps: Reps, batch: Batch, world: World, step: Step) -> Pairs:
-        """Half of the texts keep their picture; the others get one drawn at random from this rank's batch."""
-        pairs = random_pairs(len(reps["text"]), Same(batch.image_id, batch.text_id), reps["text"].device)
-        return {"image_of_text": pairs.image_of_text, "matched": pairs.matched}
+        """Half of the texts keep their picture; the others get one drawn at random from all ranks' batch."""
+        return draw_any(batch, len(reps["text"]), world, reps["text"].device)
 
     def losses(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
         """Matching over the text as it is, masked words with the true picture."""
         assert batch.text is not None and batch.text_mask is not None and batch.masked is not None
-        shown = reps["image"].index_select(0, pairs["image_of_text"])
+        met, pairs, _ = meet(reps, pairs, batch, world, self.lends)
+        shown = met["image"].index_select(0, pairs["image_of_text"])
         result = itm_random(self._match(reps["text"], batch.text_mask, shown), pairs["matched"])
         guesses = self._guess(reps["masked"], batch.text_mask, reps["image"], batch.masked)
         guessed = mlm(guesses, batch.text[batch.masked])

@@ -9,9 +9,8 @@ Rows are numbered in the data's own order (`World.turns`).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,13 +18,14 @@ from torch import Tensor
 
 from multiway.batch import Batch
 from multiway.losses.itm import hard_negatives
+from multiway.losses.itm_random import random_pairs
 from multiway.losses.same import Same
 from multiway.world import World
 
-__all__ = ["Lent", "draw_partners", "meet", "own_rows"]
+__all__ = ["Lent", "draw_any", "draw_partners", "meet", "own_rows"]
 
 Lent = Mapping[str, tuple[str, ...]]
-"""Name of an index in the pairs -> the tensors, of `encode` or of the batch, that are read at the rows which it names."""
+"""Name of an index in the pairs -> the tensors that are read at the rows which it names: of `encode`, or `batch.` and a field."""
 
 
 def own_rows(rows: int, world: World, device: torch.device | None = None) -> Tensor:
@@ -37,9 +37,7 @@ def own_rows(rows: int, world: World, device: torch.device | None = None) -> Ten
 def draw_partners(
     image: Tensor, text: Tensor, temperature: Tensor, batch: Batch, world: World, hardness: float, least: float = 1e-6
 ) -> dict[str, Tensor]:
-    """A wrong text for each picture and a wrong picture for each text, among all ranks' rows; see `losses.itm.hard_negatives`.
-
-    Rank 0 draws for everybody, from its own generator: as it would draw if it had all rows.
+    """A wrong text for each picture and a wrong picture for each text, by likeness; see `losses.itm.hard_negatives`.
 
     Args:
         image, text: (B, D) features of this rank's rows.
@@ -49,17 +47,34 @@ def draw_partners(
     Returns:
         `text_of_image`, `image_of_text` (B,) int64 numbers of rows, `found` (B,) bool.
     """
-
-    def everyone(tensor: Tensor) -> Tensor:
-        return world.turns(world.gather(tensor))
-
-    ids = [None if each is None else everyone(each) for each in (batch.image_id, batch.text_id)]
-    similarity = everyone(image) @ everyone(text).T / temperature
-    drawn = hard_negatives(similarity, Same(*ids), hardness, least=least)
-    told = torch.stack([drawn.text_of_image, drawn.image_of_text, drawn.found.long()])
-    if world.size > 1:
-        told = world.gather(told[None])[0][:, own_rows(len(image), world, told.device)]
+    images, texts = (world.turns(world.gather(each)) for each in (image, text))
+    drawn = hard_negatives(images @ texts.T / temperature, _same(batch, world), hardness, least)
+    told = _of_this_rank(torch.stack([drawn.text_of_image, drawn.image_of_text, drawn.found.long()]), world)
     return {"text_of_image": told[0], "image_of_text": told[1], "found": told[2].bool()}
+
+
+@torch.no_grad()
+def draw_any(batch: Batch, rows: int, world: World, device: torch.device) -> dict[str, Tensor]:
+    """For half of the texts a wrong picture, drawn evenly; see `losses.itm_random.random_pairs`.
+
+    Returns:
+        `image_of_text` (B,) int64 numbers of rows, `matched` (B,) bool.
+    """
+    drawn = random_pairs(rows * world.size, _same(batch, world), device)
+    told = _of_this_rank(torch.stack([drawn.image_of_text, drawn.matched.long()]), world)
+    return {"image_of_text": told[0], "matched": told[1].bool()}
+
+
+def _same(batch: Batch, world: World) -> Same:
+    """Which of all ranks' rows belong together."""
+    return Same(*(None if ids is None else world.turns(world.gather(ids)) for ids in (batch.image_id, batch.text_id)))
+
+
+def _of_this_rank(drawn: Tensor, world: World) -> Tensor:
+    """(n, rows of all ranks), as rank 0 drew it from its own generator, as if it had all rows -> (n, B) of this one's rows."""
+    if world.size == 1:
+        return drawn
+    return world.gather(drawn[None])[0][:, own_rows(drawn.shape[1] // world.size, world, drawn.device)]
 
 
 def meet(
@@ -80,7 +95,7 @@ def meet(
     if world.size == 1 or not pairs:
         return dict(reps), dict(pairs), batch
     found, local = dict(reps), dict(pairs)
-    read: dict[str, Any] = {}
+    read = copy.copy(batch)
     for name, tensors in lent.items():
         index = pairs[name]
         rows, device = len(index), index.device
@@ -91,13 +106,15 @@ def meet(
         asked = torch.full((rows,), -1, dtype=torch.int64, device=device)  # as many on every rank
         asked[: len(wanted)] = wanted
         for tensor in tensors:
-            given = found.get(tensor)
-            own = getattr(batch, tensor) if given is None else given
-            own = _as_long_everywhere(own, world)
+            field = tensor.removeprefix("batch.")
+            own = _as_long_everywhere(getattr(batch, field) if field != tensor else reps[tensor], world)
             sent = own.to(torch.uint8) if own.dtype == torch.bool else own
             whole = torch.cat([own, world.fetch(sent, asked)[: len(wanted)].to(own.dtype)])
-            (read if given is None else found)[tensor] = whole
-    return found, local, replace(batch, **read)
+            if field != tensor:
+                setattr(read, field, whole)
+            else:
+                found[tensor] = whole
+    return found, local, read
 
 
 def _as_long_everywhere(own: Tensor, world: World) -> Tensor:

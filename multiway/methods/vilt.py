@@ -21,7 +21,7 @@ one shape; the word head's matrix is the word embedding's by default, as `transf
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,12 +29,12 @@ from torch import Tensor, nn
 
 from multiway.abilities import Encoded, Fused
 from multiway.batch import Batch, DataInfo
-from multiway.losses.itm_random import itm_random, random_pairs
+from multiway.losses.itm_random import itm_random
 from multiway.losses.mlm import mlm
 from multiway.losses.mpp import LEVELS, mpp, patch_colours
-from multiway.losses.same import Same
 from multiway.losses.wpa import inner_words, transport_distance, wpa
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
+from multiway.methods.partners import Lent, draw_any, meet
 from multiway.nn.block import Activation
 from multiway.nn.heads import MaskedWordHead
 from multiway.nn.patch import ConvStem, PatchEmbed
@@ -157,6 +157,7 @@ class Vilt(Method):
     name = "vilt"
     config_class = ViltConfig
     config: ViltConfig
+    lends: ClassVar[Lent] = {"image_of_text": ("image",)}
 
     def __init__(self, config: ViltConfig) -> None:
         super().__init__()
@@ -333,15 +334,14 @@ class Vilt(Method):
         return reps
 
     def mine(self, reps: Reps, batch: Batch, world: World, step: Step) -> Pairs:
-        """Half of the texts keep their picture; the others get one drawn at random from this rank's batch."""
-        pairs = random_pairs(len(reps["text"]), Same(batch.image_id, batch.text_id), reps["text"].device)
-        return {"image_of_text": pairs.image_of_text, "matched": pairs.matched}
+        """Half of the texts keep their picture; the others get one drawn at random from all ranks' batch."""
+        return draw_any(batch, len(reps["text"]), world, reps["text"].device)
 
     def losses(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
         """Matching and alignment in one pass over the text as it is, masked words and hidden patches in one each."""
         found = Losses({})
         if self.match_head is not None:
-            self._pairs(found.terms, found.report, reps, pairs, batch)
+            self._pairs(found.terms, found.report, *meet(reps, pairs, batch, world, self.lends))
         if self.word_head is not None:
             assert batch.text is not None and batch.masked is not None
             guesses = self._guess(reps["masked"], batch.text_mask, reps["image"], batch.masked)

@@ -32,10 +32,10 @@ from torch import Tensor, nn
 from multiway.abilities import Encoded, Fused
 from multiway.batch import Batch, DataInfo
 from multiway.losses.itc import itc
-from multiway.losses.itm import hard_negatives, itm
+from multiway.losses.itm import itm
 from multiway.losses.mlm import mlm
-from multiway.losses.same import gather_same
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
+from multiway.methods.partners import Lent, draw_partners, meet
 from multiway.methods.shared_space import SharedSpace
 from multiway.nn.attention import Visibility
 from multiway.nn.heads import MaskedWordHead
@@ -122,6 +122,7 @@ class Vlmo(SharedSpace, Method):
     config: VlmoConfig
     own_state: ClassVar[tuple[str, ...]] = ("tokeniser.", "code_head.")
     rests: ClassVar[bool] = True
+    lends: ClassVar[Lent] = {"text_of_image": ("batch.text", "batch.text_mask"), "image_of_text": ("image_tokens",)}
     watched: ClassVar[dict[str, tuple[float, float]]] = {"temperature_scale": (1.0, 100.0)}
 
     def __init__(self, config: VlmoConfig) -> None:
@@ -305,14 +306,8 @@ class Vlmo(SharedSpace, Method):
         """Hard negatives among the rows of all ranks, by the similarity of the first contrast."""
         if self.config.stage != "pairs":
             return {}
-        image, text = reps["image_own"], reps["text_own"]
-        images, texts = world.gather(image, "none"), world.gather(text, "none")
-        scale = self.log_scale["own"].exp()
-        same = gather_same(batch.image_id, batch.text_id, len(image), world)
-        found = hard_negatives(
-            scale * image @ texts.T, same, self.hardness(step), scale * text @ images.T, world.rank * len(image)
-        )
-        return {"text_of_image": found.text_of_image, "image_of_text": found.image_of_text, "found": found.found}
+        temperature = (-self.log_scale["own"]).exp()
+        return draw_partners(reps["image_own"], reps["text_own"], temperature, batch, world, self.hardness(step))
 
     def losses(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
         """Contrast twice, matching, masked words; in the stages before masked patches or masked words alone."""
@@ -338,7 +333,7 @@ class Vlmo(SharedSpace, Method):
         }
         aligned = contrasts["own"]
         loss = torch.stack([each.loss for each in contrasts.values()]).mean()
-        matched = itm(self._against(reps, pairs, batch, world), pairs["found"])
+        matched = itm(self._against(*meet(reps, pairs, batch, world, self.lends)), pairs["found"])
         terms = {
             "itc": Term(loss, chance=aligned.chance, formula=aligned.formula),
             "itm": Term(matched.loss, chance=matched.chance, formula=matched.formula),
@@ -371,24 +366,17 @@ class Vlmo(SharedSpace, Method):
         term = Term(found.loss, chance=found.chance, formula=found.formula)
         return Losses({"mim": term}, report={"mim_accuracy": found.accuracy}, counts=found.over("mim"))
 
-    def _against(self, reps: Reps, pairs: Pairs, batch: Batch, world: World) -> Tensor:
-        """(3B, 2) logits of the pairs, of pictures with wrong texts, and of texts with wrong pictures."""
+    def _against(self, reps: Reps, pairs: Pairs, batch: Batch) -> Tensor:
+        """(3B, 2) logits of the pairs, of pictures with wrong texts, and of texts with wrong pictures; see `partners.meet`."""
         assert batch.text is not None and batch.text_mask is not None
-        texts, mask = batch.text, batch.text_mask
-        images = world.gather(reps["image_tokens"], "global")
-        if world.size > 1:
-            # Ranks pad to lengths of their own; the context is the one that all know.
-            room = (0, self.config.context - texts.shape[1])
-            texts, mask = world.gather(F.pad(texts, room)), world.gather(F.pad(batch.text_mask.long(), room)).bool()
-        wrong_ids, wrong_mask = texts[pairs["text_of_image"]], mask[pairs["text_of_image"]]
-        longest = max(int(wrong_mask.sum(1).max()), batch.text.shape[1])
-        room = (0, longest - batch.text.shape[1])
-        own, own_mask = F.pad(reps["text_tokens"], (0, 0, *room)), F.pad(batch.text_mask, room)
-        wrong_ids, wrong_mask = (F.pad(each, (0, longest))[:, :longest] for each in (wrong_ids, wrong_mask))
-        wrong, image = self.embed_text(wrong_ids), reps["image_tokens"]
+        rows, wrong_text = len(pairs["found"]), pairs["text_of_image"]
+        own, images, mask = reps["text_tokens"], reps["image_tokens"], batch.text_mask
+        # Texts of other ranks may be longer than this one's.
+        own = F.pad(own, (0, 0, 0, mask.shape[1] - own.shape[1]))
+        image, own_mask = images[:rows], mask[:rows]
         return self._match(
-            torch.cat([own, wrong, own]),
-            torch.cat([own_mask, wrong_mask, own_mask]),
+            torch.cat([own, self.embed_text(batch.text[wrong_text]), own]),
+            torch.cat([own_mask, mask[wrong_text], own_mask]),
             torch.cat([image, image, images[pairs["image_of_text"]]]),
         )
 

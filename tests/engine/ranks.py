@@ -11,11 +11,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from multiway_batches import INFO, toy_batch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from multiway.batch import Batch
 from multiway.engine import checkpoint
 from multiway.engine.loop import train
 from multiway.engine.optim import OptimiserSpec
+from multiway.engine.rollback import Rollback
 from multiway.engine.settings import Settings
 from multiway.engine.state import tensors_of
 from multiway.methods.albef import Albef, AlbefConfig
@@ -64,11 +66,12 @@ def build(name: str, world: World, dtype: torch.dtype) -> Method:
 
 @dataclass
 class Rows:
-    """Batches by number: of pairs as the loader deals them, of two views of noise dealt alike."""
+    """Batches by number: of pairs as the loader deals them, of two views of noise dealt alike; in `bad` steps not finite."""
 
     name: str
     world: World
     dtype: torch.dtype
+    bad: tuple[int, ...] = ()
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         return (self.batch(number) for number in range(start, stop))
@@ -76,7 +79,7 @@ class Rows:
     def batch(self, number: int) -> Batch:
         if self.name not in VIEWS:
             batch = toy_batch(ROWS, number, self.world.rank, self.world.size)
-            return replace(batch, images=batch.images.to(self.dtype))
+            return replace(batch, images=batch.images.to(self.dtype) * (float("nan") if number in self.bad else 1.0))
         generator = torch.Generator().manual_seed(number)
         views = torch.randn(2, ROWS, 3, 16, 16, generator=generator, dtype=torch.float64).to(self.dtype)
         index = torch.arange(ROWS) + ROWS * (number % 5)
@@ -88,23 +91,30 @@ class Rows:
 
 
 class Kept:
-    """Journals with checkpoints on the disk, and the records of every step."""
+    """Journals with checkpoints on the disk, and the records of every step; three bad steps in a row go back to a checkpoint."""
 
     def __init__(self, root: Path, world: World) -> None:
-        self.root, self.world, self.records, self.said = root, world, [], []
+        self.root, self.world, self.records, self.said, self.held = root, world, [], [], {}
         self.say = self.said.append
 
     def resume(self, method: Method, optimiser: torch.optim.Optimizer) -> int:
-        loaded = checkpoint.load_latest(self.root, tensors_of(method, optimiser), self.world)
+        tensors = tensors_of(method, optimiser)
+        self.rollback = Rollback(3, self.root, tensors, self.say, world=self.world)
+        loaded = checkpoint.load_latest(self.root, tensors, self.world)
         return loaded.step if loaded else 0
 
     def log(self, record, seconds: float, waiting: float, rows: int) -> None:
+        self.rollback.after(record.step, record.applied)
         self.records.append(record)
 
     def skip(self, step: int, messages: tuple[str, ...]) -> None: ...
 
     def checkpoint(self, step: int, method: Method, optimiser: torch.optim.Optimizer, score: float | None) -> None:
-        checkpoint.save(self.root, step, tensors_of(method, optimiser), {"step": step}, self.world)
+        tensors = tensors_of(method, optimiser)
+        for name, tensor in tensors.items():
+            kind, own = name.partition(".")[0], tensor.to_local() if isinstance(tensor, DTensor) else tensor
+            self.held[kind] = self.held.get(kind, 0) + own.numel()
+        checkpoint.save(self.root, step, tensors, {"step": step}, self.world)
 
 
 @dataclass(frozen=True)
@@ -118,13 +128,15 @@ class Case:
     double: bool = True
     begun: str = ""  # a case from whose checkpoint it goes on
     kind: str = "adamw"
+    lr: float = 0.01
+    bad: tuple[int, ...] = ()
     more: tuple[tuple[str, object], ...] = ()
 
     def settings(self) -> Settings:
         spec = OptimiserSpec(kind=self.kind, warmup=2)
         more = {"horizon": 20, "log_every": 1, "checkpoint_every": 1000, "optimiser": spec, **dict(self.more)}
         return Settings(
-            steps=self.steps, batch=ROWS, lr=0.01, device="cpu", precision="fp32", shard=self.shard, shards=self.shards, **more
+            steps=self.steps, batch=ROWS, lr=self.lr, device="cpu", shard=self.shard, shards=self.shards, **({"precision": "fp32"} | more)
         )  # fmt: skip
 
 
@@ -139,16 +151,23 @@ def exact() -> Iterator[None]:
         Tensor.float = single
 
 
-def run(cases: dict[str, Case], world: World, folder: Path, evaluate=None) -> dict[str, dict]:
+def looked_at(method: Method, step: int) -> tuple[dict, float | None]:
+    """An evaluation: what kind of method it is given, and a number that only whole weights have."""
+    whole = not any(isinstance(each, DTensor) for each in method.parameters())
+    size = torch.stack([each.double().norm() for each in method.parameters()]).norm()
+    return {"whole": whole, "training": method.training, "norm": float(size)}, None
+
+
+def run(cases: dict[str, Case], world: World, folder: Path) -> dict[str, dict]:
     """Train each; on the main rank terms of every step, and the whole method's tensors at the end, by the case's key."""
     found = {}
     for key, case in cases.items():
         dtype = torch.float64 if case.double else torch.float32
-        kept = Kept(folder / (case.begun or key), world)
+        kept, started = Kept(folder / (case.begun or key), world), build(case.name, world, dtype).state_dict()
         with exact():
             outcome = train(
-                build(case.name, world, dtype), Rows(case.name, world, dtype), case.settings(), world, kept,
-                finish=lambda batch: batch, evaluate=evaluate,
+                build(case.name, world, dtype), Rows(case.name, world, dtype, case.bad), case.settings(), world, kept,
+                finish=lambda batch: batch, evaluate=looked_at,
             )  # fmt: skip
         if world.is_main:
             found[key] = {
@@ -157,7 +176,11 @@ def run(cases: dict[str, Case], world: World, folder: Path, evaluate=None) -> di
                 "norms": [each.grad_norm for each in kept.records],
                 "health": [each.health for each in kept.records],
                 "report": [each.report for each in kept.records],
+                "said": kept.said,
+                "held": kept.held,
+                "evaluated": [each.evaluation for each in kept.records if each.evaluation],
                 "state": {name: tensor.clone() for name, tensor in outcome.method.state_dict().items()},
+                "started": started,
             }
     return found
 
@@ -177,23 +200,39 @@ def spawned(cases: dict[str, Case], folder: Path, size: int = 2) -> dict[str, di
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    folder.mkdir(parents=True, exist_ok=True)
     mp.spawn(_work, (size, port, str(folder), cases), nprocs=size)
     return torch.load(folder / "found.pt", weights_only=True)
 
 
-def error(one: dict[str, dict], other: dict[str, dict]) -> dict[str, float]:
-    """The greatest relative difference of two runs: of the loss terms of every step, and of each tensor in the end."""
+def error(one: dict[str, dict], other: dict[str, dict]) -> float:
+    """The greatest relative difference of two runs: of the loss terms of every step, and of each tensor in the end.
+
+    Tensors are held against how far training has moved them, and where that is next to nothing (a key's bias, which softmax does
+    not see) against a hundredth per number.
+    """
     assert len(one["terms"]) == len(other["terms"]) and one["state"].keys() == other["state"].keys()
-    terms = 0.0
+    found = 0.0
     for mine, theirs in zip(one["terms"], other["terms"], strict=True):
         assert mine.keys() == theirs.keys()
-        terms = max(terms, *(abs(mine[name] - theirs[name]) / max(abs(theirs[name]), 1e-6) for name in mine))
-    tensors = 0.0
+        found = max(found, *(abs(mine[name] - theirs[name]) / max(abs(theirs[name]), 1e-6) for name in mine))
     for name, theirs in other["state"].items():
         mine = one["state"][name]
         if not theirs.is_floating_point():
             assert torch.equal(mine, theirs), name
             continue
-        size = max(float(theirs.double().norm()), 0.01 * theirs.numel() ** 0.5)
-        tensors = max(tensors, float((mine.double() - theirs.double()).norm()) / size)
-    return {"terms": terms, "tensors": tensors}
+        moved = max(float((theirs - other["started"][name]).double().norm()), 0.01 * theirs.numel() ** 0.5)
+        found = max(found, float((mine.double() - theirs.double()).norm()) / moved)
+    return found
+
+
+def moved(found: dict[str, dict]) -> float:
+    """How far training has taken the parameters, relative to their size."""
+    pairs = [(end, found["started"][name]) for name, end in found["state"].items() if end.is_floating_point()]
+    return (
+        float(
+            sum((end - start).double().square().sum() for end, start in pairs)
+            / sum(start.double().square().sum() for _, start in pairs)
+        )
+        ** 0.5
+    )

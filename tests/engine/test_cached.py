@@ -302,7 +302,7 @@ def test_activations_do_not_grow_with_the_batch(name: str) -> None:
 
 def test_partners_among_all_ranks_are_refused() -> None:
     method = Albef(replace(CONFIGS["albef"][1], negatives="all").resolve(INFO))
-    with pytest.raises(ValueError, match="albef mines negatives among the rows of all ranks.*--method.negatives rank"):
+    with pytest.raises(ValueError, match=r"albef mines negatives among the rows of all ranks.*--method.negatives rank"):
         CachedStep(method, settings(3), World(0, 2), say=lambda text: None)
 
 

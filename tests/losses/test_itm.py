@@ -111,22 +111,6 @@ def test_refuses_other_shapes() -> None:
         itm(torch.zeros(6, 2), torch.ones(3, dtype=torch.bool))
 
 
-def test_negatives_of_other_ranks_are_drawn_too_and_never_the_same() -> None:
-    """Rows 4 to 7 of 12 candidates, with logits of their own for either direction."""
-    torch.manual_seed(0)
-    ids = torch.tensor([0, 1, 2, 3, 4, 4, 6, 7, 4, 9, 10, 11])
-    there, back = torch.zeros(4, 12), torch.zeros(4, 12)
-    there[:, 10], back[:, 1] = 5.0, 5.0
-    drawn = [hard_negatives(there, Same(ids), back=back, first=4) for _ in range(400)]
-    texts = torch.stack([each.text_of_image for each in drawn])
-    pictures = torch.stack([each.image_of_text for each in drawn])
-    for found in (texts, pictures):
-        assert not (ids[found] == ids[4:8]).any() and (found < 4).any() and (found > 7).any()
-    assert (texts == 10).float().mean() > 0.8 < (pictures == 1).float().mean()
-    with pytest.raises(ValueError, match="give `back`"):
-        hard_negatives(there, Same(ids))
-
-
 def test_the_least_weight_decides_where_the_softmax_is_saturated() -> None:
     torch.manual_seed(0)
     logits = torch.tensor([[0.0, 200.0, 0.0, 0.0]]).expand(4, 4)

@@ -7,8 +7,7 @@ name that one rank alone has is written by that rank. Whatever number of ranks w
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -19,11 +18,22 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
 from multiway.engine.manifest import FileRecord, TensorRecord, file_record
+from multiway.engine.shard_writer import ShardWriter
 from multiway.world import World
 
-__all__ = ["bytes_of", "incomplete", "read_shards", "record_of", "stage", "verified", "write_shards"]
+__all__ = [
+    "bytes_of",
+    "dense",
+    "incomplete",
+    "like",
+    "read_shards",
+    "record_of",
+    "stage",
+    "verified",
+    "write_shards",
+]
 
-# A file is assembled in memory before it is written, so its size bounds the extra memory of saving.
+# What lies on a GPU is brought to main memory a file at a time, so its size bounds the extra memory of saving.
 FILE_BYTES = 1 << 30
 
 
@@ -46,20 +56,34 @@ def stage(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     staged: dict[str, Tensor] = {}
     seen: set[tuple[torch.device, int]] = set()
     for name, tensor in tensors.items():
-        own = _local(tensor).detach()
-        if own.layout != torch.strided or own.is_meta:
-            raise TypeError(f"{name} is a {own.layout} tensor on {own.device}; expected a dense one, in memory")
+        own = dense(name, tensor)
         memory = (own.device, own.untyped_storage().data_ptr())
         if memory in seen and own.numel():
             own = own.clone(memory_format=torch.contiguous_format)
         own = own.contiguous()
         seen.add(memory)
-        if isinstance(tensor, DTensor):
-            own = DTensor.from_local(
-                own, tensor.device_mesh, tensor.placements, run_check=False, shape=tensor.shape, stride=tensor.stride()
-            )
-        staged[name] = own
+        staged[name] = like(own, tensor)
     return staged
+
+
+def dense(name: str, tensor: Tensor) -> Tensor:
+    """What this rank has of a tensor, detached.
+
+    Raises:
+        TypeError: for a tensor without dense values in memory.
+    """
+    own = _local(tensor).detach()
+    if own.layout != torch.strided or own.is_meta:
+        raise TypeError(f"{name} is a {own.layout} tensor on {own.device}; expected a dense one, in memory")
+    return own
+
+
+def like(own: Tensor, tensor: Tensor) -> Tensor:
+    """A rank's part as what it is a part of: a DTensor where `tensor` is one, on whatever device the part lies."""
+    if not isinstance(tensor, DTensor):
+        return own
+    # Not `DTensor.from_local`, which moves the part to the mesh's device.
+    return DTensor(own, tensor._spec, requires_grad=False)
 
 
 def write_shards(folder: Path, staged: Mapping[str, Tensor], table: Mapping[str, TensorRecord], world: World) -> None:
@@ -71,18 +95,16 @@ def write_shards(folder: Path, staged: Mapping[str, Tensor], table: Mapping[str,
     Raises:
         CheckpointException: on every rank, with the errors of those that failed.
     """
-    with _quiet():
-        dcp.save(
-            dict(staged),
-            storage_writer=dcp.HuggingFaceStorageWriter(
-                str(folder), fqn_to_index_mapping=_file_numbers(table), save_distributed=True
-            ),
-            planner=dcp.DefaultSavePlanner(
-                flatten_state_dict=False, flatten_sharded_tensors=False, dedup_save_to_lowest_rank=True
-            ),
-            process_group=world.group,
-            no_dist=world.size == 1,
-        )
+    _be_quiet()
+    dcp.save(
+        dict(staged),
+        storage_writer=ShardWriter(folder, _file_numbers(table)),
+        planner=dcp.DefaultSavePlanner(
+            flatten_state_dict=False, flatten_sharded_tensors=False, dedup_save_to_lowest_rank=True
+        ),
+        process_group=world.group,
+        no_dist=world.size == 1,
+    )
 
 
 def verified(folder: Path, staged: Mapping[str, Tensor], rank: int) -> dict[str, FileRecord]:
@@ -115,14 +137,14 @@ def incomplete(folder: Path, table: Mapping[str, TensorRecord]) -> list[str]:
 
 def read_shards(folder: Path, targets: Mapping[str, Tensor], world: World) -> None:
     """Fill tensors in place; each has to be in the files, with the same shape. Every rank calls it."""
-    with _quiet():
-        dcp.load(
-            dict(targets),
-            storage_reader=dcp.HuggingFaceStorageReader(str(folder)),
-            planner=dcp.DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False),
-            process_group=world.group,
-            no_dist=world.size == 1,
-        )
+    _be_quiet()
+    dcp.load(
+        dict(targets),
+        storage_reader=dcp.HuggingFaceStorageReader(str(folder)),
+        planner=dcp.DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False),
+        process_group=world.group,
+        no_dist=world.size == 1,
+    )
 
 
 def _file_numbers(table: Mapping[str, TensorRecord]) -> dict[str, int]:
@@ -150,9 +172,10 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one.reshape(-1).view(torch.uint8), other.cpu().reshape(-1).view(torch.uint8))
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warning that there is one process only, which is no news."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
+def _be_quiet() -> None:
+    """Without the warning that there is one process only, which is no news.
+
+    A filter for good: `warnings.catch_warnings` exchanges those of the whole process, and a checkpoint may be written in a
+    thread beside training.
+    """
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled")

@@ -120,7 +120,8 @@ class Journal:
             self._draw(step, "", values)
 
     def time(self, step: int, timings: Mapping[str, float]) -> None:
-        """One line of timings.jsonl: `step_seconds`, `data_seconds`, `samples_per_second`."""
+        """One line of timings.jsonl: `step_seconds`, `data_seconds`, `samples_per_second` of the step; since the line before
+        `loop_seconds`, and of these `checkpoint_seconds` in which the loop stood still for a checkpoint."""
         if self._writes:
             self._files[TIMINGS].append(step, timings)
             self._draw(step, "timings/", timings)
@@ -152,11 +153,20 @@ class Journal:
         return self._files[METRICS].cut_back(step)
 
     def sync(self) -> None:
-        """Bring all lines to the disk; called before a checkpoint, which must not be ahead of its journal."""
+        """Bring all lines to the disk; called before a checkpoint, which must not be ahead of its journal.
+
+        May be called in another thread than the one that adds lines; what is added meanwhile may come along or not.
+
+        Raises:
+            JournalError: if the disk does not take them.
+        """
         for lines in self._files.values():
             lines.sync()
-        if self._board is not None:
-            self._board.flush()
+        try:
+            if self._board is not None:
+                self._board.flush()
+        except OSError as error:
+            self._without_events(error)
 
     def close(self) -> None:
         """Bring everything to the disk and let go of the files."""
@@ -189,14 +199,21 @@ class Journal:
             for name, value in scalars(to_plain(dict(values))):
                 self._board.add_scalar(prefix + name, value, step)
         except OSError as error:
-            # The same numbers are in the .jsonl files; pictures of them are not worth stopping for.
-            log.warning("no more TensorBoard events from step %d on: %s", step, error)
-            self._events = False
+            self._without_events(error)
+
+    def _without_events(self, error: OSError) -> None:
+        # The same numbers are in the .jsonl files; pictures of them are not worth stopping for.
+        if self._events:
+            log.warning("no more TensorBoard events in %s: %s", self.folder / TENSORBOARD, error)
+        self._events = False
 
     def _close_board(self) -> None:
-        if self._board is not None:
-            self._board.close()
-            self._board = None
+        board, self._board = self._board, None
+        try:
+            if board is not None:
+                board.close()
+        except OSError as error:
+            self._without_events(error)
 
 
 class _Lines:
@@ -237,7 +254,11 @@ class _Lines:
             self._open()
 
     def sync(self) -> None:
-        os.fsync(self._descriptor)
+        step = self._last
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise _cannot_write(self.path, step, error) from error
 
     def close(self) -> None:
         os.close(self._descriptor)

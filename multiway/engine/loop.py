@@ -81,10 +81,17 @@ class StepRecord:
 
 
 class Journals(Protocol):
-    """What the loop asks of a run folder: remember, and recall; and to hand sentences on to people."""
+    """What the loop asks of a run folder: remember, and recall; and to hand sentences on to people.
+
+    A checkpoint may be written while the loop goes on: `failed` says that one could not be, which ranks learn at different moments;
+    the next `checkpoint`, or `settle`, which waits for what is under way, then raises the same error on all of them.
+    """
 
     @property
     def say(self) -> Callable[[str], None]: ...
+
+    @property
+    def failed(self) -> bool: ...
 
     def resume(self, method: Method, optimiser: torch.optim.Optimizer) -> int: ...
 
@@ -93,6 +100,8 @@ class Journals(Protocol):
     def skip(self, step: int, messages: tuple[str, ...]) -> None: ...
 
     def checkpoint(self, step: int, method: Method, optimiser: torch.optim.Optimizer, score: float | None) -> None: ...
+
+    def settle(self) -> None: ...
 
 
 class Progress(Protocol):
@@ -189,7 +198,7 @@ def train(
                 outcome.skipped_steps += 1
 
             outcome.step = done = index + 1
-            stopping = not world.all_agree(not stop.wanted)
+            stopping = not world.all_agree(not (stop.wanted or journals.failed))
             last = done == settings.steps or stopping
             due = done == settings.steps or (settings.evaluate_every > 0 and done % settings.evaluate_every == 0)
             evaluating = evaluate is not None and due
@@ -213,6 +222,7 @@ def train(
                 journals.checkpoint(done, method, optimiser, score)
             if stopping:
                 break
+        journals.settle()
     outcome.finished = outcome.step >= settings.steps
     outcome.method = sharded.gather() if sharded else method
     return outcome

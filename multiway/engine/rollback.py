@@ -43,6 +43,7 @@ class Rollback:
         targets: the live tensors of method and optimiser (`state.tensors_of`).
         say: where the sentence about it goes.
         lines: of metrics.jsonl at the start; every skipped step has one.
+        settle: waits for a checkpoint that is being written, so that it can be gone back to like any other.
     """
 
     def __init__(
@@ -53,10 +54,12 @@ class Rollback:
         say: Callable[[str], None],
         lines: Sequence[Mapping[str, Any]] = (),
         world: World = ALONE,
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
         if limit < 0:
             raise ValueError(f"rollback after {limit} bad steps in a row; expected at least 1, or 0 for never")
         self.limit, self.root, self.targets, self.say, self.world = limit, root, targets, say, world
+        self._settle = settle
         self._skipped = {int(line["step"]) for line in lines if line.get("skipped")}
         self._went = [(int(line["step"]), int(line["rolled_back_to"])) for line in lines if "rolled_back_to" in line]
 
@@ -98,6 +101,7 @@ class Rollback:
             "lower --lr, lengthen the warm-up, clip more (--optimiser.clip), or look at the data of these steps "
             "(`multiway doctor`)"
         )
+        self._settle()
         found = on_main(self.world, lambda: finished(self.root))
         for at, path in found:
             # What was saved at a skipped step are the weights that failed, or those gone back to already.

@@ -12,7 +12,9 @@ The same command on the same folder resumes. A setting that makes it another exp
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +24,7 @@ from torch import Tensor
 
 from multiway.engine import checkpoint
 from multiway.engine.agreement import ALONE, on_main
+from multiway.engine.background import Background
 from multiway.engine.checkpoint import Loaded
 from multiway.engine.failure import explained
 from multiway.engine.identity import (
@@ -42,7 +45,10 @@ from multiway.world import World
 
 __all__ = ["Run", "RunError", "RunMismatch"]
 
+log = logging.getLogger(__name__)
+
 MODEL, REPORT = "model.safetensors", "report.html"
+HURRY = 2.0  # seconds that an unfinished save gets when somebody asks twice to stop
 
 
 @dataclass
@@ -65,6 +71,10 @@ class Run:
     world: World = ALONE
     journal: Journal | None = None
     _lock: RunLock | None = field(default=None, repr=False)
+    _background: Background = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._background = Background(self.world)
 
     @classmethod
     def open(
@@ -158,9 +168,51 @@ class Run:
 
     def save(self, step: int, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any], **retention: Any) -> Path:
         """A checkpoint, with the journal brought to the disk before it. Every rank calls it; see `checkpoint.save`."""
-        journal = self._writable()
-        on_main(self.world, journal.sync)
-        return checkpoint.save(self.checkpoints, step, tensors, scalars, self.world, **retention)
+        self.settle()
+        return self._save(self.world, step, tensors, scalars, retention)
+
+    def save_later(
+        self, step: int, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any], **retention: Any
+    ) -> bool:
+        """As `save`, but the caller waits only while the tensors are copied; see `engine/background.py`. Every rank calls it.
+
+        It waits for the save before, whose error it raises; the error of this one comes with the next call, or `settle`.
+
+        Returns:
+            False if there was no memory for the copies; it has been saved as by `save` then.
+        """
+        kept = deepcopy(dict(scalars))
+        self._writable()
+        if self._background.begin(tensors, lambda copies, world: self._save(world, step, copies, kept, retention)):
+            return True
+        self.save(step, tensors, scalars, **retention)
+        return False
+
+    def settle(self) -> None:
+        """Wait for the save under way, and raise what became of it. Every rank calls it."""
+        self._background.wait()
+
+    @property
+    def saving_failed(self) -> bool:
+        """Whether the save under way has failed on this rank, so that `settle` will raise."""
+        return self._background.failed
+
+    @property
+    def copied_bytes(self) -> int:
+        """Main memory that `save_later` keeps on this rank."""
+        return self._background.copies.bytes
+
+    def _save(
+        self,
+        world: World,
+        step: int,
+        tensors: Mapping[str, Tensor],
+        scalars: Mapping[str, Any],
+        retention: Mapping[str, Any],
+    ) -> Path:
+        # A checkpoint must not be ahead of its journal. Lines of later steps may come along: a resume cuts them off.
+        on_main(world, self._writable().sync)
+        return checkpoint.save(self.checkpoints, step, tensors, scalars, world, **retention)
 
     def restore(self, targets: Mapping[str, Tensor] | None = None, optional: Sequence[str] = ()) -> Loaded | None:
         """Load the newest whole checkpoint and cut the journal back to it; without one, back to nothing.
@@ -168,6 +220,7 @@ class Run:
         Every rank calls it; see `checkpoint.load_latest`.
         """
         journal = self._writable()
+        self.settle()
         found = checkpoint.load_latest(self.checkpoints, targets, self.world, optional)
         on_main(self.world, lambda: journal.cut_back(found.step if found else -1))
         return found
@@ -177,16 +230,27 @@ class Run:
             raise RunError(f"{self.path} was opened for reading (Run.read); use Run.open to write")
         return self.journal
 
-    def close(self) -> None:
-        """Bring the journal to the disk and let others write the run."""
+    def close(self, patience: float | None = None) -> None:
+        """Wait for the save under way, bring the journal to the disk, and let others write the run.
+
+        Args:
+            patience: seconds that the save is given; None waits.
+
+        Raises:
+            CheckpointError: if the save failed.
+            JournalError: if the journal cannot be written.
+        """
         try:
-            if self.journal is not None:
-                self.journal.close()
+            self._background.wait(patience)
         finally:
-            self.journal = None
-            if self._lock is not None:
-                self._lock.release()
-                self._lock = None
+            try:
+                if self.journal is not None:
+                    self.journal.close()
+            finally:
+                self.journal = None
+                if self._lock is not None:
+                    self._lock.release()
+                    self._lock = None
 
     def __enter__(self) -> Run:
         return self
@@ -194,8 +258,14 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-        said = explained(error, self.path, self.config, self.steps, self.world.size) if error is not None else None
+        if error is None:
+            self.close()
+            return
+        try:
+            self.close(None if isinstance(error, Exception) else HURRY)
+        except Exception as other:  # must not hide what ended the run
+            log.warning("while closing %s: %s", self.path, other)
+        said = explained(error, self.path, self.config, self.steps, self.world.size)
         if said is not None:
             raise said from error
 

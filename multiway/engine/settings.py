@@ -45,6 +45,7 @@ class Settings:
         shards: with `hybrid`, ranks to a copy; 0 for those of a node, as `torchrun` tells.
         checkpoint_blocks: recompute every transformer block in the backward pass and keep its input alone (`nn/units.py`).
         reduce: in what gradients are summed over ranks: the weights' own fp32, or bf16, half the bytes.
+        checkpoint_async: write checkpoints beside training, from a copy in main memory (`engine/background.py`). Operational.
     """
 
     steps: int
@@ -74,6 +75,7 @@ class Settings:
     shards: int = field(default=0, metadata=LATER)
     checkpoint_blocks: bool = field(default=False, metadata=LATER)
     reduce: Literal["fp32", "bf16"] = field(default="fp32", metadata=LATER)
+    checkpoint_async: bool = field(default=True, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.accumulate < 1:
@@ -124,6 +126,7 @@ OPERATIONAL = frozenset(
         "log_every",
         "evaluate_every",
         "checkpoint_every",
+        "checkpoint_async",
         "keep_last",
         "keep_best",
         "bad_rows",

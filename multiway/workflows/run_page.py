@@ -93,4 +93,7 @@ def _summary(metrics: list[dict[str, Any]], timings: list[dict[str, Any]], confi
         "minutes": last["step"] * per_step / 60,
         "waiting": sum(line["data_seconds"] for line in steady)
         / max(1e-9, sum(line["step_seconds"] for line in steady)),
+        # Runs of versions before these were kept have none.
+        "saving": sum(line.get("checkpoint_seconds", 0.0) for line in steady)
+        / max(1e-9, sum(line.get("loop_seconds", 0.0) for line in steady)),
     }

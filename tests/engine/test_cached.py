@@ -207,6 +207,8 @@ class Rows:
 class Quiet:
     """Journals that keep the records and what was said."""
 
+    failed = False
+
     def __init__(self) -> None:
         self.records, self.said = [], []
         self.say = self.said.append
@@ -220,6 +222,8 @@ class Quiet:
     def skip(self, step: int, messages: tuple[str, ...]) -> None: ...
 
     def checkpoint(self, step: int, method: Method, optimiser: torch.optim.Optimizer, score: float | None) -> None: ...
+
+    def settle(self) -> None: ...
 
 
 def test_twin_queue_and_weights_go_the_same_way_over_steps(exact: None) -> None:

@@ -67,6 +67,8 @@ class Rows:
 class Memory:
     """Journals without a folder."""
 
+    failed = False
+
     def __init__(self, state: tuple[int, dict, dict] | None = None) -> None:
         self.state, self.records, self.saved, self.skipped = state, [], {}, []
 
@@ -91,6 +93,8 @@ class Memory:
             lambda x: x.clone() if isinstance(x, torch.Tensor) else x, optimiser.state_dict()
         )
         self.saved[step] = (step, weights, moments, score)
+
+    def settle(self) -> None: ...
 
 
 def run(

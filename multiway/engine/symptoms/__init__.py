@@ -18,14 +18,21 @@ from multiway.engine.symptoms.regression import predicts_the_mean
 from multiway.engine.symptoms.shortcut import probe_left_behind, views_too_alike
 from multiway.engine.symptoms.staleness import stale_memory
 from multiway.engine.symptoms.temperature import temperature_off
-from multiway.engine.symptoms.waiting import waiting_for_data
+from multiway.engine.symptoms.waiting import waiting_for_checkpoints, waiting_for_data
 
 __all__ = ["SYMPTOMS", "Symptom"]
 
 Symptom = Callable[[History], Iterator[Finding]]
 
 # Those that a short run can show, too.
-ACUTE: tuple[Symptom, ...] = (skipped_steps, exploding_once_filled, vanishing, dead_parameters, waiting_for_data)
+ACUTE: tuple[Symptom, ...] = (
+    skipped_steps,
+    exploding_once_filled,
+    vanishing,
+    dead_parameters,
+    waiting_for_data,
+    waiting_for_checkpoints,
+)
 
 # Those that need some training behind them.
 CHRONIC: tuple[Symptom, ...] = (

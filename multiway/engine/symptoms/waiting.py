@@ -1,4 +1,4 @@
-"""Steps that wait for their batch."""
+"""Steps that wait for their batch, and a loop that stands still while checkpoints are saved."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from multiway.engine.history import Finding, History
 
-__all__ = ["waiting_for_data"]
+__all__ = ["waiting_for_checkpoints", "waiting_for_data"]
 
 TOLERATED = 0.2  # share of the step
+SAVING, SAVING_TOO_MUCH = 0.01, 0.1  # shares of the loop's time
 
 
 def waiting_for_data(run: History) -> Iterator[Finding]:
@@ -37,5 +38,32 @@ def waiting_for_data(run: History) -> Iterator[Finding]:
             "raise the number of workers, up to the cores that are free",
             "pack the data into shards: `multiway data shard`",
             "store smaller copies, or cache decoded pictures",
+        ),
+    )
+
+
+def waiting_for_checkpoints(run: History) -> Iterator[Finding]:
+    """More than a hundredth of the loop's time goes into saving; more than a tenth is a warning."""
+    # The first save makes the buffers that all others use.
+    lines = [line for line in run.timings if "loop_seconds" in line][1:]
+    total = sum(float(line["loop_seconds"]) for line in lines)
+    stood = sum(float(line.get("checkpoint_seconds", 0.0)) for line in lines)
+    if len(lines) < 5 or not total > 0 or stood / total <= SAVING:
+        return
+    yield Finding(
+        "warning" if stood / total > SAVING_TOO_MUCH else "note",
+        "checkpoints",
+        "training waits for checkpoints",
+        f"{stood / total:.1%} of the time between step {int(lines[0]['step'])} and {int(lines[-1]['step'])} went into saving "
+        f"({stood:.1f} of {total:.1f} s); the save at the end is not counted",
+        (
+            "a checkpoint is due while the one before is still being written",
+            "checkpoints are not written beside training (--no-checkpoint-async, or no memory for the copy)",
+            "the run folder lies on a slow or remote disk",
+        ),
+        (
+            "save less often: --checkpoint-every",
+            "write them beside training: --checkpoint-async",
+            "put the run folder on a local disk",
         ),
     )

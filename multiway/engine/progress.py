@@ -57,7 +57,7 @@ class ProgressLine:
 
     def __call__(self, record: StepRecord, seconds: float, waiting: float, rows: int) -> None:
         """Called after every step."""
-        self._times.append((seconds, waiting, rows))
+        self._times.append((max(0.0, seconds), max(0.0, waiting), rows))
         if self._bars is not None:
             self._bars.update(self._task, completed=record.step, said=self.describe(record))
         elif time.monotonic() - self._said > self.every or record.step == self.steps:
@@ -66,7 +66,7 @@ class ProgressLine:
 
     def describe(self, record: StepRecord) -> str:
         """`itc 1.234 (chance 4.852) | 203 rows/s | 1% waiting | 2:31 left`."""
-        # A clock may not have moved between two steps.
+        # A clock may not have moved between two steps, or have been set back.
         total = max(sum(seconds for seconds, _, _ in self._times), 1e-9)
         speed = sum(rows for _, _, rows in self._times) / total
         waiting = sum(wait for _, wait, _ in self._times) / total

@@ -285,6 +285,22 @@ def test_waiting_for_data():
     assert [each.severity for each in diagnose(course(healthy), slow_start)] == ["ok"]
 
 
+def test_waiting_for_checkpoints():
+    def saving(share, steps=30):
+        return [
+            line | {"loop_seconds": 2.0, "checkpoint_seconds": 2.0 * share * 2 * (line["step"] % 2)}
+            for line in timings(steps)
+        ]
+
+    finding = only(diagnose(course(healthy), saving(0.04)), "note", "checkpoints")
+    assert "3.9% of the time between step 2 and 30" in finding.evidence and "--checkpoint-every" in finding.tries[0]
+    assert only(diagnose(course(healthy), saving(0.3)), "warning", "checkpoints")
+    # Less than a hundredth is what there may be; runs of before have no such numbers; the first save makes the buffers.
+    first = [saving(0.0)[0] | {"checkpoint_seconds": 1.9}, *saving(0.0)[1:]]
+    for lines in (saving(0.005), timings(), first, saving(0.5, steps=4)):
+        assert [each.severity for each in diagnose(course(healthy), lines)] == ["ok"]
+
+
 def test_overfitting():
     values = [0.02, 0.1, 0.25, 0.30, 0.28, 0.26, 0.24, 0.23, 0.22, 0.2]
     finding = only(diagnose(course(healthy, eval=scored(values))), "warning", "mean/R@1")

@@ -161,6 +161,41 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(read_metrics(tmp_path / METRICS)) == 3
 
 
+def test_a_disk_that_is_full_when_lines_are_brought_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with Journal(tmp_path, tensorboard=False) as journal:
+        journal.log(3, _line(3))
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(JournalError, match=r"metrics\.jsonl cannot be written at step 3.*No space.*then resume"):
+            journal.sync()
+        monkeypatch.undo()
+    journal = Journal(tmp_path, tensorboard=False)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(JournalError, match="Free some space"):
+        journal.close()
+    monkeypatch.undo()
+    _write(tmp_path, range(4, 5))  # the files were let go of all the same
+    assert [line["step"] for line in read_metrics(tmp_path / METRICS)] == [3, 4]
+
+
+def test_events_that_cannot_be_flushed_stop_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(self: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with Journal(tmp_path) as journal:
+        journal.log(1, _line(1))
+        for name in ("flush", "close"):
+            monkeypatch.setattr(f"torch.utils.tensorboard.SummaryWriter.{name}", full)
+        journal.sync()
+        journal.log(2, _line(2))
+    assert caplog.text.count("no more TensorBoard events") == 1
+    assert [line["step"] for line in read_metrics(tmp_path / METRICS)] == [1, 2]
+
+
 def test_other_ranks_report_bad_rows_and_nothing_else(tmp_path: Path) -> None:
     with Journal(tmp_path, World(rank=1, size=2)) as journal:
         journal.log(1, _line(1))

@@ -76,3 +76,21 @@ def test_killed_at_each_stage_of_one_save(undisturbed: Path, calls: int) -> None
     assert (run / "metrics.jsonl").read_bytes() == b"".join(
         (undisturbed / "metrics.jsonl").read_bytes().splitlines(keepends=True)[:6]
     )
+
+
+@pytest.mark.parametrize("calls", [1, 4, 7])
+def test_killed_steps_after_a_save_began(undisturbed: Path, calls: int) -> None:
+    """The save of step 16 hangs at some stage and the loop goes on beside it: what it did meanwhile is done again, alike."""
+    folder = undisturbed.parent
+    args = command(folder, f"beside-{calls}", "--steps", "24", "--horizon", "90", "--checkpoint-every", "8")
+    child = Child(args, inflicted.steps, partial(inflicted.hang_in_save, calls=calls, saves=2))
+    assert child.wait_for("step", 21), child.said
+    child.strike()
+    assert child.end() == -9
+    run = folder / f"beside-{calls}"
+    assert newest(run).name in ("step-00000008", "step-00000016")
+    assert len((run / "metrics.jsonl").read_bytes().splitlines()) >= 21
+    assert f"resuming at step {int(newest(run).name[5:])}" in finish(args)
+    assert (run / "metrics.jsonl").read_bytes() == b"".join(
+        (undisturbed / "metrics.jsonl").read_bytes().splitlines(keepends=True)[:24]
+    )

@@ -6,6 +6,7 @@ This module imports nothing of ours.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import types
@@ -109,6 +110,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin in (tuple, list):
         return _convert_sequence(kind, origin, value, where)
     if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} is {value!r}; expected an object")
         key_kind, item_kind = get_args(kind)
         return {_convert(key_kind, k, where): _convert(item_kind, v, f"{where}.{k}") for k, v in value.items()}
     if dataclasses.is_dataclass(kind):
@@ -150,7 +153,7 @@ def _convert_sequence(kind: Any, origin: type, value: Any, where: str) -> Any:
 def _convert_dataclass(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise ConfigError(f"{where} is {value!r}; expected the fields of {kind.__name__}")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     known = {field.name: field for field in dataclasses.fields(kind)}
     unknown = sorted(set(value) - set(known))
     if unknown:
@@ -163,6 +166,12 @@ def _convert_dataclass(kind: Any, value: Any, where: str) -> Any:
     if missing:
         raise ConfigError(f"{where} lacks fields of {kind.__name__}: {', '.join(missing)}")
     return kind(**{name: _convert(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields; its annotations are strings, which are evaluated once for all instances."""
+    return get_type_hints(kind)
 
 
 def digest(value: Any) -> str:

@@ -15,20 +15,29 @@ import tarfile
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from faults.mutate import as_json, corrupt, damage
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
+from multiway.batch import ViewSpec
 from multiway.config import digest
 from multiway.data.captions import read_captions
 from multiway.data.folder import read_folder
+from multiway.data.processor import Processor
 from multiway.data.shard_index import index_of
 from multiway.data.shards import read_shards
 from multiway.data.source import BadRow, DataError
 from multiway.data.tokenizer import Tokenizer, TokenizerSpec
 from multiway.engine.checkpoint import CheckpointError, read, save
+from multiway.hub.file import WeightsError, read_model, write_model
+from multiway.methods.clip import Clip, ClipConfig
+from multiway.nn.text import TextConfig
+from multiway.nn.vit import VisionConfig
 
 Verdict = str  # "refused", "left out", "read"
 Case = Callable[[random.Random], Verdict]
@@ -224,6 +233,53 @@ def _lying(data: bytes, dice: random.Random) -> bytes:
             return len(text).to_bytes(8, "little") + text + rest
 
 
+def model_file(folder: Path) -> Case:
+    """The weights of a small CLIP with a header that others have made, or with other tensors."""
+    words = Tokenizer.train(CAPTIONS * 3, TokenizerSpec(280, 16))
+    config = replace(
+        ClipConfig(),
+        image=VisionConfig(size=8, patch=4, width=8, layers=1, heads=2, pool="class"),
+        text=TextConfig(vocabulary=len(words), context=16, width=8, layers=1, heads=2, causal=True, pool="eos"),
+        embedding=8,
+    )
+    path = folder / "m.safetensors"
+    write_model(path, Clip(config), Processor(ViewSpec(size=8), words))
+    with safe_open(path, framework="pt") as file:
+        header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+
+    def case(dice: random.Random) -> Verdict:
+        other, own = dict(header), dict(tensors)
+        name = dice.choice(["config", "config", "processor"])
+        match dice.randrange(6):
+            case 0:
+                other[name] = damage(other[name].encode(), dice).decode(errors="replace")
+            case 1:
+                chosen = dice.choice(sorted(own))
+                own[chosen] = dice.choice(
+                    [own[chosen].double(), own[chosen].long(), own[chosen][..., None], torch.zeros(0)]
+                )
+            case _:
+                tree = json.loads(other[name])
+                for _ in range(dice.randrange(1, 4)):
+                    tree = corrupt(tree, dice) if tree else tree
+                other[name] = json.dumps(tree)
+        save_file(own, path, metadata=other)
+        try:
+            model = read_model(path)
+        except WeightsError as error:
+            assert str(path) in str(error)
+            return "refused"
+        with torch.no_grad():
+            try:
+                found = model.encode_text(CAPTIONS).embedding
+            except (ValueError, TypeError):
+                return "left out"
+        assert found.shape[0] == len(CAPTIONS)
+        return "read"
+
+    return case
+
+
 def tokenizer(folder: Path) -> Case:
     """A tokenizer.json that others have made, and the texts that it is then given."""
     tree = json.loads(Tokenizer.train(CAPTIONS * 3, TokenizerSpec(280, 16)).to_json())
@@ -345,7 +401,7 @@ def sidecars(folder: Path) -> Case:
 
 TARGETS: dict[str, Callable[[Path], Case]] = {
     each.__name__: each
-    for each in (shard, shard_words, shard_index, checkpoint, tokenizer, json_lines, json_values, comma_separated, tab_separated, parquet, sidecars)
+    for each in (shard, shard_words, shard_index, checkpoint, model_file, tokenizer, json_lines, json_values, comma_separated, tab_separated, parquet, sidecars)
 }  # fmt: skip
 MEMORY = 6 << 30  # bytes of addresses; what a lying header makes a reader ask for is more
 

@@ -1,12 +1,20 @@
 """One file holds a whole model, and is believed only when every tensor is accounted for."""
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
+from faults.mutate import corrupt, damage
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from multiway.hub import file as weights_file
 from multiway.hub.file import WeightsError, read_model, write_model
@@ -82,6 +90,114 @@ def test_damaged_and_foreign_files_are_refused(tiny_run: Path, tmp_path: Path) -
     (tmp_path / "run").mkdir()
     with pytest.raises(WeightsError, match="not written its weights yet"):
         load(tmp_path / "run")
+
+
+# --- headers that lie -------------------------------------------------------------------------------------------------
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that any operation made."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor):
+            self.most = max(self.most, found.numel())
+        return found
+
+
+def at(path: str, value: object) -> Callable[[dict], dict]:
+    """A change of a JSON tree: `image.heads` becomes `value`."""
+
+    def change(tree: dict) -> dict:
+        *way, last = path.split(".")
+        inner = tree
+        for step in way:
+            inner = inner[step]
+        inner[last] = value
+        return tree
+
+    return change
+
+
+LIES: dict[str, tuple[str, Callable[[dict], object], str]] = {
+    "no heads": ("config", at("image.heads", 0), r"config\.image\.heads is 0"),
+    "a negative width": ("config", at("image.width", -32), r"config\.image\.width is -32"),
+    "an absurd width": ("config", at("image.width", 10**9), r"config\.image\.width is 1,000,000,000; no size"),
+    "a width that is no number of 64 bits": ("config", at("text.width", 10**30), r"config\.text\.width is 1,000"),
+    "a width that there is no room for": ("config", at("image.width", 1 << 20), "needs a tensor of"),
+    "a vocabulary that there is no room for": ("config", at("text.vocabulary", 1 << 22), "needs a tensor of"),
+    "layers without end": ("config", at("text.layers", 1 << 22), "parameters and buffers or more"),
+    "pictures as large as a field": ("config", at("image.size", 1 << 20), "needs a tensor of"),
+    "patches of nothing": ("config", at("image.patch", 0), r"config\.image\.patch is 0"),
+    "another width": ("config", at("embedding", 16), r"other shapes: image_projection\.weight"),
+    "another depth": ("config", at("image.layers", 2), r"missing: image\."),
+    "no temperature": ("config", at("temperature", 0.0), "ZeroDivisionError"),
+    "a list for a part": ("config", at("image", [1, 2]), "image"),
+    "a config that is a list": ("config", lambda tree: [tree], "its config is a list; expected an object"),
+    "a config nested without end": ("config", lambda tree: "[" * 100_000, "its config is not JSON"),
+    "a processor that is a list": ("processor", lambda tree: [1], "its processor is a list; expected an object"),
+    "a processor without a view": ("processor", lambda tree: {"text": None}, "its processor lacks 'view'"),
+    "a view that is a list": ("processor", at("view", []), "expected the fields of ViewSpec"),
+    "views as large as a field": ("processor", at("view.size", 10**6), "1,000,000 pixels a side"),
+    "a margin as large as a field": ("processor", lambda t: at("view.margin", 1e9)(at("view.augment", "crop")(t)), "a side"),
+    "a deviation of nothing": ("processor", at("view.std", [0.0, 1.0, 1.0]), "std above 0"),
+    "a mean that is none": ("processor", at("view.mean", [float("nan"), 1.0, 1.0]), "expected numbers"),
+    "a text that is a list": ("processor", at("text", [1]), "its processor"),
+    "a tokeniser that is a number": ("processor", lambda t: at("text", {"tokenizer.json": 7, "context": 8})(t), "its processor"),
+    "texts longer than there are positions": ("processor", at("text.context", 77), "a context of 77, its config one of 32"),
+    "fewer words than the tokeniser has": ("config", at("text.vocabulary", 100), r"vocabulary of \d+, its config one of 100"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LIES)
+def test_headers_that_lie_are_refused_by_name_before_there_is_room_for_it(
+    tiny_run: Path, tmp_path: Path, what: str
+) -> None:
+    place, change, complaint = LIES[what]
+    source, path = tiny_run / "model.safetensors", tmp_path / "m.safetensors"
+    header, tensors = header_of(source), load_file(str(source))
+    changed = change(json.loads(header[place]))
+    header[place] = changed if isinstance(changed, str) else json.dumps(changed)
+    save_file(tensors, str(path), metadata=header)
+    with Largest() as made, pytest.raises(WeightsError, match=complaint) as refused:
+        read_model(path)
+    assert "m.safetensors" in str(refused.value)
+    assert made.most < 1 << 24
+
+
+def test_numbers_of_another_kind_are_refused(tiny_run: Path, tmp_path: Path) -> None:
+    source, path = tiny_run / "model.safetensors", tmp_path / "m.safetensors"
+    tensors = load_file(str(source))
+    save_file(tensors | {"log_scale": tensors["log_scale"].bfloat16()}, str(path), metadata=header_of(source))
+    read_model(path)
+    save_file(tensors | {"log_scale": tensors["log_scale"].long()}, str(path), metadata=header_of(source))
+    with pytest.raises(WeightsError, match=r"other numbers: log_scale torch\.int64 instead of torch\.float32"):
+        read_model(path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["config", "processor", "method"]), st.integers(0, 2**32), st.integers(1, 3))
+def test_whatever_became_of_a_header_it_is_refused_or_a_model(
+    tiny_run: Path, tmp_path: Path, place: str, seed: int, times: int
+) -> None:
+    source, dice = tiny_run / "model.safetensors", Random(seed)
+    header, tensors = header_of(source), load_file(str(source))
+    if place == "method" or dice.random() < 0.2:
+        header[place] = damage(header[place].encode(), dice).decode(errors="replace")
+    else:
+        tree = json.loads(header[place])
+        for _ in range(times):
+            tree = corrupt(deepcopy(tree), dice) if tree else tree
+        header[place] = json.dumps(tree)
+    save_file(tensors, str(tmp_path / "m.safetensors"), metadata=header)
+    try:
+        model = read_model(tmp_path / "m.safetensors")
+    except WeightsError as error:
+        assert "m.safetensors" in str(error)
+    else:
+        assert all(torch.equal(tensor, tensors[name]) for name, tensor in model.method.state_dict().items())
 
 
 def test_a_full_disk_leaves_the_old_file(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

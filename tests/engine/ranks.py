@@ -93,6 +93,8 @@ class Rows:
 class Kept:
     """Journals with checkpoints on the disk, and the records of every step; three bad steps in a row go back to a checkpoint."""
 
+    failed = False
+
     def __init__(self, root: Path, world: World) -> None:
         self.root, self.world, self.records, self.said, self.held = root, world, [], [], {}
         self.say = self.said.append
@@ -115,6 +117,8 @@ class Kept:
             kind, own = name.partition(".")[0], tensor.to_local() if isinstance(tensor, DTensor) else tensor
             self.held[kind] = self.held.get(kind, 0) + own.numel()
         checkpoint.save(self.root, step, tensors, {"step": step}, self.world)
+
+    def settle(self) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,7 @@ class _Nowhere:
     """Journals that keep nothing."""
 
     say = staticmethod(print)
+    failed = False
 
     def resume(self, *given) -> int:
         return 0
@@ -187,3 +188,5 @@ class _Nowhere:
     def skip(self, *given) -> None: ...
 
     def checkpoint(self, *given) -> None: ...
+
+    def settle(self) -> None: ...

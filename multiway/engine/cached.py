@@ -28,7 +28,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from multiway.batch import Batch
 from multiway.engine.agreement import from_main
-from multiway.engine.cached_leaves import Leaf, Words, check_rows, needed_rows
+from multiway.engine.cached_leaves import Borrowed, Leaf, Words, check_rows, needed_rows
 from multiway.engine.gradients import average
 from multiway.engine.settings import Settings
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
@@ -70,10 +70,11 @@ class CachedStep:
                 "use layer norm, freeze it, or set cache to 0"
             )
         self.split = splits(method)
-        if world.size > 1 and self.split and method.lends:
+        self.lends = method.lends if self.split and world.size > 1 else {}
+        if self.lends and settings.cache_on_cpu:
             raise ValueError(
-                f"{method.name or type(method).__name__} mines negatives among the rows of all ranks, whose tokens are not at hand in "
-                "micro-batches; set --method.negatives rank, or cache to 0"
+                f"{method.name or type(method).__name__} mines negatives among the rows of all ranks, whose tokens are sent between "
+                "devices and not kept in the main memory: set --method.negatives rank, or leave cache_on_cpu off"
             )
         if (settings.cache_bf16 or settings.cache_on_cpu) and not self.split:
             raise ValueError(
@@ -168,6 +169,8 @@ class CachedStep:
         """The row-local part, forward and backward, each micro-batch weighed by its share of what the means are over."""
         size, rows = self.settings.cache, next(iter(leaves.values())).shape[0]
         starts = range(0, rows, size)
+        borrowed = Borrowed(leaves, pairs, words, self.world, self.lends, self.settings)
+        leaves, pairs, words = borrowed.leaves, borrowed.pairs, borrowed.words
         own = [{name: each[start : start + size] for name, each in pairs.items()} for start in starts]
         held = [
             self.method.counts(some, words.rows(start, start + size), step)
@@ -176,9 +179,9 @@ class CachedStep:
         shares, even = _shares(held, self.world), [1.0 / len(starts)] * len(starts)
         found: list[Losses] = []
         for number, start in enumerate(starts):
-            needed, local = needed_rows(own[number], start, size, rows)
+            needed, local = needed_rows(own[number], start, size, rows + borrowed.count)
             reps = {name: leaf.take(needed) for name, leaf in leaves.items()}
-            texts = Words.of(words.map(lambda each, needed=needed: each[needed]))  # type: ignore[misc]
+            texts = Words.of(words.map(lambda each, needed=needed: each[needed[needed < len(each)]]))  # type: ignore[misc]
             with computing():
                 part = self.method.within(reps, local, texts, step, size)
             weighed = [term.weight * shares.get(name, even)[number] * term.value for name, term in part.terms.items()]
@@ -186,8 +189,9 @@ class CachedStep:
                 total.backward()
             for name, rep in reps.items():
                 if rep.grad is not None:
-                    leaves[name].add(needed, rep.grad)
+                    leaves[name].add(needed[: len(rep)], rep.grad)
             found.append(replace(part, terms={name: _bare(term) for name, term in part.terms.items()}))
+        borrowed.give_back()
         return _mean(found, shares, even)
 
     def _replay(self, part: Reps, leaves: Mapping[str, Leaf], start: int) -> None:

@@ -16,6 +16,8 @@ from torch import Tensor
 from multiway.batch import Batch
 from multiway.engine.settings import Settings
 from multiway.methods.method import Pairs, Reps
+from multiway.methods.partners import Lent, meet
+from multiway.world import World
 
 __all__ = ["Leaf", "Words", "check_rows", "needed_rows"]
 
@@ -58,8 +60,8 @@ class Leaf:
         return self.value.detach().requires_grad_(self.learns)
 
     def take(self, rows: Tensor) -> Tensor:
-        """Some rows as `encode` gave them, as a leaf."""
-        found = self.value[rows.to(self.place)].to(self.device, self.dtype)
+        """Some rows as `encode` gave them, as a leaf; without those that only lent ones have, which come last."""
+        found = self.value[rows[rows < self.shape[0]].to(self.place)].to(self.device, self.dtype)
         return found.requires_grad_(self.learns)
 
     def add(self, rows: Tensor, gradient: Tensor) -> None:
@@ -67,6 +69,40 @@ class Leaf:
         if self.gradient is None:
             self.gradient = torch.zeros_like(self.value)
         self.gradient.index_add_(0, rows.to(self.gradient.device), gradient.to(self.gradient))
+
+
+class Borrowed:
+    """Leaves with the rows that other ranks lend behind their own, where a method mines among all ranks (`methods/partners.py`).
+
+    Attributes:
+        leaves, pairs, words: what micro-batches read; where nothing is lent those that were given.
+        count: rows that are borrowed.
+    """
+
+    def __init__(
+        self, leaves: Mapping[str, Leaf], pairs: Pairs, words: Batch, world: World, lends: Lent, settings: Settings
+    ) -> None:
+        self.own, self.leaves, self.pairs, self.words, self.count = leaves, leaves, pairs, words, 0
+        self._met: dict[str, Tensor] = {}
+        if not lends or not pairs:
+            return
+        names = [name for name in leaves if any(name in each for each in lends.values())]
+        self._held = {name: leaves[name].value.to(leaves[name].dtype).requires_grad_() for name in names}
+        met, self.pairs, self.words = meet(self._held, pairs, words, world, lends, together=True)
+        self._met = {name: met[name] for name in names}
+        self.count = len(met[names[0]]) - leaves[names[0]].shape[0]
+        longer = {name: Leaf(each, len(each), True, settings) for name, each in self._met.items()}
+        for name, leaf in longer.items():
+            leaf.make()
+            leaf.put(0, self._met[name])
+        self.leaves = {**leaves, **longer}
+
+    def give_back(self) -> None:
+        """Send what was found out about borrowed rows to the ranks that own them. Every rank calls it."""
+        for name, met in self._met.items():
+            met.backward(self.leaves[name].gradient.to(met))  # type: ignore[union-attr]
+            rows = torch.arange(self.own[name].shape[0], device=met.device)
+            self.own[name].add(rows, self._held[name].grad)  # type: ignore[arg-type]
 
 
 class Words(Batch):
@@ -112,7 +148,7 @@ def needed_rows(pairs: Pairs, start: int, size: int, rows: int) -> tuple[Tensor,
     if int(partners[-1]) >= rows or int(partners[0]) < 0:
         raise ValueError(
             f"pairs {', '.join(index)} name rows up to {int(partners[-1])} of {rows}: partners on other ranks, whose tokens are not "
-            "at hand in micro-batches; mine among a rank's own rows, or set cache to 0"
+            "at hand in micro-batches; say in `lends` what is read of them, mine among a rank's own rows, or set cache to 0"
         )
     needed = torch.cat([own, partners[(partners < start) | (partners >= start + size)]])
     place = torch.empty(rows, dtype=torch.int64, device=device)

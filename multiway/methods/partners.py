@@ -78,7 +78,12 @@ def _of_this_rank(drawn: Tensor, world: World) -> Tensor:
 
 
 def meet(
-    reps: Mapping[str, Tensor], pairs: Mapping[str, Tensor], batch: Batch, world: World, lent: Lent
+    reps: Mapping[str, Tensor],
+    pairs: Mapping[str, Tensor],
+    batch: Batch,
+    world: World,
+    lent: Lent,
+    together: bool = False,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Batch]:
     """Bring the partners that other ranks have behind the rows of this one, and number pairs by where they now are.
 
@@ -88,24 +93,25 @@ def meet(
         reps, batch: this rank's B rows.
         pairs: indices in `lent` are numbers of rows of all ranks; others are left as they are.
         lent: what is sent.
+        together: whether all that is lent gets the same rows, those that any index names.
 
     Returns:
         The same with rows from B on that are partners alone: of each lent tensor as many as its index asks for.
     """
     if world.size == 1 or not pairs:
         return dict(reps), dict(pairs), batch
-    found, local = dict(reps), dict(pairs)
-    read = copy.copy(batch)
-    for name, tensors in lent.items():
-        index = pairs[name]
-        rows, device = len(index), index.device
-        away = index % world.size != world.rank
+    found, local, read = dict(reps), dict(pairs), copy.copy(batch)
+    groups = [list(lent)] if together else [[name] for name in lent]
+    for names in groups:
+        index = torch.cat([pairs[name] for name in names])
+        rows, away = len(pairs[names[0]]), index % world.size != world.rank
         wanted, place = index[away].unique(return_inverse=True)
-        local[name] = index // world.size
-        local[name][away] = rows + place
-        asked = torch.full((rows,), -1, dtype=torch.int64, device=device)  # as many on every rank
+        here = index // world.size
+        here[away] = rows + place
+        local |= dict(zip(names, here.chunk(len(names)), strict=True))
+        asked = torch.full_like(index, -1)  # as many on every rank
         asked[: len(wanted)] = wanted
-        for tensor in tensors:
+        for tensor in dict.fromkeys(tensor for name in names for tensor in lent[name]):
             field = tensor.removeprefix("batch.")
             own = _as_long_everywhere(getattr(batch, field) if field != tensor else reps[tensor], world)
             sent = own.to(torch.uint8) if own.dtype == torch.bool else own

@@ -44,7 +44,7 @@ CONFIGS: dict[str, tuple[type[Method], object]] = {
     "filip": (Filip, FilipConfig(VIT, GPT, 8)),
     "coca": (Coca, CocaConfig(replace(VIT, pool="mean"), GPT, 1, queries=4, embedding=8)),
     "vlmo": (Vlmo, VlmoConfig(blocks=MultiwayConfig(width=16, layers=2, heads=2, fusion_layers=1), size=16, patch=8, stem="patch", embedding=8)),
-    "albef": (Albef, AlbefConfig(VIT, BERT, 2, 8, queue=20, momentum=0.9, negatives="rank")),
+    "albef": (Albef, AlbefConfig(VIT, BERT, 2, 8, queue=20, momentum=0.9)),
     "blip": (Blip, BlipConfig(VIT, replace(BERT, layers=2, cross_width=16), embedding=8, queue=20, momentum=0.9)),
 }  # fmt: skip
 NOISY = {"dropout": 0.1, "drop_path": 0.2}
@@ -304,19 +304,13 @@ def test_activations_do_not_grow_with_the_batch(name: str) -> None:
 # --- ranks -----------------------------------------------------------------------------------------------------------
 
 
-def test_partners_among_all_ranks_are_refused() -> None:
-    method = Albef(replace(CONFIGS["albef"][1], negatives="all").resolve(INFO))
-    with pytest.raises(ValueError, match=r"albef mines negatives among the rows of all ranks.*--method.negatives rank"):
-        CachedStep(method, settings(3), World(0, 2), say=lambda text: None)
-
-
 def _rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     single = Tensor.float
     Tensor.float = lambda self: self if self.dtype == torch.float64 else single(self)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     world, found = World(rank, 2), {}
-    for name in ("clip", "albef"):
+    for name in ("clip", "albef", "blip"):
         batch, method, plain = rows(12, rank=rank, world=2), build(name), build(name)
         with torch.no_grad():  # a rank that began elsewhere is brought to the first one's weights
             for parameter in method.parameters():
@@ -333,14 +327,15 @@ def _rank(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_ranks_are_as_under_ddp_and_clip_as_on_one(tmp_path, exact: None) -> None:
+def test_two_ranks_are_as_under_ddp_and_as_on_one(tmp_path, exact: None) -> None:
     mp.spawn(_rank, (str(tmp_path),), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    whole = laid_together([rows(12, rank=rank, world=2) for rank in range(2)])
     for name in first:
         assert_near(first[name], second[name], 1e-12)
-    one = build("clip")
-    cached(one, laid_together([rows(12, rank=rank, world=2) for rank in range(2)]), 4)
-    assert_near(first["clip"], gradients(one))
+        one = build(name)
+        cached(one, whole, 4)
+        assert_near(first[name], gradients(one))
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -363,6 +358,8 @@ def test_what_cannot_be_cached_is_refused_by_name() -> None:
             CachedStep(method, settings(**more), ALONE, say=lambda text: None)
 
     refused(build("clip"), "batch of 12 rows does not divide into micro-batches of 5", cache=5)
+    with pytest.raises(ValueError, match="albef mines negatives among the rows of all ranks"):
+        CachedStep(build("albef"), settings(3, cache_on_cpu=True), World(0, 2), say=lambda text: None)
     refused(build("clip"), "the losses of clip read all rows at once", cache_bf16=True)
     slip = Slip(SlipConfig(image=VIT, text=GPT, embedding=8).resolve(INFO))
     refused(slip, r"slip in micro-batches, and batch normalisation \(projector\..* and \d more\)")

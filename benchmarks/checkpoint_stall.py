@@ -8,8 +8,9 @@ save beside training. Of each is measured how long the call to save keeps the lo
 under way altogether. A stretch lasts until its save is done, if that takes longer than its steps.
 
 Beside training there are two prices: the call itself (the copy), and steps that are slower while a thread writes, because it takes
-cores and memory from them. They are told apart. On a machine with few cores the second is the larger; where a GPU computes, a
-checkpoint is written by cores that have little else to do.
+cores and memory from them: how many there are, and how they compare with the later ones of the same stretch. They are told apart. On a
+machine with few cores the second is the larger; where a GPU computes, a checkpoint is written by cores that have little else to do.
+`all lost` compares a stretch with the quiet one of its round, and has the noise of both.
 """
 
 from __future__ import annotations
@@ -138,8 +139,13 @@ def summary(found: dict[str, list[Stretch]], every: int) -> dict[str, dict[str, 
             "call_seconds": median(each.call for each in stretches),
             "under_way_seconds": median(each.under_way for each in stretches),
             "steps_meanwhile": median(each.during for each in stretches),
+            "meanwhile_ratio": median(
+                median(each.steps[: each.during]) / median(each.steps[each.during :])
+                if 0 < each.during < len(each.steps)
+                else 1.0
+                for each in stretches
+            ),
             "call_share": median(each.call / each.loop for each in stretches),
-            "slower_seconds": median(sum(each.steps) - sum(quiet.steps) for each, quiet in pairs),
             "lost_share": median((each.loop - quiet.loop) / each.loop for each, quiet in pairs),
         }
     quiet = figures["none"]["step_seconds"]
@@ -176,12 +182,13 @@ def main() -> None:
     )
     print(f"{torch.get_num_threads()} threads, medians of {asked.rounds} rounds")
     print(
-        f"{'':16s} {'step':>9s} {'call':>9s} {'of loop':>8s} {'under way':>10s} {'steps slower':>13s} {'all lost':>9s}"
+        f"{'':16s} {'step':>9s} {'call':>9s} {'of loop':>8s} {'under way':>10s} {'steps meanwhile':>16s} {'all lost':>9s}"
     )
     for kind, values in figures.items():
         print(
             f"{KINDS[kind]:16s} {values['step_seconds']:7.3f} s {values['call_seconds']:7.3f} s {values['call_share']:8.2%} "
-            f"{values['under_way_seconds']:8.2f} s {values['slower_seconds']:11.2f} s {values['lost_share']:9.1%}"
+            f"{values['under_way_seconds']:8.2f} s {values['steps_meanwhile']:6.0f}, x{values['meanwhile_ratio']:7.2f} "
+            f"{values['lost_share']:9.1%}"
         )
     for steps in (100, 1000):
         shares = ", ".join(

@@ -27,7 +27,7 @@ SPARE = 1000  # parameters and buffers that it may make besides
 
 _SIZED = ("empty", "zeros", "ones", "full", "rand", "randn", "randint", "randperm", "tril_indices", "triu_indices")
 _REPEATED = ("repeat", "tile", "repeat_interleave", "one_hot", "new_empty", "new_zeros", "new_ones", "new_full")
-_PRODUCTS = ("matmul", "__matmul__", "mm", "bmm", "linear", "outer", "baddbmm", "einsum")
+_PRODUCTS = ("matmul", "__matmul__", "mm", "bmm", "linear")
 
 
 class TooLarge(ValueError):
@@ -93,23 +93,26 @@ def _numbers(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int
     if name in _SIZED:
         lists = [each for each in values if isinstance(each, tuple | list)]
         return prod(abs(each) for each in (lists[0] if lists else values) if type(each) is int)
-    whole = [abs(int(each)) for each in values if type(each) in (int, float) and abs(each) < 1 << 62]
-    if name in ("arange", "linspace", "logspace"):
-        return max(whole, default=0)
-    if name == "eye":
-        return whole[0] * whole[-1] if whole else 0
+    whole = [each for each in values if type(each) in (int, float)]
+    if name == "arange" and whole:
+        first, last, step = (0, *whole, 1)[:3] if len(whole) == 1 else (*whole, 1)[:3]
+        return int(min(abs((last - first) / step), 1e18)) if step else 0
+    if name in ("linspace", "logspace") and whole:
+        return int(kwargs.get("steps", whole[-1]))
+    if name == "eye" and whole:
+        return int(whole[0]) * int(whole[-1])
     tensors = [each for each in _flat(values) if isinstance(each, Tensor)]
     if name in _REPEATED:
-        return sum(each.numel() for each in tensors) * prod(each or 1 for each in _flat(values) if type(each) is int)
+        times = prod(each or 1 for each in _flat(values) if type(each) is int)
+        return times if name.startswith("new_") else times * sum(each.numel() for each in tensors)
     if len(tensors) < 2 or (name.endswith("_") and not name.endswith("__")):
         return 0
     one, other = tensors[:2]
-    if name in _PRODUCTS:
-        return (
-            one.numel()
-            // max(1, one.shape[-1] if one.ndim else 1)
-            * (other.numel() // max(1, other.shape[0] if other.ndim else 1))
-        )
+    if name == "outer":
+        return one.numel() * other.numel()
+    if name in _PRODUCTS and one.ndim and other.ndim:
+        columns = other.shape[0] if name == "linear" else other.shape[-1] if other.ndim > 1 else 1
+        return one.numel() // max(1, one.shape[-1]) * columns
     try:
         return prod(torch.broadcast_shapes(one.shape, other.shape))
     except RuntimeError:  # not an operation that broadcasts, or one that will say so itself

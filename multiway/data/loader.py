@@ -18,9 +18,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from multiway.batch import Batch, Place, ViewSpec
 from multiway.data.augment import DRAWS
+from multiway.data.curriculum import CurriculumOrder
 from multiway.data.draws import permutation, uniforms
 from multiway.data.masking import Masking, mask_words, ordinary_ids
 from multiway.data.patch_masking import PatchMasking, mask_patches
+from multiway.data.shorten import Shortening
 from multiway.data.source import BadRow, DataError, DrawsBatches, Source, stable_id
 from multiway.data.tokenizer import Tokenizer, Tokens
 from multiway.data.view import draw
@@ -44,6 +46,10 @@ class Order:
     rows: int
     batch: int
     seed: int
+
+    def epoch(self, step: int) -> float:
+        """Passes over the rows that are complete before a step."""
+        return step * self.batch / self.rows
 
     def at(self, step: int, rank: int = 0, world: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """(epochs, rows), each (batch / world,) int64, of one step on one rank."""
@@ -88,7 +94,7 @@ class _Steps(Dataset[Batch]):
     def __init__(
         self,
         source: Source,
-        order: Order,
+        order: Order | CurriculumOrder,
         view: ViewSpec,
         tokenizer: Tokenizer | None,
         masking: Masking,
@@ -96,8 +102,10 @@ class _Steps(Dataset[Batch]):
         views: ViewsSpec | None,
         rank: int,
         world: int,
+        shortening: Shortening | None,
     ) -> None:
         self.source, self.order, self.view, self.tokenizer = source, order, view, tokenizer
+        self.shortening = shortening
         self.views, self.rank, self.world = views, rank, world
         self.side = kept_side(view, views)
         # A source that draws whole batches is faster than any cache.
@@ -110,7 +118,10 @@ class _Steps(Dataset[Batch]):
         skipped: list[str] = []
         squares = self._squares(epochs, rows, skipped)
         captions, image_ids, labels = self._words(epochs, rows)
-        tokens = self.tokenizer(captions) if self.tokenizer else None
+        if self.shortening is not None:
+            tokens: Tokens | None = self.shortening(captions, self.order.seed, epochs, rows)
+        else:
+            tokens = self.tokenizer(captions) if self.tokenizer else None
         masked_text, masked = self._masked(tokens, epochs, rows)
         return Batch(
             images=squares.permute(0, 3, 1, 2).contiguous(),
@@ -238,6 +249,7 @@ class Loader:
         patches: which patches are masked, likewise.
         views: the views that a method learns from; `augment.finish` makes them of the same squares and wants the same `views`.
         workers: processes that decode; 0 decodes in the training process, which is best for small cached pictures.
+        shortening: what is read of a caption that is longer than the tokeniser's context; None for its beginning.
     """
 
     def __init__(
@@ -253,16 +265,21 @@ class Loader:
         masking: Masking | None = None,
         patches: PatchMasking | None = None,
         views: ViewsSpec | None = None,
+        shortening: Shortening | None = None,
     ) -> None:
         if len(source) == 0:
             raise DataError(f"{source.name}@{source.split} has no rows; nothing can be trained on it")
         if batch < 1 or batch % world:
             raise DataError(f"batch {batch} does not divide by {world} ranks; choose a multiple of {world}")
-        self.order = Order(len(source), batch, seed)
+        self.order: Order | CurriculumOrder = Order(len(source), batch, seed)
         self.view = view
         self.workers = workers
         hidden = (masking or Masking(), patches or PatchMasking())
-        self._steps = _Steps(source, self.order, view, tokenizer, *hidden, views, rank, world)
+        self._steps = _Steps(source, self.order, view, tokenizer, *hidden, views, rank, world, shortening)
+
+    def reorder(self, order: CurriculumOrder) -> None:
+        """Let another order of the same rows say what stands where."""
+        self.order = self._steps.order = order
 
     def batch(self, step: int) -> Batch:
         """One batch, drawn here and now."""
@@ -270,7 +287,7 @@ class Loader:
 
     def epoch(self, step: int) -> float:
         """Passes over the data that are complete before `step`."""
-        return step * self.order.batch / self.order.rows
+        return self.order.epoch(step)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of steps [start, stop), in order, read ahead by the workers."""

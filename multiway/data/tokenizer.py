@@ -146,6 +146,10 @@ class Tokenizer:
                 f"tokeniser file {path}: {error}; give a tokenizer.json that a library has saved"
             ) from error
 
+    def of_context(self, context: int) -> Tokenizer:
+        """The same tokeniser, cutting texts to another number of tokens."""
+        return Tokenizer(Backend.from_str(self.to_json()), context)
+
     def __len__(self) -> int:
         """How many rows an embedding of its ids has."""
         return self._ids

@@ -27,6 +27,7 @@ from multiway.engine.optim import build_optimiser, schedule, set_rates
 from multiway.engine.settings import Settings
 from multiway.engine.sharding import Sharded
 from multiway.engine.stopping import StopRequest
+from multiway.engine.unfreeze import Joining, joining_rules
 from multiway.methods.method import Losses, Method, Step, Term
 from multiway.nn.units import recompute
 from multiway.world import World
@@ -167,7 +168,9 @@ def train(
         recompute(method)
     method.to(device)
     optimiser = build_optimiser(method, settings.optimiser, [*settings.optimiser.rules, *method.learning_rates()])
+    joining = Joining(optimiser.param_groups, joining_rules(method, settings.optimiser), settings.end_of_schedule)
     start = journals.resume(method, optimiser)
+    joining.at(start)
     cached = CachedStep(method, settings, world, _on_main(world, journals)) if settings.cache else None
     stepper = sharded.stepper if sharded else method if cached else _wrap(method, settings, world, device)
 
@@ -181,6 +184,9 @@ def train(
             if batch.skipped:
                 _count_bad_rows(batch, index, outcome, settings, journals)
             step = Step(index, int(loader.epoch(index)), min(1.0, index / settings.end_of_schedule))
+            if joining.at(index) and not cached:  # DDP knows the parameters that learn when it is made, and no others
+                del stepper
+                stepper = _wrap(method, settings, world, device)
             set_rates(optimiser.param_groups, index, settings.end_of_schedule, settings.lr, settings.optimiser)
             _seed(settings.seed, index, world.rank)
             if cached:

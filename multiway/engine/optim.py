@@ -42,6 +42,9 @@ class OptimiserSpec:
         constant_rate: regular expressions of parameters whose rate is warmed up and then never decayed (SimSiam's predictor).
         exempt: whether biases, norms, scalars and what `no_decay` names go without weight decay, and without LARS's adaptation.
             The code of MoCo v1 and v2 and of SimSiam decays every parameter; SwAV's decays and adapts every one.
+        unfreeze: (regular expression, when) over parameter names, first match wins: the step from which they learn, or below 1 the
+            share of all steps; until then they are frozen (`engine/unfreeze.py`).
+        gradual: share of all steps over which layers join one by one, the uppermost first (ULMFiT), after what `unfreeze` names.
 
     Raises:
         ConfigError: for numbers out of range, and for what would change nothing beside the rest.
@@ -65,12 +68,19 @@ class OptimiserSpec:
     weight_decay_end: float | None = field(default=None, metadata=LATER)
     constant_rate: tuple[str, ...] = field(default=(), metadata=LATER)
     exempt: bool = field(default=True, metadata=LATER)
+    unfreeze: tuple[tuple[str, float], ...] = field(default=(), metadata=LATER)
+    gradual: float = field(default=0.0, metadata=LATER)
 
     def __post_init__(self) -> None:
         if not 0 <= self.momentum < 1 or self.trust <= 0 or not 0 < self.factor < 1:
             raise ConfigError(
                 "momentum lies in [0, 1), trust is above 0 and a factor of the rate lies in (0, 1); given momentum "
                 f"{self.momentum:g}, trust {self.trust:g}, factor {self.factor:g}"
+            )
+        if not 0 <= self.gradual < 1 or any(when < 0 for _, when in self.unfreeze):
+            raise ConfigError(
+                f"layers join over a share of all steps in [0, 1), and parts from step 0 on or later; given gradual {self.gradual:g}, "
+                f"unfreeze {self.unfreeze}"
             )
         if self.weight_decay < 0 or (self.weight_decay_end or 0) < 0:
             raise ConfigError(

@@ -83,8 +83,13 @@ class Sources:
             )
         return words[0] if words else None
 
-    def fill(self, method: Method, excepted: tuple[str, ...]) -> tuple[Started, str]:
+    def fill(self, method: Method, excepted: tuple[str, ...], *, texts: bool = False) -> tuple[Started, str]:
         """Copy the models' tensors into a method, freshly built.
+
+        Args:
+            method: changed in place.
+            excepted: see `start_from`.
+            texts: whether positions of texts of another length are interpolated.
 
         Returns:
             Where its tensors came from, and the hash of all weights that the models have.
@@ -104,8 +109,8 @@ class Sources:
         hashes = {part: weights_hash(state) for part, state in states.items()}
         if "" in offers:
             only = offers[""]
-            return start_from(method, only.tensors, only.source, excepted, only.own), hashes[""]
-        return start_parts(method, offers, excepted), digest(hashes)
+            return start_from(method, only.tensors, only.source, excepted, only.own, texts=texts), hashes[""]
+        return start_parts(method, offers, excepted, texts=texts), digest(hashes)
 
 
 def _state(model: Model) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ from multiway.methods.method import Method
 from multiway.methods.parts import bare, part_of, parts_of
 from multiway.nn.patch import resize_positions
 from multiway.nn.relative import RelativePositions
+from multiway.nn.text import TextEmbed, resize_text_positions
 
 __all__ = ["Offer", "Started", "start_from", "start_parts", "weights_hash"]
 
@@ -75,7 +76,13 @@ class Started:
 
 
 def start_from(
-    method: Method, tensors: Mapping[str, Tensor], source: str, excepted: Sequence[str] = (), own: Sequence[str] = ()
+    method: Method,
+    tensors: Mapping[str, Tensor],
+    source: str,
+    excepted: Sequence[str] = (),
+    own: Sequence[str] = (),
+    *,
+    texts: bool = False,
 ) -> Started:
     """Copy another model's tensors into a method.
 
@@ -83,23 +90,27 @@ def start_from(
         method: freshly built; changed in place.
         tensors, source, own: see `Offer`.
         excepted: regular expressions; a tensor of either side in whose name one is found is not copied.
+        texts: whether positions of texts of another length are interpolated (`nn.text.resize_text_positions`); they mean the n-th
+            token, so that this is only right where training goes on with them.
 
     Raises:
         WeightsError: if a tensor is left over on either side, or has another shape, and no expression allows it; if an
             expression is none, or fits nothing.
     """
     patterns = _compiled(excepted, [*method.state_dict(), *tensors])
-    found = _copied(method, _wanted(method), Offer(source, tensors, own), patterns)
+    found = _copied(method, _wanted(method), Offer(source, tensors, own), patterns, texts)
     return _started(method, [found], ())
 
 
-def start_parts(method: Method, offers: Mapping[str, Offer], excepted: Sequence[str] = ()) -> Started:
+def start_parts(
+    method: Method, offers: Mapping[str, Offer], excepted: Sequence[str] = (), *, texts: bool = False
+) -> Started:
     """Copy a part each of several models into a method (`methods/parts.py` says what a part is).
 
     Args:
         method: freshly built; changed in place.
         offers: by name of the part, which the model calls the same.
-        excepted: see `start_from`.
+        excepted, texts: see `start_from`.
 
     Raises:
         WeightsError: for a part that the method or its model lacks, naming those that there are; and within the parts as of
@@ -119,7 +130,7 @@ def start_parts(method: Method, offers: Mapping[str, Offer], excepted: Sequence[
         own = {name: each for name, each in offer.tensors.items() if part_of(name) == part}
         mine = {name: each for name, each in wanted.items() if part_of(name) == part}
         chosen.append((mine, Offer(f"{part} of {offer.source}", own, offer.own)))
-    found = [_copied(method, mine, offer, patterns) for mine, offer in chosen]
+    found = [_copied(method, mine, offer, patterns, texts) for mine, offer in chosen]
     return _started(method, found, [part for part in here if part not in offers])
 
 
@@ -140,7 +151,9 @@ def _wanted(method: Method) -> dict[str, Tensor]:
     return {name: each for name, each in method.state_dict().items() if not name.startswith(method.own_state)}
 
 
-def _copied(method: Method, wanted: Mapping[str, Tensor], offer: Offer, patterns: Sequence[re.Pattern[str]]) -> _Copied:
+def _copied(
+    method: Method, wanted: Mapping[str, Tensor], offer: Offer, patterns: Sequence[re.Pattern[str]], texts: bool
+) -> _Copied:
     """Copy what fits: names that were taken, resized, and left on either side."""
     offered = {
         bare(name): (name, each) for name, each in offer.tensors.items() if not name.startswith(tuple(offer.own))
@@ -153,7 +166,7 @@ def _copied(method: Method, wanted: Mapping[str, Tensor], offer: Offer, patterns
         elif theirs[1].shape == mine.shape:
             mine.copy_(theirs[1])
             taken.append(name)
-        elif (positions := _positions(method, name, theirs[1], mine)) is not None:
+        elif (positions := _positions(method, name, theirs[1], mine, texts)) is not None:
             mine.copy_(positions)
             resized.append(name)
         else:
@@ -201,9 +214,11 @@ def _compiled(patterns: Sequence[str], names: Sequence[str]) -> list[re.Pattern[
     return compiled
 
 
-def _positions(method: Method, name: str, theirs: Tensor, mine: Tensor) -> Tensor | None:
-    """Another grid's positions for this one; None where the tensors are no positions of square grids."""
+def _positions(method: Method, name: str, theirs: Tensor, mine: Tensor, texts: bool) -> Tensor | None:
+    """Another grid's positions for this one; None where the tensors are no positions of square grids, or of texts that may change."""
     owner = method.get_submodule(name.rpartition(".")[0])
+    if isinstance(owner, TextEmbed) and name.endswith("positions"):
+        return resize_text_positions(theirs, len(mine)) if texts and theirs.shape[1:] == mine.shape[1:] else None
     if isinstance(owner, RelativePositions):
         return owner.of_other_grid(theirs)
     grids = [math.isqrt(len(each)) for each in (theirs, mine)] if theirs.ndim == mine.ndim == 2 else [0, 0]

@@ -11,6 +11,8 @@ L2-normalised projections of image i and text j in a batch of N pairs, and t a l
 
 Departures from the paper: rows of the batch that share a picture or a caption are positives of one another, never
 negatives; texts are padded to the longest of the batch instead of to the context (the causal mask makes this exact).
+
+Where a batch hides patches, pictures are encoded from the others alone, in training (FLIP: Y. Li et al., 2023, arXiv 2212.00794).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from multiway.batch import Batch, DataInfo
 from multiway.losses.itc import itc
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
 from multiway.methods.shared_space import SharedSpace
+from multiway.nn.hidden_patches import visible
 from multiway.nn.resnet import ModifiedResNet, ModifiedResNetConfig, ResNet, ResNetConfig
 from multiway.nn.text import TextConfig, TextTransformer
 from multiway.nn.transformer import clip_init
@@ -192,12 +195,23 @@ class Clip(SharedSpace, Method):
         """Both embeddings of every row."""
         assert batch.images is not None and batch.text is not None and batch.text_mask is not None
         # Only the pooled token is used, so the last block need not compute the others.
-        image, _ = self.image(batch.images, tokens=False)
+        image = self._pooled(batch.images, batch.patch_mask)
         text, _ = self.text(batch.text, batch.text_mask, tokens=False)
         return {
             "image": F.normalize(self.image_projection(image).float(), dim=-1),
             "text": F.normalize(self.text_projection(text).float(), dim=-1),
         }
+
+    def _pooled(self, images: Tensor, hidden: Tensor | None) -> Tensor:
+        """(B, 3, H, W) -> (B, W); of the patches that are not `hidden` (B, N) alone, which costs that much less (FLIP)."""
+        if hidden is None:
+            return self.image(images, tokens=False)[0]  # type: ignore[no-any-return]
+        if not isinstance(self.image, VisionTransformer):
+            raise ValueError(
+                f"patches are left out of pictures and a {type(self.image).__name__} has none: its convolutions see whole pictures; "
+                "take a ViT, or leave --drop and --patches.ratio at 0"
+            )
+        return self.image(images, visible(hidden), tokens=False).pooled  # type: ignore[no-any-return]
 
     def losses(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
         """The symmetric contrastive loss over the rows of all ranks."""

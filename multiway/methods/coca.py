@@ -35,6 +35,7 @@ from multiway.methods.shared_space import SharedSpace
 from multiway.methods.writing import Cached, caption_scores, resolved, to_be_written, write
 from multiway.nn.cache import Cache
 from multiway.nn.generate import Generation, Texts
+from multiway.nn.hidden_patches import shown
 from multiway.nn.image_pools import ImagePools, PoolerForm
 from multiway.nn.interleaved import Interleaved
 from multiway.nn.pool import last_positions, take
@@ -159,9 +160,12 @@ class Coca(SharedSpace, Method):
 
     # Section 3.2: attentional poolers, and the decoupled text decoder.
 
-    def encode_image(self, images: Tensor) -> Encoded:
-        """(B, 3, H, W) normalised pixels -> embedding (B, D), and the caption's tokens (B, queries, W)."""
-        one, tokens = self.pools(self.image(images).tokens)
+    def encode_image(self, images: Tensor, hidden: Tensor | None = None) -> Encoded:
+        """(B, 3, H, W) normalised pixels -> embedding (B, D), and the caption's tokens (B, queries, W).
+
+        Of pictures with patches `hidden` (B, N), as a training batch may have them (FLIP), the poolers read the others alone.
+        """
+        one, tokens = self.pools(self.image(images, shown(hidden)).tokens)
         return Encoded(F.normalize(self.image_projection(one).float(), dim=-1), tokens)
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:
@@ -238,7 +242,8 @@ class Coca(SharedSpace, Method):
     def encode(self, batch: Batch, step: Step) -> Reps:
         """Both embeddings, the picture's pooled tokens and the words: each is read once, for both losses."""
         assert batch.images is not None and batch.text is not None and batch.text_mask is not None
-        image, text = self.encode_image(batch.images), self.encode_text(batch.text, batch.text_mask)
+        image = self.encode_image(batch.images, batch.patch_mask)
+        text = self.encode_text(batch.text, batch.text_mask)
         reps = {"image": image.embedding, "text": text.embedding}
         if self.config.caption:
             assert image.tokens is not None and text.tokens is not None

@@ -15,7 +15,8 @@ lies between, and with, start and end token. The class token can answer for what
 of a causal text, for the whole sentence. Padding takes no part.
 
 Of each row's tokens only the share `keep` that is nearest to anything in this rank's batch takes part in the loss, which is what
-ranks have to send each other (section 3.1: a quarter). At inference all do.
+ranks have to send each other (section 3.1: a quarter). At inference all do. Where a batch hides patches, the others alone are
+encoded, compared and sent (FLIP: Y. Li et al., 2023, arXiv 2212.00794); a word then finds the best of what is shown.
 
 Departures from the paper: rows that share a picture or a caption are positives; features travel between ranks in the precision
 in which they are, not in fp16; augmentation and prompts are the recipe's and the task's matter.
@@ -34,6 +35,7 @@ from multiway.abilities import Encoded, Query
 from multiway.batch import Batch, DataInfo
 from multiway.losses.filip import Tokens, filip, late_interaction
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
+from multiway.nn.hidden_patches import shown
 from multiway.nn.pool import masked_mean
 from multiway.nn.text import TextConfig, TextTransformer
 from multiway.nn.transformer import clip_init
@@ -168,8 +170,8 @@ class Filip(Method):
         assert found is not None
         return found
 
-    def _image_tokens(self, images: Tensor) -> Tensor:
-        return F.normalize(self.image_projection(self.image(images).tokens).float(), dim=-1)
+    def _image_tokens(self, images: Tensor, hidden: Tensor | None = None) -> Tensor:
+        return F.normalize(self.image_projection(self.image(images, shown(hidden)).tokens).float(), dim=-1)
 
     def _text_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
         return F.normalize(self.text_projection(self.text(ids, mask).tokens).float(), dim=-1)
@@ -179,7 +181,10 @@ class Filip(Method):
     def encode(self, batch: Batch, step: Step) -> Reps:
         """Both sides' tokens of every row."""
         assert batch.images is not None and batch.text is not None and batch.text_mask is not None
-        return {"image": self._image_tokens(batch.images), "text": self._text_tokens(batch.text, batch.text_mask)}
+        return {
+            "image": self._image_tokens(batch.images, batch.patch_mask),
+            "text": self._text_tokens(batch.text, batch.text_mask),
+        }
 
     def losses(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
         """The token-wise contrast over the rows of all ranks."""

@@ -2,7 +2,8 @@
 
 Clark et al., ELECTRA, 2020, arXiv 2003.10555, appendix B; Bao et al., BEiT, 2021, arXiv 2106.08254, released code: block b of d,
 counted from 0, learns at decay^(d - b) of the rate, and what lies below all blocks (patches, words, positions) at decay^(d + 1).
-Each tower counts its own blocks; what lies above them (norms, poolers, projections) learns at the full rate.
+Each tower counts its own blocks; what lies above them (norms, poolers, projections) learns at the full rate. By the same depths
+parts are unfrozen from the top (`engine/unfreeze.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import nn
 
 from multiway.methods.method import Method
 
-__all__ = ["layer_rates"]
+__all__ = ["layer_depths", "layer_rates"]
 
 _BLOCK = re.compile(r"(.*?blocks)\.(\d+)\.")
 
@@ -29,8 +30,18 @@ def layer_rates(
     """(regular expression, factor) pairs over a method's trained parameters, as `Method.learning_rates` gives them.
 
     Args:
-        method: its stacks of blocks are told by their names, `....blocks.3....`. A momentum twin has no rate and is left out.
         decay: in (0, 1].
+        method, prefix, learns: see `layer_depths`.
+    """
+    return [(pattern, decay**depth) for pattern, depth in layer_depths(method, prefix, learns)]
+
+
+def layer_depths(method: Method, prefix: str = "", learns: nn.Module | None = None) -> list[tuple[str, int]]:
+    """(regular expression, layers from the top) pairs over a method's trained parameters: 1 for the uppermost block of a tower, one
+    more for what lies below its lowest. What lies above all blocks is not named.
+
+    Args:
+        method: its stacks of blocks are told by their names, `....blocks.3....`. A momentum twin has no rate and is left out.
         prefix: of the names, where what learns is part of another method.
         learns: where that is not the method itself but changes of it under the same names. What is frozen has no rate, but
             counts among the blocks.
@@ -42,15 +53,15 @@ def layer_rates(
     trained = method if learns is None else learns
     names = [name for name, each in trained.named_parameters() if each.requires_grad]
     blocks = dict.fromkeys((found[1], int(found[2])) for name in names if (found := _BLOCK.match(name)))
-    rates = [
-        (rf"^{re.escape(prefix + stack)}\.{block}\.", decay ** (depths[stack] - block))
+    levels = [
+        (rf"^{re.escape(prefix + stack)}\.{block}\.", depths[stack] - block)
         for stack, block in blocks
         if stack in depths
     ]
     for name in names:
         if _BELOW.search(f".{name}") and not re.search(r"blocks\.\d", name):
-            rates.append((rf"^{re.escape(prefix + name)}$", decay ** (1 + _above(name, depths))))
-    return rates
+            levels.append((rf"^{re.escape(prefix + name)}$", 1 + _above(name, depths)))
+    return levels
 
 
 def _above(name: str, depths: dict[str, int]) -> int:

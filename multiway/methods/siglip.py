@@ -14,6 +14,8 @@ the text transformer is not causal and read at its last position.
 As published, texts have a fixed length, and what fills them up is read like any other token: no mask. So that the last
 position means the same in every batch, texts are filled to the context here whatever the longest of a batch is.
 
+Where a batch hides patches, the attention pools the others alone, in training (FLIP: Y. Li et al., 2023, arXiv 2212.00794).
+
 Departures from the paper: rows that share a picture or a caption are pairs as well. The released so400m models hold a
 square shape optimised for compute (Alabdulmohsin et al., 2023, arXiv 2305.13035); its sizes are presets.
 """
@@ -33,6 +35,7 @@ from multiway.batch import Batch, DataInfo
 from multiway.losses.siglip import siglip
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
 from multiway.methods.shared_space import SharedSpace
+from multiway.nn.hidden_patches import shown
 from multiway.nn.pooler import AttentionalPooler
 from multiway.nn.text import TextConfig, TextTransformer
 from multiway.nn.vit import VisionConfig, VisionTransformer
@@ -195,7 +198,7 @@ class Siglip(SharedSpace, Method):
     def encode(self, batch: Batch, step: Step) -> Reps:
         """Both embeddings of every row."""
         assert batch.images is not None and batch.text is not None and batch.text_mask is not None
-        _, tokens = self.image(batch.images)
+        _, tokens = self.image(batch.images, shown(batch.patch_mask))
         # Only the last position is used, so the last block need not compute the others.
         text, _ = self.text(self._filled(batch.text, batch.text_mask), tokens=False)
         return {

@@ -3,6 +3,8 @@
 K. He et al., Masked Autoencoders Are Scalable Vision Learners (MAE), 2022, arXiv 2111.06377, section 3: the visible patches are
 gathered in front (shuffle), and after the encoder mask tokens are appended and all are put back where they belong (unshuffle).
 Bao et al., BEiT, 2022, arXiv 2106.08254, section 2.3: a mask token stands in the place of each hidden patch.
+Y. Li et al., Scaling Language-Image Pre-training via Masking (FLIP), 2023, arXiv 2212.00794, section 3: what is hidden is left out of
+the encoder, and nothing is put back: the contrast needs one vector of a picture.
 
 Masks are (B, N) bool, True at hidden patches, row by row.
 """
@@ -16,7 +18,7 @@ from torch import Tensor
 from multiway.nn.pool import Tower
 from multiway.nn.vit import VisionTransformer
 
-__all__ = ["blank", "cover", "cut", "join", "pooled", "put_back", "visible"]
+__all__ = ["blank", "cover", "cut", "join", "pooled", "put_back", "shown", "visible"]
 
 
 def visible(mask: Tensor) -> Tensor:
@@ -33,6 +35,11 @@ def visible(mask: Tensor) -> Tensor:
             "needs equally many of all, and one at least: set patches.ratio below 1, and not patches.ratios"
         )
     return _order(mask)[:, :kept]
+
+
+def shown(mask: Tensor | None) -> Tensor | None:
+    """What a ViT takes as `keep` of pictures of which perhaps some patches are left out (FLIP): None where none are."""
+    return None if mask is None else visible(mask)
 
 
 def put_back(tokens: Tensor, mask: Tensor, mask_token: Tensor) -> Tensor:

@@ -5,16 +5,19 @@ arXiv:1810.04805) from one module.
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multiway.config import LATER
+from multiway.nn.buckets import length_groups, put_together
 from multiway.nn.pool import Tower, eos_positions, last_positions, masked_mean, take
 from multiway.nn.transformer import Activation, Transformer, TransformerConfig, init_weights
 
-__all__ = ["BERT_BASE", "TextConfig", "TextEmbed", "TextTransformer"]
+__all__ = ["BERT_BASE", "TextConfig", "TextEmbed", "TextTransformer", "resize_text_positions"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class TextConfig:
         eos_id: id of the end token; None takes the greatest id of each row, as OpenAI's CLIP did.
         types: number of segment types (BERT: 2); 0 for none.
         embedding_norm: BERT's norm and dropout of the embedding.
+        buckets: groups of like length that a batch is read in, each padded to its own longest (`nn/buckets.py`): the same numbers,
+            for less work where lengths are uneven. 1 pads all to the longest. Not with a memory, nor while recording.
     """
 
     vocabulary: int = 0
@@ -53,6 +58,7 @@ class TextConfig:
     attention_dropout: float = 0.0
     drop_path: float = 0.0
     checkpoint: bool = False
+    buckets: int = field(default=1, metadata=LATER)
 
 
 BERT_BASE = TextConfig(
@@ -112,6 +118,14 @@ class TextEmbed(nn.Module):
         return self.norm(self.words(ids) + places)
 
 
+def resize_text_positions(positions: Tensor, length: int) -> Tensor:
+    """(L, W) positions of texts, interpolated linearly to (`length`, W), as `open_clip` does between CLIPA's stages."""
+    if len(positions) == length:
+        return positions
+    resized = F.interpolate(positions.T[None].float(), size=length, mode="linear", align_corners=False)
+    return resized[0].T.to(positions.dtype)
+
+
 class TextTransformer(nn.Module):
     """Embedding, blocks, pool.
 
@@ -151,16 +165,40 @@ class TextTransformer(nn.Module):
             record: receives hidden states and attention maps by path; see `Transformer.forward`.
 
         Returns:
-            pooled (B, W) and tokens (B, L, W).
+            pooled (B, W) and tokens (B, L, W); those of padding mean nothing.
         """
+        if self.config.buckets > 1 and mask is not None and memory is None and record is None:
+            return self._in_buckets(ids, mask, types, causal, tokens)
         at = self._position(ids, mask)
         wanted = None if tokens else at
         last = self.transformer(
             self.embed(ids, types), mask, memory, memory_mask, at=wanted, causal=causal, record=record
         )
+        return self._pooled(last, at, mask, tokens)
+
+    @staticmethod
+    def _pooled(last: Tensor, at: Tensor | None, mask: Tensor | None, tokens: bool) -> Tower:
+        """The last tokens, all or those at `at` alone, and what stands for the text."""
         if at is None:
             return Tower(masked_mean(last, mask), last)
-        return Tower(take(last, at) if wanted is None else last[:, 0], last)
+        return Tower(take(last, at) if tokens else last[:, 0], last)
+
+    def _in_buckets(self, ids: Tensor, mask: Tensor, types: Tensor | None, causal: bool | None, tokens: bool) -> Tower:
+        """What `forward` gives, of rows of like length together."""
+        groups = length_groups(mask.sum(1).clamp(min=1), self.config.buckets)
+        towers = []
+        for rows, length in groups:
+            some = None if types is None else types[rows, :length]
+            at = self._position(ids[rows, :length], mask[rows, :length])
+            last = self.transformer(
+                self.embed(ids[rows, :length], some),
+                mask[rows, :length],
+                at=None if tokens else at,
+                causal=causal,
+            )
+            towers.append(self._pooled(last, at, mask[rows, :length], tokens))
+        pooled = put_together([tower.pooled for tower in towers], groups)
+        return Tower(pooled, put_together([tower.tokens for tower in towers], groups, ids.shape[1] if tokens else 1))
 
     def _position(self, ids: Tensor, mask: Tensor | None) -> Tensor | None:
         """(B,) the token that stands for the text; None where all do."""

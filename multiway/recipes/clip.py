@@ -15,13 +15,13 @@ from multiway.data.tokenizer import TokenizerSpec
 from multiway.engine.optim import OptimiserSpec
 from multiway.engine.settings import Settings
 from multiway.methods.clip import ClipConfig, image_size
-from multiway.recipes.recipe import Recipe
+from multiway.recipes.pairs import PairsRecipe
 
 __all__ = ["ClipRecipe", "clip"]
 
 
 @dataclass(frozen=True)
-class ClipRecipe(Recipe):
+class ClipRecipe(PairsRecipe):
     """Contrastive pre-training of two towers."""
 
     name: ClassVar[str] = "clip"

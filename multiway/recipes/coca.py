@@ -15,14 +15,14 @@ from multiway.data.tokenizer import TokenizerSpec
 from multiway.engine.optim import OptimiserSpec
 from multiway.engine.settings import Settings
 from multiway.methods.coca import CocaConfig
-from multiway.recipes.recipe import Recipe
+from multiway.recipes.pairs import PairsRecipe
 from multiway.recipes.world import WORLD
 
 __all__ = ["CocaRecipe", "coca"]
 
 
 @dataclass(frozen=True)
-class CocaRecipe(Recipe):
+class CocaRecipe(PairsRecipe):
     """Contrast and captions in one pass over picture and text."""
 
     name: ClassVar[str] = "coca"

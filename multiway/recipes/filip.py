@@ -14,14 +14,14 @@ from multiway.data.tokenizer import TokenizerSpec
 from multiway.engine.optim import OptimiserSpec
 from multiway.engine.settings import Settings
 from multiway.methods.filip import FilipConfig
-from multiway.recipes.recipe import Recipe
+from multiway.recipes.pairs import PairsRecipe
 from multiway.recipes.world import WORLD
 
 __all__ = ["FilipRecipe", "filip"]
 
 
 @dataclass(frozen=True)
-class FilipRecipe(Recipe):
+class FilipRecipe(PairsRecipe):
     """Pre-training of two towers that are compared token by token."""
 
     name: ClassVar[str] = "filip"

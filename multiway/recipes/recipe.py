@@ -6,13 +6,14 @@ fields. What comes out is written whole into the run folder, so a run never depe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 import tyro
 
 from multiway.batch import DataInfo, ViewSpec
-from multiway.config import ConfigError, identity_json
+from multiway.config import LATER, ConfigError, identity_json
+from multiway.data.curriculum import Pacing
 from multiway.data.loader import Loader
 from multiway.data.masking import Masking
 from multiway.data.open import open_source
@@ -42,6 +43,8 @@ class Recipe:
         best: metric by which the best checkpoint is chosen.
         init: run, weights file or `hf:` model to start from, with its tokeniser unless `tokenizer.path` names another; or one
             for each of some parts of the method, `image=runs/clip,text=runs/bert`, with the tokeniser of the words'.
+        init_context: tokens of a text, where these are to be others than `init`'s tokeniser has: its positions are interpolated to as
+            many of `method.text.context`.
         init_except: regular expressions of tensors that start at random or stay unused all the same.
         out: run folder; an existing one is resumed.
         dry_run: show the model, the first batch and the chance values instead of training.
@@ -49,6 +52,9 @@ class Recipe:
         tokenizer: which tokeniser.
         masking: which words are masked; none by default.
         patches: which patches are masked; none by default.
+        curriculum: by what rows are ranked from easy to hard: `length` of their captions, or a file of scores (`data/scores.py`);
+            empty for none.
+        pacing: how fast the curriculum goes.
     """
 
     name: ClassVar[str] = ""
@@ -72,6 +78,9 @@ class Recipe:
     masking: Masking = Masking()
     patches: PatchMasking = PatchMasking()
     method: Any = None
+    init_context: int = field(default=0, metadata=LATER)
+    curriculum: str = field(default="", metadata=LATER)
+    pacing: Pacing = field(default=Pacing(), metadata=LATER)
 
     def __post_init__(self) -> None:
         # A misspelt task would else be found out when the first evaluation is due, hours into a run.
@@ -81,6 +90,14 @@ class Recipe:
                 raise ConfigError(
                     f"evaluate is {entry!r}; expected task=data@split or task=@split, with a task of {', '.join(TASKS)}"
                 )
+        if self.pacing != Pacing() and not self.curriculum:
+            raise ConfigError(
+                f"{self.pacing} is of a curriculum, and there is none; add --curriculum length, or a file of scores"
+            )
+        if self.init_context and not self.init:
+            raise ConfigError(
+                f"init_context is {self.init_context} and there is no --init; without one, tokenizer.context says it"
+            )
 
     def open(self, spec: str, split: str) -> Any:
         """The data: rows of pictures and captions, from this recipe's columns and folder."""

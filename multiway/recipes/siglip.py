@@ -14,14 +14,14 @@ from multiway.data.tokenizer import TokenizerSpec
 from multiway.engine.optim import OptimiserSpec
 from multiway.engine.settings import Settings
 from multiway.methods.siglip import SiglipConfig
-from multiway.recipes.recipe import Recipe
+from multiway.recipes.pairs import PairsRecipe
 from multiway.recipes.world import WORLD, white_is_zero
 
 __all__ = ["SiglipRecipe", "siglip"]
 
 
 @dataclass(frozen=True)
-class SiglipRecipe(Recipe):
+class SiglipRecipe(PairsRecipe):
     """Pre-training of two towers, a question per pair."""
 
     name: ClassVar[str] = "siglip"

@@ -13,9 +13,11 @@ from rich.console import Console
 from multiway.batch import Batch, DataInfo
 from multiway.config import ConfigError
 from multiway.data.augment import finish
+from multiway.data.curriculum import CurriculumOrder
 from multiway.data.loader import Loader
 from multiway.data.open import ALL, parse, splits_of
 from multiway.data.processor import Processor
+from multiway.data.scores import scores_digest, scores_of
 from multiway.data.source import Source
 from multiway.engine.agreement import on_main
 from multiway.engine.device import choose_device, choose_precision
@@ -53,6 +55,12 @@ class Prepared:
     loader: Loader
     started: Started | None = None
     init_hash: str = ""
+    scores: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the rows, and with a curriculum the scores that they are ranked by."""
+        return f"{self.source.fingerprint}+{self.scores}" if self.scores else self.source.fingerprint
 
     def finish(self, batch: Batch) -> Batch:
         """What the device does to a batch first."""
@@ -76,6 +84,8 @@ def prepare(recipe: Recipe, world: World) -> Prepared:
     tokenizer = sources.tokenizer if sources is not None and not recipe.tokenizer.path else None
     if tokenizer is None:
         tokenizer = recipe.tokeniser(source)
+    elif recipe.init_context:
+        tokenizer = tokenizer.of_context(recipe.init_context)
     info = recipe.info(source, tokenizer)
     torch.manual_seed(recipe.settings.seed)
     method = recipe.build(info)
@@ -83,9 +93,21 @@ def prepare(recipe: Recipe, world: World) -> Prepared:
         method = across_ranks(method, world)
     started, init_hash = None, ""
     if sources is not None:
-        started, init_hash = sources.fill(method.starting, recipe.init_except)
+        started, init_hash = sources.fill(method.starting, recipe.init_except, texts=recipe.init_context > 0)
     loader = recipe.loader(source, tokenizer, info, world)
-    return Prepared(recipe, source, Processor(recipe.view, tokenizer), info, method, loader, started, init_hash)
+    scores = _ranked(recipe, source, loader) if recipe.curriculum else ""
+    return Prepared(recipe, source, Processor(recipe.view, tokenizer), info, method, loader, started, init_hash, scores)
+
+
+def _ranked(recipe: Recipe, source: Source, loader: Any) -> str:
+    """Let a loader's rows come from easy to hard; the digest of their scores."""
+    if not isinstance(loader, Loader):
+        raise ConfigError(
+            f"--curriculum ranks rows of pictures and captions; `{recipe.name}` learns from other batches ({type(loader).__name__})"
+        )
+    scores, settings = scores_of(source, recipe.curriculum), recipe.settings
+    loader.reorder(CurriculumOrder(scores, recipe.pacing, settings.end_of_schedule, settings.batch, settings.seed))
+    return scores_digest(scores)
 
 
 def evaluate_model(model: Model, recipe: Recipe) -> dict[str, Any]:
@@ -140,7 +162,7 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
     identity = recipe.identity() | ({"init_hash": ready.init_hash} if ready.init_hash else {})
     if recipe.lenders():
         identity["lent"] = {path: weights_hash(load(path).method.state_dict()) for path in recipe.lenders()}
-    run = Run.open(Path(recipe.out), identity, recipe.operational(), ready.source.fingerprint, world)
+    run = Run.open(Path(recipe.out), identity, recipe.operational(), ready.fingerprint, world)
     rejected = [str(each) for each in getattr(ready.source, "rejected", ())]
 
     def say(text: str) -> None:

@@ -17,6 +17,8 @@ RECIPES: dict[str, str] = {
     "clip": "multiway.recipes.clip:clip",
     "slip": "multiway.recipes.bridges:slip",
     "declip": "multiway.recipes.bridges:declip",
+    "flip": "multiway.recipes.flip:flip",
+    "clipa": "multiway.recipes.clipa:clipa",
     "coca": "multiway.recipes.coca:coca",
     "gpt": "multiway.recipes.gpt:gpt",
     "simvlm": "multiway.recipes.simvlm:simvlm",

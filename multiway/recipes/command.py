@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Callable
 from dataclasses import is_dataclass, replace
 from typing import Any, get_args, get_type_hints
 
 import tyro
 
+from multiway.config import ConfigError
 from multiway.nn.backbone import BackboneConfig, named
 from multiway.recipes import RECIPES, recipe_function
 from multiway.recipes.recipe import Recipe
+from multiway.recipes.stages import chained, split_stages
 
-__all__ = ["edited", "parse"]
+__all__ = ["edited", "parse", "planned"]
 
 
 def parse(args: list[str]) -> Recipe:
@@ -26,7 +29,8 @@ def parse(args: list[str]) -> Recipe:
         asked = bool(args) and args[0] in ("-h", "--help")
         usage = (
             "usage: multiway train RECIPE [options]\n"
-            f"recipes: {', '.join(sorted(RECIPES))}; `multiway train RECIPE --help` lists the options"
+            f"recipes: {', '.join(sorted(RECIPES))}; `multiway train RECIPE --help` lists the options\n"
+            "in stages, each from the one before: multiway train RECIPE [options] --stage NAME [its options] --stage NAME ..."
         )
         print(usage, file=sys.stdout if asked else sys.stderr)
         raise SystemExit(0 if asked else 2)
@@ -39,6 +43,36 @@ def parse(args: list[str]) -> Recipe:
         print(f"multiway train: {error.args[0]}", file=sys.stderr)
         raise SystemExit(2) from error
     return edited(default, rest, f"multiway train {name}", inspect.getdoc(function))
+
+
+def planned(args: list[str]) -> tuple[tuple[str, Recipe], ...]:
+    """(name, recipe) of every run that the command line asks for: one without a name, or the stages of one that has several.
+
+    Raises:
+        SystemExit: on bad usage.
+    """
+    try:
+        shared, stages = split_stages(args)
+    except ConfigError as error:
+        print(f"multiway train: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    recipe = parse(shared)
+    own = recipe.stages()
+    if not recipe.out and (len(own) > 1 or stages or not recipe.dry_run):
+        recipe = replace(recipe, out=f"runs/{recipe.name}-{recipe.preset}")
+    if not stages:
+        return recipe.stages()
+    if len(own) > 1:
+        print(
+            f"multiway train: {recipe.name} has stages of its own ({', '.join(name for name, _ in own)}); leave --stage out",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)
+
+    def change(name: str, options: list[str]) -> Callable[[Recipe], Recipe]:
+        return lambda part: edited(part, options, f"multiway train {recipe.name} --stage {name}", None)
+
+    return chained(recipe, [(name, change(name, options)) for name, options in stages])
 
 
 def edited(default: Recipe, args: list[str], prog: str, description: str | None) -> Recipe:

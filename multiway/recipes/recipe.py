@@ -155,7 +155,7 @@ class Recipe:
         return method_class(self.method_name)(self.method.resolve(info))  # type: ignore[call-arg]
 
     def stages(self) -> tuple[tuple[str, Recipe], ...]:
-        """(name, recipe) of the runs that this recipe consists of, in order; most are one run, themselves."""
+        """(name, recipe) of the runs that this recipe consists of, in order (`stages.py`); most are one run, themselves."""
         return (("", self),)
 
     def lenders(self) -> tuple[str, ...]:

@@ -6,8 +6,7 @@ multiway train vlmo-stages --codes runs/codes --out runs/b         pictures, the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from multiway.batch import DataInfo, ViewSpec
@@ -21,6 +20,7 @@ from multiway.methods.method import Method
 from multiway.methods.vlmo import Vlmo, VlmoConfig
 from multiway.recipes.lent import visual_tokeniser
 from multiway.recipes.recipe import Recipe
+from multiway.recipes.stages import Stage, as_recipe, derived, runs
 from multiway.recipes.world import WORLD, white_is_zero
 
 __all__ = ["VlmoRecipe", "VlmoStagesRecipe", "vlmo", "vlmo_stages"]
@@ -93,12 +93,7 @@ def vlmo(preset: str = "tiny") -> VlmoRecipe:
     )
 
 
-Stage = Literal["vision", "language", "pairs"]
-
-
-def _fields(recipe: VlmoRecipe) -> dict[str, Any]:
-    """What the recipes of all stages share."""
-    return {each.name: getattr(recipe, each.name) for each in fields(VlmoRecipe)}
+Kind = Literal["vision", "language", "pairs"]
 
 
 @dataclass(frozen=True)
@@ -114,44 +109,39 @@ class VlmoStagesRecipe(VlmoRecipe):
 
     name: ClassVar[str] = "vlmo-stages"
 
-    order: tuple[Stage, ...] = ("vision", "language", "pairs")
-    frozen: tuple[Stage, ...] = ("language",)
+    order: tuple[Kind, ...] = ("vision", "language", "pairs")
+    frozen: tuple[Kind, ...] = ("language",)
     stage_steps: int = 300
 
     def stages(self) -> tuple[tuple[str, Recipe], ...]:
         """The runs, in order, ready to be run."""
-        before, found = self.init, []
-        for place, kind in enumerate(self.order):
-            name = f"{place + 1}-{kind}"
-            part = replace(VlmoRecipe(**_fields(self)), out=str(Path(self.out) / name), init=before)
-            if kind != "pairs":
-                rules = _trained(kind, kind in self.frozen)
-                optimiser = replace(part.settings.optimiser, rules=rules)
-                part = replace(
-                    part,
-                    settings=replace(part.settings, steps=self.stage_steps, optimiser=optimiser),
-                    method=replace(part.method, stage=kind),
-                    evaluate=(),
-                )
-            if kind == "vision":
-                least = 4 if part.preset == "tiny" else 16
-                part = replace(part, patches=PatchMasking(0.4, part.method.patch, least))
-            else:
-                part = replace(part, codes="")
-            found.append((name, part))
-            before = part.out
-        return tuple(found)
+        return runs(as_recipe(self, VlmoRecipe), [Stage(kind, self._changes(kind)) for kind in self.order])
+
+    def _changes(self, kind: Kind) -> dict[str, Any]:
+        """What a stage has of its own."""
+        found: dict[str, Any] = {} if kind == "vision" else {"codes": ""}
+        if kind != "pairs":
+            found |= {
+                "settings.steps": self.stage_steps,
+                "settings.optimiser.rules": _trained(kind, kind in self.frozen),
+                "method.stage": kind,
+                "evaluate": (),
+            }
+        if kind == "vision":
+            least = 4 if self.preset == "tiny" else 16
+            found["patches"] = PatchMasking(0.4, self.method.patch, least)
+        return found
 
 
 # What belongs to a modality alone (the released code's list for texts).
-_OWN: dict[Stage, str] = {
+_OWN: dict[Kind, str] = {
     "vision": r"pictures\.|types|mlp(_norm)?\.experts\.(vision|shared)|positions\.table|code_head|blocks\.norm",
     "language": r"words\.|types|mlp(_norm)?\.experts\.(language|shared)|positions\.table|word_head|blocks\.norm",
 }
 _ATTENTION = r"attention_norm|projection\.module|out\.module|residual"
 
 
-def _trained(kind: Stage, frozen: bool) -> tuple[tuple[str, float], ...]:
+def _trained(kind: Kind, frozen: bool) -> tuple[tuple[str, float], ...]:
     """Learning-rate rules of a stage before the pairs: what is trained, and nothing else."""
     return ((_OWN[kind] if frozen else f"{_OWN[kind]}|{_ATTENTION}", 1.0), (".", 0.0))
 
@@ -161,4 +151,4 @@ def vlmo_stages(preset: str = "tiny") -> VlmoStagesRecipe:
     pairs = vlmo(preset)
     if preset == "tiny":
         pairs = replace(pairs, method=replace(pairs.method, patch=8))
-    return VlmoStagesRecipe(**_fields(pairs), stage_steps=300 if preset == "tiny" else 500_000)
+    return derived(pairs, VlmoStagesRecipe, stage_steps=300 if preset == "tiny" else 500_000)

@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "report": ("multiway.cli.report", "write report.html of a run: multiway report runs/a"),
     "compare": ("multiway.cli.compare", "train every method on equal data: multiway compare --samples 25600"),
     "matrix": ("multiway.cli.matrix", "tune runs for tasks on equal data: multiway matrix runs/a runs/b"),
+    "score": ("multiway.cli.score", "score every row for a curriculum: multiway score runs/a --out scores.jsonl"),
     "capfilt": ("multiway.cli.capfilt", "clean noisy captions: multiway capfilt runs/blip --data web.tar --out clean"),
     "data": ("multiway.cli.data", "check, show or shard data: multiway data check captions.jsonl --images pictures/"),
     "convert": ("multiway.cli.convert", "between multiway's and transformers' weights: multiway convert SRC DST"),

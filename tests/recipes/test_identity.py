@@ -102,10 +102,10 @@ def test_a_later_field_needs_a_default() -> None:
 def test_every_later_field_of_the_optimiser_changes_the_identity_when_used() -> None:
     used = OptimiserSpec(
         kind="lars", momentum=0.8, nesterov=True, trust=0.01, decay="steps", steps=(0.5,), factor=0.2, weight_decay_end=0.4,
-        constant_rate=("predictor",), exempt=False,
+        constant_rate=("predictor",), exempt=False, unfreeze=(("^image", 0.5),), gradual=0.2,
     )  # fmt: skip
     plain, found = identity_json(OptimiserSpec()), identity_json(used)
-    assert set(found) - set(plain) == {each for each in to_json(used) if each not in plain} and len(found) == 18
+    assert set(found) - set(plain) == {each for each in to_json(used) if each not in plain} and len(found) == 20
     assert from_json(OptimiserSpec, found) == used and from_json(OptimiserSpec, plain) == OptimiserSpec()
 
     assert FineTuneConfig() == from_json(FineTuneConfig, identity_json(FineTuneConfig(), FINETUNED_LATER))

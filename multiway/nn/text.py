@@ -198,7 +198,8 @@ class TextTransformer(nn.Module):
             )
             towers.append(self._pooled(last, at, mask[rows, :length], tokens))
         pooled = put_together([tower.pooled for tower in towers], groups)
-        return Tower(pooled, put_together([tower.tokens for tower in towers], groups, ids.shape[1] if tokens else 1))
+        length = ids.shape[1] if tokens or self.config.pool == "mean" else 1
+        return Tower(pooled, put_together([tower.tokens for tower in towers], groups, length))
 
     def _position(self, ids: Tensor, mask: Tensor | None) -> Tensor | None:
         """(B,) the token that stands for the text; None where all do."""

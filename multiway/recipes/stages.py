@@ -100,7 +100,7 @@ def split_stages(args: Sequence[str]) -> tuple[list[str], list[tuple[str, list[s
     """Command-line options before the first `--stage`, and (name, options) of each stage.
 
     Raises:
-        ConfigError: for a stage without a name, or one that is no name of a folder.
+        ConfigError: for a stage without a name, or one that is no name of a folder; for a stage with a folder of its own.
     """
     shared: list[str] = []
     stages: list[tuple[str, list[str]]] = []
@@ -115,6 +115,12 @@ def split_stages(args: Sequence[str]) -> tuple[list[str], list[tuple[str, list[s
                     f"--stage {name}: expected a name of letters, digits and hyphens, then the stage's options: --stage short --view.size 32"
                 )
             stages.append((name, []))
+        elif stages and arg.partition("=")[0] == "--out":
+            raise ConfigError(
+                f"{arg} after --stage {stages[-1][0]}: stages are folders of one run; give --out before the first of them"
+            )
+        elif arg == "--dry-run":  # of all stages, wherever it stands
+            shared.append(arg)
         else:
             (stages[-1][1] if stages else shared).append(arg)
         place += 1

@@ -87,7 +87,9 @@ def test_high_scores_may_be_the_easy_ones_and_equal_ones_are_drawn() -> None:
 
 
 def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(DataError, match=r"begins with 10 of 50 rows, fewer than a batch of 16; raise --pacing.start to 0\.32"):
+    with pytest.raises(
+        DataError, match=r"begins with 10 of 50 rows, fewer than a batch of 16; raise --pacing.start to 0\.32"
+    ):
         order(batch=16)
     with pytest.raises(DataError, match="score of row 1 is nan"):
         CurriculumOrder([0.0, math.nan], Pacing(), 9, 1, 0)

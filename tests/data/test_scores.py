@@ -47,7 +47,10 @@ def test_what_capfilt_wrote_is_taken_as_it_is(tmp_path: Path) -> None:
         ('{"key": "0", "score": 1}\n\n{"key": "0", "score": 1}', "line 3: key '0' has a score already"),
         ('{"key": "0", "score": NaN}', "the score of '0' is nan"),
         ("", "holds no score"),
-        ('{"key": "x", "score": 1}', r"no score for 2 of the 2 rows of toy@train, the first: '0'; its keys are like 'x'"),
+        (
+            '{"key": "x", "score": 1}',
+            r"no score for 2 of the 2 rows of toy@train, the first: '0'; its keys are like 'x'",
+        ),
     ],
 )
 def test_a_bad_file_is_named_with_its_line(tmp_path: Path, content: str, complaint: str) -> None:
@@ -61,7 +64,11 @@ def test_arrays_of_objects_and_what_is_not_there_are_refused(tmp_path: Path) -> 
     np.savez(tmp_path / "a.npz", keys=np.array([{"a": 1}], dtype=object), scores=np.zeros(1))
     np.savez(tmp_path / "b.npz", keys=np.array(["a"]), scores=np.zeros(2))
     (tmp_path / "c.npz").write_text(json.dumps({}))
-    for name, complaint in (("a", "expected the arrays"), ("b", "two rows of equal length"), ("c", "expected the arrays")):
+    for name, complaint in (
+        ("a", "expected the arrays"),
+        ("b", "two rows of equal length"),
+        ("c", "expected the arrays"),
+    ):
         with pytest.raises(DataError, match=complaint):
             read_scores(tmp_path / f"{name}.npz")
     for gone in (tmp_path / "none.jsonl", tmp_path):

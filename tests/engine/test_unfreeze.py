@@ -38,9 +38,7 @@ def settings(kind: str = "adamw", **more):
 
 
 def run(method: Two, memory: Memory, steps: int = 12, kind: str = "adamw") -> Memory:
-    train(
-        method, Rows(), replace(settings(kind), steps=steps, horizon=12), World(), memory, finish=lambda batch: batch
-    )
+    train(method, Rows(), replace(settings(kind), steps=steps, horizon=12), World(), memory, finish=lambda batch: batch)
     return memory
 
 

@@ -1,7 +1,7 @@
 """Rows in groups of like length: the groups are the best there are, and what comes out is what whole batches give."""
 
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def fewest(lengths: list[int], groups: int) -> int:
     for count in range(1, min(groups, len(ordered))):
         for cuts in combinations(range(1, len(ordered)), count):
             edges = [0, *cuts, len(ordered)]
-            parts = [ordered[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+            parts = [ordered[a:b] for a, b in pairwise(edges)]
             best = min(best, sum(len(part) * part[-1] for part in parts))
     return best
 

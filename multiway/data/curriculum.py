@@ -138,5 +138,14 @@ class CurriculumOrder:
         begins, count = self.parts[phase]
         return self.before[phase] + (step - begins) * self.batch / count
 
+    def instead(self, row: int, share: float) -> int:
+        """A row to stand in for one that cannot be read: any of those that are as easy as the first part, which are always there.
+
+        Args:
+            row: that one.
+            share: in [0, 1), the draw that decides.
+        """
+        return int(self.ranked[int(share * self.parts[0][1])])
+
     def _phase(self, step: int) -> int:
         return max(phase for phase, (begins, _) in enumerate(self.parts) if begins <= step)

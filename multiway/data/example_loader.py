@@ -18,7 +18,9 @@ from multiway.batch import Batch, Place, ViewSpec
 from multiway.data.augment import DRAWS
 from multiway.data.draws import uniforms
 from multiway.data.examples import Asked, Box, Chosen, Example, Examples, Judged, KnowsAnswered, Pointed
-from multiway.data.loader import Order, PixelCache, read_ahead
+from multiway.data.loader import read_ahead
+from multiway.data.order import Order
+from multiway.data.pixels import PixelCache
 from multiway.data.regions import region_targets
 from multiway.data.source import BadRow, DataError, DrawsBatches
 from multiway.data.tokenizer import Tokenizer

@@ -1,15 +1,13 @@
-"""Batches as arithmetic: step -> positions -> rows -> pixels.
+"""Batches as arithmetic: step -> positions -> rows (`order.py`) -> pixels (`pixels.py`) and words.
 
-The epochs, each in its own order, are laid end to end; step s takes positions [s B, (s + 1) B). So every sample is
-seen exactly once per epoch whatever the batch size, a batch may straddle two epochs, and to resume at step s is to ask
-for step s. Workers and ranks change nothing: a rank takes every W-th row of the same global batch.
+Every sample is seen exactly once per epoch whatever the batch size, a batch may straddle two epochs, and to resume at step s is to
+ask for step s. Workers and ranks change nothing: a rank takes every W-th row of the same global batch.
 """
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,73 +17,19 @@ from torch.utils.data import DataLoader, Dataset
 from multiway.batch import Batch, Place, ViewSpec
 from multiway.data.augment import DRAWS
 from multiway.data.curriculum import CurriculumOrder
-from multiway.data.draws import permutation, uniforms
+from multiway.data.draws import uniforms
 from multiway.data.masking import Masking, mask_words, ordinary_ids
+from multiway.data.order import Order, Shuffle, passes_of
 from multiway.data.patch_masking import PatchMasking, mask_patches
+from multiway.data.pixels import FETCHED, PixelCache, Pixels
 from multiway.data.shorten import Shortening
-from multiway.data.source import BadRow, DataError, DrawsBatches, Source, stable_id
+from multiway.data.source import BadRow, DataError, Source, stable_id
 from multiway.data.tokenizer import Tokenizer, Tokens
-from multiway.data.view import draw
 from multiway.data.views import ViewsSpec, kept_side
 
 __all__ = ["Loader", "Order", "PixelCache", "read_ahead"]
 
 _ATTEMPTS = 20  # replacements tried for one unreadable row before giving up
-
-
-@dataclass(frozen=True)
-class Order:
-    """Which row stands at which position of training.
-
-    Attributes:
-        rows: in the source.
-        batch: rows per step over all ranks.
-        seed: of the run.
-    """
-
-    rows: int
-    batch: int
-    seed: int
-
-    def epoch(self, step: int) -> float:
-        """Passes over the rows that are complete before a step."""
-        return step * self.batch / self.rows
-
-    def at(self, step: int, rank: int = 0, world: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """(epochs, rows), each (batch / world,) int64, of one step on one rank."""
-        positions = np.arange(step * self.batch + rank, (step + 1) * self.batch, world)
-        epochs, offsets = np.divmod(positions, self.rows)
-        rows = np.empty_like(offsets)
-        for epoch in np.unique(epochs):
-            rows[epochs == epoch] = permutation(self.seed, int(epoch), self.rows)[offsets[epochs == epoch]]
-        return epochs, rows
-
-
-class PixelCache:
-    """Decoded squares of a small source, so that no picture is decoded twice; shared among worker processes.
-
-    Args:
-        rows: in the source.
-        side: of the squares.
-        limit: bytes above which nothing is kept.
-    """
-
-    def __init__(self, rows: int, side: int, limit: int = 1 << 30) -> None:
-        self.side = side
-        self.kept = rows * side * side * 3 <= limit
-        size = rows if self.kept else 0
-        self.pixels = torch.empty(size, side, side, 3, dtype=torch.uint8).share_memory_()
-        self.ready = torch.zeros(size, dtype=torch.bool).share_memory_()
-
-    def get(self, source: Source, index: int, view: ViewSpec) -> Tensor:
-        """(side, side, 3) uint8 of one row, decoded at most once per cache."""
-        if self.kept and self.ready[index]:
-            return self.pixels[index]
-        square = torch.from_numpy(draw(source.image(index), view, self.side).copy())
-        if self.kept:
-            self.pixels[index] = square
-            self.ready[index] = True
-        return square
 
 
 class _Steps(Dataset[Batch]):
@@ -102,14 +46,14 @@ class _Steps(Dataset[Batch]):
         views: ViewsSpec | None,
         rank: int,
         world: int,
+        reduce: bool,
         shortening: Shortening | None,
     ) -> None:
         self.source, self.order, self.view, self.tokenizer = source, order, view, tokenizer
         self.shortening = shortening
         self.views, self.rank, self.world = views, rank, world
         self.side = kept_side(view, views)
-        # A source that draws whole batches is faster than any cache.
-        self.cache = PixelCache(0 if isinstance(source, DrawsBatches) else len(source), self.side)
+        self.pixels = Pixels(source, view, self.side, reduce)
         self.masking, self.patches = masking, patches
         self.ordinary = ordinary_ids(tokenizer) if tokenizer and masking.some else None
 
@@ -143,13 +87,15 @@ class _Steps(Dataset[Batch]):
 
     def _squares(self, epochs: np.ndarray, rows: np.ndarray, skipped: list[str]) -> Tensor:
         """(B, side, side, 3) uint8 pictures; `rows` changes where an unreadable one was replaced."""
-        if isinstance(self.source, DrawsBatches):
-            return torch.from_numpy(self.source.squares(rows, self.side))
-        squares = []
-        for place in range(len(rows)):
-            square, rows[place] = self._readable(int(epochs[place]), int(rows[place]), skipped)
-            squares.append(square)
-        return torch.stack(squares)
+        squares = torch.empty(len(rows), self.side, self.side, 3, dtype=torch.uint8)
+        drawn = self.pixels.drawn(rows)
+        if drawn.any():
+            squares[torch.from_numpy(drawn)] = self.pixels.draw(rows[drawn])
+        for number, place in enumerate(others := np.flatnonzero(~drawn)):
+            if number % FETCHED == 0:
+                self.pixels.fetch(rows[others[number : number + FETCHED]])
+            squares[place], rows[place] = self._readable(int(epochs[place]), int(rows[place]), skipped)
+        return squares
 
     def _draws(self, epochs: np.ndarray, rows: np.ndarray) -> Tensor | None:
         """The numbers that decide how pictures are augmented: those of `images`, where there will be any, then each view's."""
@@ -193,11 +139,11 @@ class _Steps(Dataset[Batch]):
         """The row's square; an unreadable row is replaced by another, the same one in every replay, and recorded."""
         for attempt in range(_ATTEMPTS):
             try:
-                return self.cache.get(self.source, row, self.view), row
+                return self.pixels.get(row), row
             except BadRow as error:
                 skipped.append(str(error))
                 where = uniforms(self.order.seed, np.array([epoch]), np.array([row]), f"replace-{attempt}", 1)[0, 0]
-                row = int(where * self.order.rows)
+                row = self.order.instead(row, float(where))
         raise DataError(
             f"{_ATTEMPTS} rows in a row could not be read, the last: {skipped[-1]}; run `multiway data check` on this data"
         )
@@ -250,6 +196,8 @@ class Loader:
         views: the views that a method learns from; `augment.finish` makes them of the same squares and wants the same `views`.
         workers: processes that decode; 0 decodes in the training process, which is best for small cached pictures.
         shortening: what is read of a caption that is longer than the tokeniser's context; None for its beginning.
+        shuffle: how the rows of an epoch are shuffled.
+        reduce: decode large JPEGs at a fraction of their size, where twice the pixels that are kept are left.
     """
 
     def __init__(
@@ -266,16 +214,19 @@ class Loader:
         patches: PatchMasking | None = None,
         views: ViewsSpec | None = None,
         shortening: Shortening | None = None,
+        shuffle: Shuffle | None = None,
+        reduce: bool = False,
     ) -> None:
         if len(source) == 0:
             raise DataError(f"{source.name}@{source.split} has no rows; nothing can be trained on it")
         if batch < 1 or batch % world:
             raise DataError(f"batch {batch} does not divide by {world} ranks; choose a multiple of {world}")
-        self.order: Order | CurriculumOrder = Order(len(source), batch, seed)
+        passes = passes_of(source, seed, shuffle or Shuffle())
+        self.order: Order | CurriculumOrder = Order(len(source), batch, seed, passes)
         self.view = view
         self.workers = workers
         hidden = (masking or Masking(), patches or PatchMasking())
-        self._steps = _Steps(source, self.order, view, tokenizer, *hidden, views, rank, world, shortening)
+        self._steps = _Steps(source, self.order, view, tokenizer, *hidden, views, rank, world, reduce, shortening)
 
     def reorder(self, order: CurriculumOrder) -> None:
         """Let another order of the same rows say what stands where."""

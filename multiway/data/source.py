@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -19,8 +19,12 @@ __all__ = [
     "BadRow",
     "DataError",
     "DrawsBatches",
+    "Fetches",
+    "InShards",
     "KnowsTruth",
     "KnowsWords",
+    "Mixes",
+    "Reduces",
     "Row",
     "Source",
     "SourceSpec",
@@ -131,6 +135,54 @@ class DrawsBatches(Protocol):
     def squares(self, rows: np.ndarray, side: int) -> np.ndarray:
         """Pictures of rows (B,) at any side: (B, side, side, 3) uint8, equal to what `image` gives at that side."""
         ...
+
+
+@runtime_checkable
+class InShards(Protocol):
+    """A source whose rows lie in shards, one after another: neighbouring rows are read together faster.
+
+    Attributes:
+        shard_starts: (S + 1,) int64, ascending from 0 to the number of rows: rows [starts[i], starts[i + 1]) lie in one shard.
+    """
+
+    shard_starts: np.ndarray
+
+
+@runtime_checkable
+class Fetches(Protocol):
+    """A source that is far away: it gets many pictures at once much faster than one by one."""
+
+    def fetch(self, rows: np.ndarray) -> None:
+        """Get the encoded pictures of rows (B,), to be at hand when these are asked for next. What fails is tried again then."""
+        ...
+
+
+@runtime_checkable
+class Reduces(Protocol):
+    """A source that can decode large pictures at a fraction of their size: what JPEG is made for."""
+
+    def reduced(self, index: int, side: int) -> Image.Image:
+        """The picture, perhaps smaller than it is, its shorter side at least `side` pixels; nearly what `image` resized gives.
+
+        Raises:
+            BadRow: if it cannot be decoded.
+        """
+        ...
+
+
+@runtime_checkable
+class Mixes(Protocol):
+    """A source made of others, to be drawn from by weight.
+
+    Attributes:
+        parts: the N sources; a row of the whole is one of theirs.
+        starts: (N + 1,) row with which each begins, and the number of rows.
+        weights: how often each is drawn, relative to the others; whole numbers without a common factor.
+    """
+
+    parts: Sequence[Source]
+    starts: Sequence[int]
+    weights: Sequence[int]
 
 
 @runtime_checkable

@@ -11,6 +11,10 @@ from multiway.data.source import Row, Source
 
 __all__ = ["Subset"]
 
+# Methods of sources whose first argument is a row's number.
+_OF_A_ROW = frozenset({"about", "encoded", "frames", "holds", "noise", "noise_kind", "reduced", "scene", "video"})
+_OF_ALL = frozenset({"fetch", "indices", "parts", "places", "shard_starts", "squares", "starts", "weights"})
+
 
 class Subset:
     """Rows of another source, evenly spread over it.
@@ -37,8 +41,11 @@ class Subset:
         return self.source.image(self.index[index])
 
     def __getattr__(self, name: str) -> Any:
-        # Everything else (name, split, classes, word classes) is the source's. Drawing whole batches is not: its numbers
-        # are those of all rows.
-        if name in ("squares", "source", "index"):
+        # What is said of the whole (name, split, classes, word classes) is the source's. What is asked of a row has its number
+        # here; what is about all rows (drawing whole batches, where shards begin) is not true of some.
+        if name in _OF_ALL or name in ("source", "index"):
             raise AttributeError(name)
-        return getattr(self.source, name)
+        found = getattr(self.source, name)
+        if name not in _OF_A_ROW:
+            return found
+        return lambda index, *more: found(self.index[index], *more)

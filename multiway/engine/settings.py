@@ -38,6 +38,9 @@ class Settings:
         bad_rows: share of unreadable rows above which training stops.
         threads: CPU threads; 0 leaves torch's choice.
         workers: processes that decode pictures; 0 decodes in the training process.
+        shuffle: rows of an epoch: `global`, all together; `shards`, a few shards at a time, for storage on which jumping is slow.
+        shuffle_window: shards that are shuffled together.
+        draft: decode large JPEGs at a half, a quarter or an eighth of their size in training; pixels then differ by a grey level or two.
         optimiser: which one, warm-up, decay, rules.
         track: where the numbers are sent as well: `wandb`, `wandb:PROJECT`, `mlflow`, `mlflow:URI`.
         shard: what each of several ranks keeps (`engine/sharding.py`): `none`, everything (DDP); `full`, its share of parameters,
@@ -69,6 +72,9 @@ class Settings:
     bad_rows: float = 0.05
     threads: int = 0
     workers: int = 0
+    shuffle: Literal["global", "shards"] = field(default="global", metadata=LATER)
+    shuffle_window: int = field(default=8, metadata=LATER)
+    draft: bool = field(default=False, metadata=LATER)
     optimiser: OptimiserSpec = OptimiserSpec()
     track: tuple[str, ...] = field(default=(), metadata=LATER)
     shard: Literal["none", "full", "hybrid"] = field(default="none", metadata=LATER)
@@ -84,6 +90,14 @@ class Settings:
             )
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} does not divide into {self.accumulate} micro-batches")
+        if self.shuffle_window < 1:
+            raise ValueError(
+                f"shuffle_window is {self.shuffle_window}; expected 1 shard or more to be shuffled together"
+            )
+        if self.shuffle == "global" and self.shuffle_window != 8:
+            raise ValueError(
+                f"shuffle_window={self.shuffle_window} says how many shards are shuffled together; set shuffle=shards too"
+            )
         if self.rollback < 0:
             raise ValueError(f"rollback is {self.rollback}; expected bad steps in a row, or 0 for never")
         if self.cache < 0:

@@ -51,7 +51,7 @@ class BridgeRecipe(Recipe):
         settings = self.settings
         return Loader(
             source, self.view, tokenizer, settings.batch, settings.seed, world.rank, world.size, settings.workers,
-            self.masking, self.patches, self.views,
+            self.masking, self.patches, self.views, **self.loading,
         )  # fmt: skip
 
 

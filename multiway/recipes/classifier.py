@@ -97,7 +97,8 @@ class ClassifyRecipe(Recipe):
         """Batches of pictures and labels, without a text."""
         settings = self.settings
         return Loader(
-            source, self.view, None, settings.batch, settings.seed, world.rank, world.size, settings.workers
+            source, self.view, None, settings.batch, settings.seed, world.rank, world.size, settings.workers,
+            **self.loading,
         )  # fmt: skip
 
     def build(self, info: DataInfo) -> Method:

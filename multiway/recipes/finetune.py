@@ -143,6 +143,9 @@ class FinetuneRecipe(Recipe):
 def example_loader(recipe: Recipe, source: Any, tokenizer: Tokenizer, wanted: Wanted, world: World) -> ExampleLoader:
     """Batches of examples, as a recipe's settings and view have them."""
     settings = recipe.settings
+    if settings.shuffle != "global" or settings.draft:
+        given = "--shuffle shards" if settings.shuffle != "global" else "--draft"
+        raise ConfigError(f"{given} is for pictures with captions; examples of {source.name} do without: leave it out")
     return ExampleLoader(
         source, recipe.view, tokenizer, wanted, settings.batch, settings.seed, world.rank, world.size, settings.workers
     )

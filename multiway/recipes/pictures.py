@@ -47,5 +47,5 @@ class PicturesRecipe(Recipe):
         settings = self.settings
         return Loader(
             source, self.view, None, settings.batch, settings.seed, world.rank, world.size, settings.workers,
-            patches=self.patches, views=self.views,
+            patches=self.patches, views=self.views, **self.loading,
         )  # fmt: skip

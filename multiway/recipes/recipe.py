@@ -17,6 +17,7 @@ from multiway.data.curriculum import Pacing
 from multiway.data.loader import Loader
 from multiway.data.masking import Masking
 from multiway.data.open import open_source
+from multiway.data.order import Shuffle
 from multiway.data.patch_masking import PatchMasking
 from multiway.data.tokenizer import Tokenizer, TokenizerSpec
 from multiway.data.views import ViewsSpec
@@ -148,7 +149,14 @@ class Recipe:
             settings.workers,
             self.masking,
             self.patches,
+            **self.loading,
         )
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """What every loader of pictures and captions is told besides: how rows are shuffled, and how pictures are decoded."""
+        settings = self.settings
+        return {"shuffle": Shuffle(settings.shuffle, settings.shuffle_window), "reduce": settings.draft}
 
     def build(self, info: DataInfo) -> Method:
         """The method, its open sizes filled in from the data."""

@@ -14,6 +14,7 @@ from multiway.batch import Batch, DataInfo
 from multiway.config import ConfigError
 from multiway.data.augment import finish
 from multiway.data.curriculum import CurriculumOrder
+from multiway.data.draws import SORTED
 from multiway.data.loader import Loader
 from multiway.data.open import ALL, parse, splits_of
 from multiway.data.processor import Processor
@@ -160,6 +161,8 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
     ready = prepare(recipe, world)
     # Weights under the same name may be others by the time a run is resumed.
     identity = recipe.identity() | ({"init_hash": ready.init_hash} if ready.init_hash else {})
+    if len(ready.source) > SORTED:  # runs of so many rows that are older than this had another order
+        identity["order"] = "scattered"
     if recipe.lenders():
         identity["lent"] = {path: weights_hash(load(path).method.state_dict()) for path in recipe.lenders()}
     run = Run.open(Path(recipe.out), identity, recipe.operational(), ready.fingerprint, world)

@@ -1,4 +1,4 @@
-"""`multiway data check|show|shard`: look at one's data before training on them, and pack them."""
+"""`multiway data check|show|shard|index`: look at one's data before training on them, pack them, and index what is packed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
+from multiway.cli.data_index import Index, run_index
 from multiway.cli.data_tables import print_examples, print_sources
 from multiway.data.annotated.open import names_examples, open_examples
 from multiway.data.check import check, notes_of
@@ -92,6 +93,7 @@ _Verb = (
     Annotated[Check, tyro.conf.subcommand("check", prefix_name=False)]
     | Annotated[Show, tyro.conf.subcommand("show", prefix_name=False)]
     | Annotated[Shard, tyro.conf.subcommand("shard", prefix_name=False)]
+    | Annotated[Index, tyro.conf.subcommand("index", prefix_name=False)]
 )
 
 
@@ -101,10 +103,12 @@ def run(args: list[str]) -> int:
     Raises:
         SystemExit: on bad usage, as argument parsers do.
     """
-    asked: Check | Show | Shard = tyro.cli(_Verb, args=args, prog="multiway data", description=__doc__)  # type: ignore[arg-type]
+    asked: Check | Show | Shard | Index = tyro.cli(_Verb, args=args, prog="multiway data", description=__doc__)  # type: ignore[arg-type]
     try:
         if isinstance(asked, Check):
             return _check(asked)
+        if isinstance(asked, Index):
+            return run_index(asked)
         return _show(asked) if isinstance(asked, Show) else _shard(asked)
     except DataError as error:
         Console(stderr=True).print(

@@ -28,7 +28,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "matrix": ("multiway.cli.matrix", "tune runs for tasks on equal data: multiway matrix runs/a runs/b"),
     "score": ("multiway.cli.score", "score every row for a curriculum: multiway score runs/a --out scores.jsonl"),
     "capfilt": ("multiway.cli.capfilt", "clean noisy captions: multiway capfilt runs/blip --data web.tar --out clean"),
-    "data": ("multiway.cli.data", "check, show or shard data: multiway data check captions.jsonl --images pictures/"),
+    "data": (
+        "multiway.cli.data",
+        "check, show, shard or index data: multiway data check captions.jsonl --images pictures/",
+    ),
     "convert": ("multiway.cli.convert", "between multiway's and transformers' weights: multiway convert SRC DST"),
     "consolidate": ("multiway.cli.consolidate", "a checkpoint as one file: multiway consolidate runs/a --step 400"),
     "average": ("multiway.cli.average", "weights between two runs (WiSE-FT): multiway average runs/a runs/a-vqa"),

@@ -13,7 +13,7 @@ from multiway.data.decode import decode
 from multiway.data.rejected import Rejected
 from multiway.data.source import BadRow, Row
 
-__all__ = ["SPLIT_NAMES", "PictureFiles", "fingerprint_of", "split_name"]
+__all__ = ["SPLIT_NAMES", "PictureFiles", "fingerprint_of", "split_name", "update_fingerprint"]
 
 # What a split is called elsewhere -> here.
 SPLIT_NAMES = {
@@ -37,8 +37,13 @@ def fingerprint_of(rows: Iterable[Row]) -> str:
     """Sixteen hexadecimal digits that name what the rows are; another caption, order or label changes them."""
     state = hashlib.blake2b(digest_size=8)
     for row in rows:
-        state.update(repr((row.key, row.image_id, row.captions, row.label)).encode())
+        update_fingerprint(state, row.key, row.image_id, row.captions, row.label)
     return state.hexdigest()
+
+
+def update_fingerprint(state: hashlib.blake2b, key: str, image_id: int, captions: tuple[str, ...], label: int) -> None:
+    """Add one row to the state of a fingerprint."""
+    state.update(repr((key, image_id, captions, label)).encode())
 
 
 @dataclass
@@ -83,6 +88,10 @@ class PictureFiles:
             BadRow: if it cannot be decoded.
         """
         return decode(self.root / self.files[index], self.rows[index].where)
+
+    def reduced(self, index: int, side: int) -> Image.Image:
+        """The picture, a JPEG perhaps at a fraction of its size; see `source.Reduces`."""
+        return decode(self.root / self.files[index], self.rows[index].where, least=side)
 
     def encoded(self, index: int) -> bytes:
         """The picture's file as it is, for copying.

@@ -16,7 +16,7 @@ import glob
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from multiway.data.annotated.binary_pictures import PICTURE_SETS, open_picture_set, picture_splits_there
 from multiway.data.annotated.caption_sets import CAPTION_SETS, open_caption_set, splits_there
@@ -24,6 +24,7 @@ from multiway.data.captions import read_captions
 from multiway.data.files import PictureFiles, split_name
 from multiway.data.folder import read_folder
 from multiway.data.join import Joined
+from multiway.data.remote import is_remote
 from multiway.data.shards import Shards, read_shards
 from multiway.data.source import DataError, Source, SourceSpec
 from multiway.data.table import TABLE_SUFFIXES
@@ -150,6 +151,12 @@ def _read(
     spec: SourceSpec, images: str | Path, image_column: str | None, caption_column: str | None
 ) -> dict[str, PictureFiles] | dict[str, Shards]:
     """One's own data: all splits."""
+    if is_remote(spec.name):
+        if PurePath(spec.name.partition("?")[0]).suffix.lower() in TABLE_SUFFIXES:
+            raise DataError(
+                f"{spec.name}: of files by URL only shards are read; fetch a caption file, or pack it with `multiway data shard`"
+            )
+        return read_shards(spec.name)
     name = str(Path(spec.name).expanduser())
     path = Path(name)
     if path.is_dir():

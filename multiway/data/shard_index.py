@@ -3,8 +3,8 @@
 A tar has no table of contents. One pass over its headers writes one, `shard.tar` -> `shard.tar.index.json`, so that
 afterwards any sample has an address (file, offset, length) and shuffling or resuming is arithmetic. The index is
 bound to the tar's size and time of change, rebuilt when either differs or it disagrees with its own digest, written aside and
-renamed. Where the folder
-is read-only it goes to the user's cache folder; where that fails too, it is built anew each time.
+renamed. Where the folder is read-only it goes to the user's cache folder; where that fails too, it is built anew each time. Of a tar
+by URL see `shard_remote.py`.
 
 Samples are grouped by key as the WebDataset convention has it: what stands before the first dot of the base name.
 """
@@ -16,17 +16,18 @@ import json
 import os
 import re
 import tarfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 from multiway.data.rejected import Rejected, encodable
-from multiway.data.shard_sample import LABEL_CEILING, Members, read_sample
+from multiway.data.shard_sample import LABEL_CEILING, WORDS, Members, read_sample
 from multiway.data.source import BadRow, DataError
 
-__all__ = ["ShardIndex", "index_of"]
+__all__ = ["INDEX_VERSION", "ShardIndex", "build_index", "cache_folder", "index_of", "read_index", "write_index"]
 
-_VERSION = 2
+INDEX_VERSION = 2
 # Key and extension; a member without an extension belongs to no sample.
 _MEMBER = re.compile(r"^((?:.*/)?[^./]+)\.([^/]*)$")
 
@@ -36,7 +37,7 @@ class ShardIndex:
     """What one tar holds; the lists run in parallel, a sample each.
 
     Attributes:
-        version, size, mtime_ns: what the index was made of.
+        version, size, mtime_ns: what the index was made of; of a tar by URL, `mtime_ns` is `RemoteFile.changed`.
         keys: WebDataset keys.
         offsets, lengths: where the encoded picture lies in the tar, in bytes.
         captions: at least one each.
@@ -76,29 +77,38 @@ def index_of(tar: Path) -> ShardIndex:
         raise DataError(f"{tar}: the shard cannot be read ({error.strerror}); correct the pattern") from error
     places = (tar.with_name(f"{tar.name}.index.json"), _cache_place(tar))
     for place in places:
-        known = _read(place)
+        known = read_index(place)
         if known and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns):
             return known
-    index = _build(tar, ShardIndex(_VERSION, status.st_size, status.st_mtime_ns))
+    try:
+        with tar.open("rb") as file:
+            index = build_index(str(tar), file, ShardIndex(INDEX_VERSION, status.st_size, status.st_mtime_ns))
+    except OSError as error:
+        raise DataError(f"{tar}: the shard cannot be read ({error.strerror or error}); check the file") from error
     for place in places:
-        if _write(place, index):
+        if write_index(place, index):
             break
     return index
 
 
-def _cache_place(tar: Path) -> Path:
+def cache_folder() -> Path:
+    """Where what is known of shards is kept, beside those that nothing can be written beside."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "multiway" / "shards" / f"{hashlib.sha256(str(tar.resolve()).encode()).hexdigest()[:32]}.json"
+    return root / "multiway" / "shards"
 
 
-def _read(place: Path) -> ShardIndex | None:
-    """An index that is there and whole; anything else is as good as none, since it can be built again."""
+def _cache_place(tar: Path) -> Path:
+    return cache_folder() / f"{hashlib.sha256(str(tar.resolve()).encode()).hexdigest()[:32]}.json"
+
+
+def read_index(place: Path | bytes) -> ShardIndex | None:
+    """An index, from its file or its bytes, that is there and whole; anything else is as good as none, since it can be built again."""
     try:
-        value = json.loads(place.read_text(encoding="utf-8"))
+        value = json.loads(place if isinstance(place, bytes) else place.read_text(encoding="utf-8"))
         if value.pop("digest") != _digest(value):
             return None
         index = ShardIndex(**value)
-        return index if index.version == _VERSION and _believable(index) else None
+        return index if index.version == INDEX_VERSION and _believable(index) else None
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
         return None
 
@@ -126,6 +136,8 @@ def _believable(index: ShardIndex) -> bool:
         )
         and all(at >= 0 and size >= 0 and at + size <= index.size for at, size in zip(index.offsets, index.lengths))
         and all(-1 <= label < LABEL_CEILING for label in index.labels)
+        and all(-1 <= each < 1 << 63 for each in index.picture_ids)
+        and all(-1 <= each < 1 << 32 for each in index.checks)
     )
 
 
@@ -133,7 +145,8 @@ def _text(value: object) -> bool:
     return isinstance(value, str) and encodable(value)
 
 
-def _write(place: Path, index: ShardIndex) -> bool:
+def write_index(place: Path, index: ShardIndex) -> bool:
+    """Keep an index, in one piece; whether that could be done."""
     aside = place.with_name(f".{place.name}.{os.getpid()}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -147,35 +160,48 @@ def _write(place: Path, index: ShardIndex) -> bool:
     return True
 
 
-def _build(tar: Path, index: ShardIndex) -> ShardIndex:
-    with tar.open("rb") as file:
-        samples, cut = _members(tar, file, index.size)
-        for key, members in samples.items():
-            where = f"{tar.name}, sample {key}"
-            partly: list[Rejected] = []
-            try:
-                sample = read_sample(file, members, where, partly)
-            except BadRow as error:
-                index.lost.append([where, str(error)])
-                continue
-            index.partly += [[each.where, each.why] for each in partly]
-            index.keys.append(key)
-            index.offsets.append(sample.offset)
-            index.lengths.append(sample.length)
-            index.captions.append(list(sample.captions))
-            index.labels.append(sample.label)
-            index.image_ids.append(sample.image_id)
-            index.picture_ids.append(sample.picture_id)
-            index.checks.append(sample.crc32)
+def build_index(
+    tar: str, file: BinaryIO, index: ShardIndex, keep: Callable[[int, int], None] = lambda offset, length: None
+) -> ShardIndex:
+    """Fill an index by one pass over a tar's headers, and one over its words.
+
+    Args:
+        tar: its name, for messages.
+        file: the tar.
+        index: empty, with the tar's size.
+        keep: told of (offset, length) of words as they are passed, since they will be read in the second pass.
+
+    Raises:
+        DataError: as `index_of` does.
+    """
+    name = PurePath(tar).name
+    samples, cut = _members(tar, file, index.size, keep)
+    for key, members in samples.items():
+        where = f"{name}, sample {key}"
+        partly: list[Rejected] = []
+        try:
+            sample = read_sample(file, members, where, partly)
+        except BadRow as error:
+            index.lost.append([where, str(error)])
+            continue
+        index.partly += [[each.where, each.why] for each in partly]
+        index.keys.append(key)
+        index.offsets.append(sample.offset)
+        index.lengths.append(sample.length)
+        index.captions.append(list(sample.captions))
+        index.labels.append(sample.label)
+        index.image_ids.append(sample.image_id)
+        index.picture_ids.append(sample.picture_id)
+        index.checks.append(sample.crc32)
     if cut:
         if not index.keys:
             raise DataError(f"{tar}: {cut}, and nothing before that is usable; fetch or write the shard again")
         kept = f"the {len(index.keys):,} samples before are kept"
-        index.lost.append([tar.name, f"{cut}; {kept}, fetch or write the shard again"])
+        index.lost.append([name, f"{cut}; {kept}, fetch or write the shard again"])
     return index
 
 
-def _members(tar: Path, file: BinaryIO, size: int) -> tuple[dict[str, Members], str]:
+def _members(tar: str, file: BinaryIO, size: int, keep: Callable[[int, int], None]) -> tuple[dict[str, Members], str]:
     """All samples by key, in order of first appearance, and how the tar was cut off, if it was."""
     samples: dict[str, Members] = {}
     try:
@@ -204,6 +230,8 @@ def _members(tar: Path, file: BinaryIO, size: int) -> tuple[dict[str, Members], 
                 f"{tar}: member {member.name} is there twice; keys must differ within a shard, write it again"
             )
         samples[key][extension] = (member.offset_data, member.size)
+        if extension in WORDS:
+            keep(member.offset_data, member.size)
     # tarfile takes a header that it cannot read for the end of the archive. A true end is empty blocks or nothing.
     file.seek(archive.offset)
     block = file.read(tarfile.BLOCKSIZE)
@@ -224,7 +252,7 @@ def _no_tar(file: BinaryIO) -> str:
     return "this is not a tar; fetch or write it again"
 
 
-def _refuse_unsafe(tar: Path, member: tarfile.TarInfo) -> None:
+def _refuse_unsafe(tar: str, member: tarfile.TarInfo) -> None:
     """Nothing is ever unpacked, yet a tar with such members was made by mistake or malice and is not trusted."""
     if member.name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", member.name):
         raise DataError(

@@ -9,10 +9,13 @@ from typing import Any, BinaryIO
 from multiway.data.rejected import Rejected, clean_captions, encodable
 from multiway.data.source import BadRow
 
-__all__ = ["LABEL_CEILING", "Members", "Sample", "read_sample"]
+__all__ = ["LABEL_CEILING", "WORDS", "Members", "Sample", "read_sample"]
 
 Members = dict[str, tuple[int, int]]
 """Extension -> (offset, length) in the tar, in bytes."""
+
+WORDS = frozenset({"txt", "json", "cls"})
+"""Extensions of members that say something of a sample."""
 
 _PICTURES = ("jpg", "jpeg", "png", "webp")
 _TEXT_CEILING = 1 << 20  # bytes of a .txt, .json or .cls member above which it is not read

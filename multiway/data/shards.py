@@ -1,38 +1,38 @@
 """WebDataset shards as rows that are addressable by number.
 
     multiway train clip --data 'shards/train-{000000..000099}.tar'
+    multiway train clip --data 's3://bucket/train-{000000..000999}.tar' --shuffle shards
 
-Each tar gets a side-car index once (`shard_index.py`); from then on a picture is one read at a known place, in any
-order, by any number of processes.
+Each tar gets an index once (`shard_index.py`, `shard_remote.py`), all of them together a catalogue (`catalogue.py`); from then on a
+picture is one read at a known place, in any order, by any number of processes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import zlib
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from multiway.data.catalogue import FORMAT, Catalogue
+from multiway.data.catalogue_writer import catalogue_of
 from multiway.data.decode import decode
-from multiway.data.files import fingerprint_of
 from multiway.data.rejected import REJECTED_CEILING, Rejected, refuse_too_many
-from multiway.data.shard_index import ShardIndex, index_of
-from multiway.data.shard_names import expand, name_of, split_of
-from multiway.data.source import BadRow, DataError, Row, held_out_split, stable_id
+from multiway.data.remote import RemoteError, RemoteFile, read_small
+from multiway.data.shard_index import INDEX_VERSION, ShardIndex, cache_folder
+from multiway.data.shard_indices import indices_of, stamp_of
+from multiway.data.shard_names import ShardFile, expand, name_of, split_of
+from multiway.data.shard_reader import ShardReader
+from multiway.data.source import BadRow, DataError, Row
 
 __all__ = ["FACTS_FILE", "Shards", "read_shards"]
 
 FACTS_FILE = "dataset.json"
 """Beside the shards: `{"classes": [...], "templates": [...]}`, written by `write_shards`, optional for others' shards."""
-
-_OPEN_FILES = 64  # kept open per process; shards come in thousands, file descriptors do not
 
 
 @dataclass
@@ -43,6 +43,7 @@ class Shards:
         name: the pattern.
         split: which rows these are.
         tars: the shards.
+        catalogue: what they hold.
         classes, templates: from `dataset.json` beside the shards.
         rejected: samples of these shards that were left out.
         fingerprint: of keys, captions, labels and ids.
@@ -50,29 +51,37 @@ class Shards:
 
     name: str
     split: str
-    tars: Sequence[Path]
-    indices: Sequence[ShardIndex] = field(repr=False)
-    places: np.ndarray = field(repr=False)  # (rows, 2) int64: tar, sample in it
+    tars: Sequence[ShardFile]
+    catalogue: Catalogue = field(repr=False)
     classes: tuple[str, ...] = ()
     templates: tuple[str, ...] = ("a photo of a {}.", "{}")
     rejected: list[Rejected] = field(default_factory=list)
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
-        self._files: OrderedDict[int, int] = OrderedDict()
-        if not self.fingerprint:
-            self.fingerprint = fingerprint_of(map(self.row, range(len(self))))
+        self.fingerprint = self.fingerprint or self.catalogue.splits[self.split].fingerprint
+        self._reader = ShardReader(self.tars)
+        self._names = [name_of(tar) for tar in self.tars]
+
+    @property
+    def shard_starts(self) -> np.ndarray:
+        """(S + 1,) int64: row with which each shard of this split begins, and their number."""
+        starts = self.catalogue.columns[f"{self.split}.shards"]
+        return starts.span(0, len(starts))
 
     def __len__(self) -> int:
-        return len(self.places)
+        return self.catalogue.splits[self.split].rows
 
     def row(self, index: int) -> Row:
         """The row's words; the key is the shard's name and the sample's key, since keys often start anew in each."""
-        tar, sample = map(int, self.places[index])
-        shard = self.indices[tar]
-        captions, label = tuple(shard.captions[sample]), shard.labels[sample]
+        sample = self._sample(index)
+        tar, key = self.catalogue.shard_of(sample), self.catalogue.key(sample)
         return Row(
-            self._key(tar, sample), _image_id(self.tars[tar], shard, sample), captions, label, self._where(tar, sample)
+            f"{self._names[tar]}/{key}",
+            self.catalogue.number("image_ids", sample),
+            self.catalogue.captions(sample),
+            self.catalogue.number("labels", sample),
+            f"{self.tars[tar].name}, sample {key}",
         )
 
     def encoded(self, index: int) -> bytes:
@@ -81,23 +90,14 @@ class Shards:
         Raises:
             BadRow: if it cannot be read any more, or is not what was written.
         """
-        tar, sample = map(int, self.places[index])
-        offset, length = self.indices[tar].offsets[sample], self.indices[tar].lengths[sample]
-        try:
-            data = os.pread(self._file(tar), length, offset)
-        except OSError as error:
-            raise BadRow(
-                f"{self._where(tar, sample)}: cannot be read ({error.strerror}); check {self.tars[tar]}"
-            ) from error
-        if len(data) != length:
-            raise BadRow(
-                f"{self._where(tar, sample)}: the shard has become shorter since it was opened; leave it alone while it is used"
-            )
-        check = self.indices[tar].checks[sample]
+        sample = self._sample(index)
+        where = self._where(sample)
+        data = self._reader.read(*self._place(sample), where)
+        check = self.catalogue.number("checks", sample)
         if check >= 0 and check != zlib.crc32(data):
             # A JPEG has no sum of its own: with a flipped bit it would be shown, as another picture.
             raise BadRow(
-                f"{self._where(tar, sample)}: the picture has another CRC-32 than when the shard was written; fetch or write it again"
+                f"{where}: the picture has another CRC-32 than when the shard was written; fetch or write it again"
             )
         return data
 
@@ -107,40 +107,43 @@ class Shards:
         Raises:
             BadRow: if it cannot be decoded.
         """
-        tar, sample = map(int, self.places[index])
-        return decode(self.encoded(index), self._where(tar, sample))
+        return decode(self.encoded(index), self._where(self._sample(index)))
 
-    def _key(self, tar: int, sample: int) -> str:
-        return f"{name_of(self.tars[tar])}/{self.indices[tar].keys[sample]}"
+    def reduced(self, index: int, side: int) -> Image.Image:
+        """The picture, a JPEG perhaps at a fraction of its size; see `source.Reduces`."""
+        return decode(self.encoded(index), self._where(self._sample(index)), least=side)
 
-    def _where(self, tar: int, sample: int) -> str:
-        return f"{self.tars[tar].name}, sample {self.indices[tar].keys[sample]}"
+    def fetch(self, rows: np.ndarray) -> None:
+        """Get the encoded pictures of rows (B,) at once, where the shards are far away."""
+        if any(isinstance(tar, RemoteFile) for tar in self.tars[:1]):
+            self._reader.fetch([self._place(self._sample(int(row))) for row in rows])
 
-    def _file(self, tar: int) -> int:
-        """A descriptor for positioned reads, which workers may share: there is no common place in the file to fight over."""
-        if tar in self._files:
-            self._files.move_to_end(tar)
-            return self._files[tar]
-        if len(self._files) >= _OPEN_FILES:
-            os.close(self._files.popitem(last=False)[1])
-        self._files[tar] = os.open(self.tars[tar], os.O_RDONLY)
-        return self._files[tar]
+    def picture(self, index: int) -> str:
+        """A name of the row's picture that is the same wherever shards were written from the same data; empty if there is none."""
+        sample = self._sample(index)
+        known, check = (self.catalogue.number(column, sample) for column in ("picture_ids", "checks"))
+        return f"{known} {check}" if known >= 0 and check >= 0 else ""
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": OrderedDict()}  # descriptors mean nothing to another process
+    def _sample(self, index: int) -> int:
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {self.name}@{self.split}, which has {len(self):,}")
+        return self.catalogue.number(f"{self.split}.rows", index)
 
-    def __del__(self) -> None:
-        for descriptor in getattr(self, "_files", {}).values():
-            os.close(descriptor)
+    def _place(self, sample: int) -> tuple[int, int, int]:
+        """(shard, offset, length) of the encoded picture."""
+        offset, length = (self.catalogue.number(column, sample) for column in ("offsets", "lengths"))
+        return self.catalogue.shard_of(sample), offset, length
 
-
-def _image_id(tar: Path, shard: ShardIndex, sample: int) -> int:
-    if shard.picture_ids[sample] >= 0:
-        return shard.picture_ids[sample]
-    return stable_id(shard.image_ids[sample] or f"{name_of(tar)}/{shard.keys[sample]}")
+    def _where(self, sample: int) -> str:
+        return f"{self.tars[self.catalogue.shard_of(sample)].name}, sample {self.catalogue.key(sample)}"
 
 
-def read_shards(pattern: str, ceiling: float = REJECTED_CEILING) -> dict[str, Shards]:
+def read_shards(
+    pattern: str,
+    ceiling: float = REJECTED_CEILING,
+    workers: int = 0,
+    progress: Callable[[int, int], object] = lambda done, of: None,
+) -> dict[str, Shards]:
     """Read WebDataset shards.
 
     A shard that breaks off keeps the samples before the break; the break is listed in `rejected` and counts as a lost
@@ -149,6 +152,8 @@ def read_shards(pattern: str, ceiling: float = REJECTED_CEILING) -> dict[str, Sh
     Args:
         pattern: see `expand`.
         ceiling: share of samples that may be left out.
+        workers: shards that are indexed at once; 0 is one of local files, and several of remote ones.
+        progress: told how many of how many shards have an index.
 
     Returns:
         The splits by name; only those that have rows.
@@ -157,43 +162,51 @@ def read_shards(pattern: str, ceiling: float = REJECTED_CEILING) -> dict[str, Sh
         DataError: naming shard, member and remedy.
     """
     tars = expand(pattern)
-    names: dict[str, Path] = {}
+    names: dict[str, ShardFile] = {}
     for tar in tars:
         if names.setdefault(name_of(tar), tar) != tar:
             raise DataError(
                 f"{tar} and {names[name_of(tar)]} have the same name, so that keys are not unique; rename one"
             )
-    stated = {tar: split_of(tar) for tar in tars}
-    if any(stated.values()) and not all(stated.values()):
-        odd = next(tar for tar in tars if not stated[tar])
+    stated = [split_of(tar) for tar in tars]
+    if any(stated) and not all(stated):
+        odd = tars[stated.index("")]
         raise DataError(
             f"{pattern}: some shards state a split in their name, {odd.name} does not; rename it or leave it out"
         )
-    indices = [index_of(tar) for tar in tars]
-    lost = [Rejected(where, why) for index in indices for where, why in index.lost]
-    partly = [Rejected(where, why) for index in indices for where, why in index.partly]
-    refuse_too_many(lost, sum(len(index.keys) for index in indices) + len(lost), pattern, ceiling)
-    places: dict[str, list[tuple[int, int]]] = {}
-    for number, (tar, index) in enumerate(zip(tars, indices, strict=True)):
-        for sample in range(len(index.keys)):
-            places.setdefault(stated[tar] or held_out_split(_image_id(tar, index, sample)), []).append((number, sample))
-    if not places:
+
+    def shards() -> Iterator[tuple[str, str, ShardIndex]]:
+        for number, index in enumerate(indices_of(tars, workers)):
+            progress(number + 1, len(tars))
+            yield name_of(tars[number]), stated[number], index
+
+    stamps = [stamp_of(tar) for tar in tars]
+    version = hashlib.sha256(json.dumps([FORMAT, INDEX_VERSION, stamps]).encode()).hexdigest()[:24]
+    catalogue = catalogue_of(shards, _set_name(pattern, tars), version, cache_folder() / "sets")
+    lost, partly = ([Rejected(*note) for note in catalogue.about[kind]] for kind in ("lost", "partly"))
+    refuse_too_many(lost, len(catalogue) + len(lost), pattern, ceiling)
+    if not catalogue.splits:
         raise DataError(f"{pattern}: the shards hold no samples; write them again")
-    classes, templates = _facts(tars[0].parent, max(max(index.labels, default=-1) for index in indices))
+    classes, templates = _facts(tars[0], catalogue.about["highest"])
     return {
-        split: Shards(pattern, split, tars, indices, np.array(rows, dtype=np.int64), classes, templates, lost + partly)
-        for split, rows in sorted(places.items())
+        split: Shards(pattern, split, tars, catalogue, classes, templates, lost + partly) for split in catalogue.splits
     }
 
 
-def _facts(folder: Path, highest: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _set_name(pattern: str, tars: Sequence[ShardFile]) -> str:
+    """A name for these shards that is the same wherever the command is run from."""
+    first = tars[0]
+    return f"{pattern} {first.url if isinstance(first, RemoteFile) else first.resolve()}"
+
+
+def _facts(tar: ShardFile, highest: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the classes and templates, as `dataset.json` has them; numbers are named by themselves."""
-    place = next((each / FACTS_FILE for each in (folder, folder.parent) if (each / FACTS_FILE).is_file()), None)
     templates = Shards.templates
-    if place is None:
+    place, text = _facts_text(tar)
+    if text is None:
         return tuple(str(number) for number in range(highest + 1)), templates
     try:
-        facts = json.loads(place.read_text(encoding="utf-8"))
+        facts = json.loads(text.decode("utf-8"))
         classes = tuple(str(name) for name in facts.get("classes", ()))
         templates = tuple(str(each) for each in facts.get("templates", ())) or templates
     except (OSError, ValueError, AttributeError, TypeError) as error:
@@ -201,3 +214,16 @@ def _facts(folder: Path, highest: int) -> tuple[tuple[str, ...], tuple[str, ...]
     if highest >= len(classes) > 0 or (highest >= 0 and not classes):
         raise DataError(f"{place}: names {len(classes)} classes, but there is a label {highest}; correct or remove it")
     return classes, templates
+
+
+def _facts_text(tar: ShardFile) -> tuple[ShardFile, bytes | None]:
+    """`dataset.json` in the folder of a shard or the one above, if it is in either."""
+    try:
+        if isinstance(tar, RemoteFile):
+            places = [tar.beside(FACTS_FILE), tar.beside(FACTS_FILE, up=1)]
+            found = ((place, read_small(place)) for place in places)
+            return next((each for each in found if each[1] is not None), (places[0], None))
+        here = next((each / FACTS_FILE for each in tar.parents[:2] if (each / FACTS_FILE).is_file()), None)
+        return (here, here.read_bytes()) if here is not None else (tar, None)
+    except (OSError, RemoteError) as error:
+        raise DataError(f"{FACTS_FILE} beside {tar}: cannot be read ({error}); correct or remove it") from error

@@ -24,6 +24,8 @@ from multiway.abilities import Encoded, require
 from multiway.config import identity_json
 from multiway.data.files import PictureFiles
 from multiway.data.join import Joined
+from multiway.data.remote import RemoteFile
+from multiway.data.shard_names import ShardFile
 from multiway.data.shards import Shards
 from multiway.data.source import BadRow, DataError, Source
 from multiway.hub.model import Model
@@ -164,6 +166,9 @@ def _fingerprint_of_data(source: Source) -> str:
     """Sixteen hexadecimal digits that name the rows and, where pictures are files, the state of each."""
     total = hashlib.sha256(source.fingerprint.encode())
     for path in _files(source):
+        if isinstance(path, RemoteFile):  # as its storage described it when the source was opened
+            total.update(f"{path.size} {path.changed} ".encode())
+            continue
         try:
             state = path.stat()
         except OSError:
@@ -173,7 +178,7 @@ def _fingerprint_of_data(source: Source) -> str:
     return total.hexdigest()[:16]
 
 
-def _files(source: Source) -> Iterator[Path]:
+def _files(source: Source) -> Iterator[ShardFile]:
     """The files that a source's pictures are read from; none for data that come with the package."""
     if isinstance(source, Joined):
         for part in source.parts:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,8 @@ def blocks_of(source: Source, rows_per_shard: int) -> list[Block]:
     if rows_per_shard < 1:
         raise ConfigError(f"rows per shard is {rows_per_shard}; expected 1 or more")
     if isinstance(source, Shards):
-        by_tar: dict[int, list[int]] = {}
-        for row, tar in enumerate(source.places[:, 0].tolist()):
-            by_tar.setdefault(tar, []).append(row)
-        return [Block(number, rows) for number, rows in enumerate(by_tar.values())]
+        borders = pairwise(source.shard_starts.tolist())
+        return [Block(number, range(start, end)) for number, (start, end) in enumerate(borders)]
     starts = range(0, len(source), rows_per_shard)
     return [
         Block(number, range(start, min(start + rows_per_shard, len(source)))) for number, start in enumerate(starts)

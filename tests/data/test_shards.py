@@ -240,7 +240,7 @@ def test_index_is_reused_while_fresh_and_rebuilt_when_stale(tmp_path, monkeypatc
     first = index_of(path)
     assert json.loads(side.read_text())["keys"] == first.keys
     with monkeypatch.context() as patch:
-        patch.setattr("multiway.data.shard_index._build", lambda *_: pytest.fail("built although fresh"))
+        patch.setattr("multiway.data.shard_index.build_index", lambda *_, **__: pytest.fail("built although fresh"))
         assert index_of(path) == first
     for damage in ("{", "[]", json.dumps({**json.loads(side.read_text()), "offsets": []}), json.dumps({"version": 0})):
         side.write_text(damage)
@@ -266,7 +266,7 @@ def test_index_goes_to_the_cache_where_the_folder_cannot_be_written(tmp_path, ca
     monkeypatch.setattr(Path, "write_text", denied)
     first = index_of(path)
     assert not (tmp_path / "a.tar.index.json").exists() and len(list(cache.rglob("*.json"))) == 1
-    monkeypatch.setattr("multiway.data.shard_index._build", lambda *_: pytest.fail("the cache was not used"))
+    monkeypatch.setattr("multiway.data.shard_index.build_index", lambda *_, **__: pytest.fail("the cache was not used"))
     assert index_of(path) == first
 
 
@@ -411,10 +411,10 @@ def test_a_shard_that_shrinks_while_open_is_a_bad_row(tmp_path):
 
 
 def test_fewer_descriptors_than_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr("multiway.data.shards._OPEN_FILES", 2)
+    monkeypatch.setattr("multiway.data.shard_reader._OPEN_FILES", 2)
     for number in range(5):
         tar(tmp_path / f"train-{number}.tar", samples(2))
     source = read_shards(str(tmp_path))["train"]
     for index in (0, 9, 3, 7, 5, 1, 8):
         assert source.image(index).size == (4, 4)
-        assert len(source._files) <= 2
+        assert len(source._reader._files) <= 2

@@ -85,10 +85,11 @@ class RemoteFile:
         """The last part of its path."""
         return self.path.name
 
-    def beside(self, name: str, up: int = 0) -> RemoteFile:
-        """Another file in its folder, or `up` folders above."""
+    def beside(self, name: str, up: int = 0) -> RemoteFile | None:
+        """Another file in its folder, or `up` folders above; None above the host or the bucket."""
         bare = self.url.partition("?")[0] if self.url.startswith("http") else self.url
-        return RemoteFile("/".join([*bare.split("/")[: -1 - up], name]))
+        folders = bare.split("/")[: -1 - up]
+        return RemoteFile("/".join([*folders, name])) if len(folders) >= len(["s3:", "", "bucket"]) else None
 
     def __str__(self) -> str:
         """The URL for people, without signature or password."""
@@ -243,11 +244,14 @@ def _tried(file: RemoteFile, action: Callable[[], T]) -> T:
             return action()
         except (RemoteError, DataError):
             raise
-        except FileNotFoundError as error:
-            raise RemoteError(f"{file} is not there (any more); put it back or correct the pattern", True) from error
         except PermissionError as error:
             raise RemoteError(f"{file} may not be read ({error}); check the credentials", True) from error
-        except Exception as error:  # every storage's package has its own
+        except Exception as caught:  # every storage's package has its own
+            error = _cause(caught)
+            if isinstance(error, FileNotFoundError):
+                raise RemoteError(
+                    f"{file} is not there (any more); put it back or correct the pattern", True
+                ) from caught
             status = getattr(error, "status", 0) or 0
             if attempt == _ATTEMPTS or (400 <= status < 500 and status not in (408, 429)):
                 said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -260,6 +264,17 @@ def _tried(file: RemoteFile, action: Callable[[], T]) -> T:
             time.sleep(wait)
             wait *= 2
     raise AssertionError("unreachable")
+
+
+def _cause(error: Exception) -> BaseException:
+    """What is behind an error: fsspec's web file system says "not found" of whatever stops it from asking."""
+    behind = error.__cause__
+    if not isinstance(error, FileNotFoundError) or not isinstance(behind, Exception):
+        return error
+    status = getattr(behind, "status", 0)
+    if status:
+        return error if status in (404, 410) else behind
+    return _cause(behind) if isinstance(behind, OSError) else error
 
 
 class RangeFile(io.RawIOBase):

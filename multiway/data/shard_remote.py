@@ -40,6 +40,8 @@ def remote_index_of(tar: RemoteFile) -> ShardIndex:
         index = _beside(tar)
         if index is None:
             file = RangeFile(tar)
+            if tar.size <= file.block:
+                read(tar, 0, min(1, tar.size))  # of a file within one block nothing else shows a server without ranges
             empty = ShardIndex(INDEX_VERSION, tar.size, tar.changed)
             index = build_index(str(tar), cast(BinaryIO, file), empty, file.keep)
     except RemoteError as error:
@@ -57,7 +59,8 @@ def _short(text: str) -> str:
 
 def _beside(tar: RemoteFile) -> ShardIndex | None:
     """The index beside the tar, if there is one that fits."""
-    data = read_small(tar.beside(f"{tar.name}.index.json"))
+    side = tar.beside(f"{tar.name}.index.json")
+    data = read_small(side) if side is not None else None
     index = read_index(data) if data is not None else None
     if index is None or index.size != tar.size or not _fits(tar, index):
         return None

@@ -14,6 +14,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from PIL import Image
@@ -61,7 +62,10 @@ class Shards:
     def __post_init__(self) -> None:
         self.fingerprint = self.fingerprint or self.catalogue.splits[self.split].fingerprint
         self._reader = ShardReader(self.tars)
-        self._names = [name_of(tar) for tar in self.tars]
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return [name_of(tar) for tar in self.tars]
 
     @property
     def shard_starts(self) -> np.ndarray:
@@ -221,8 +225,8 @@ def _facts_text(tar: ShardFile) -> tuple[ShardFile, bytes | None]:
     try:
         if isinstance(tar, RemoteFile):
             places = [tar.beside(FACTS_FILE), tar.beside(FACTS_FILE, up=1)]
-            found = ((place, read_small(place)) for place in places)
-            return next((each for each in found if each[1] is not None), (places[0], None))
+            found = ((place, read_small(place)) for place in places if place is not None)
+            return next((each for each in found if each[1] is not None), (tar, None))
         here = next((each / FACTS_FILE for each in tar.parents[:2] if (each / FACTS_FILE).is_file()), None)
         return (here, here.read_bytes()) if here is not None else (tar, None)
     except (OSError, RemoteError) as error:

@@ -1,6 +1,5 @@
 """Shards: random access equals a sequential read, the writer's bytes repeat, and bad tars are refused or trimmed."""
 
-import io
 import json
 import os
 import pickle
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from shard_files import png, samples, tar
 
 from multiway.data.captions import read_captions
 from multiway.data.shard_index import index_of
@@ -23,30 +23,6 @@ from multiway.data.source import BadRow, DataError, Row, Source, held_out_split,
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-def png(value: int = 0) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4), (value % 256, value // 256, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
-def samples(count: int, start: int = 0) -> list[tuple[str, bytes]]:
-    return [
-        m
-        for n in range(start, start + count)
-        for m in ((f"{n:04d}.png", png(n)), (f"{n:04d}.txt", f"number {n}".encode()))
-    ]
 
 
 def rows_of(splits) -> list[tuple[Source, int, Row]]:

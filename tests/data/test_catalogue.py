@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import tracemalloc
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def rows(splits: dict[str, Shards]) -> dict[str, list[object]]:
 def test_mapped_and_in_memory_are_the_same(tmp_path, cache, monkeypatch) -> None:
     pattern = own(tmp_path)
     plain = read_shards(pattern)
-    assert (next(iter(plain.values())).catalogue.folder is None and not cache.exists()) or not list(cache.iterdir())
+    assert plain["train"].catalogue.folder is None and not list(cache.iterdir())
     monkeypatch.setattr(catalogue_writer, "KEPT_FROM", 100)  # from the second shard on
     mapped = read_shards(pattern)
     [folder] = cache.iterdir()
@@ -68,7 +69,7 @@ def test_mapped_and_in_memory_are_the_same(tmp_path, cache, monkeypatch) -> None
         assert split.rejected == again[name].rejected and len(split.rejected) == 1
         shards = [row.key.partition("/")[0] for row in words]
         starts = split.shard_starts.tolist()
-        assert [len(set(shards[a:b])) for a, b in zip(starts, starts[1:], strict=False)] == [1] * (len(starts) - 1)
+        assert [len(set(shards[a:b])) for a, b in pairwise(starts)] == [1] * (len(starts) - 1)
         assert starts[0] == 0 and starts[-1] == len(split)
 
 
@@ -83,7 +84,7 @@ captions = st.lists(text.filter(str.strip), min_size=1, max_size=4)
         max_size=4,
     )
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 def test_whatever_an_index_holds_comes_back(given) -> None:
     indices = []
     for shard in given:
@@ -196,7 +197,7 @@ def test_a_mapped_set_travels_light(tmp_path, kept) -> None:
 
 def test_opening_takes_no_memory_for_its_rows(tmp_path, cache) -> None:
     index = ShardIndex(INDEX_VERSION, 10**9, 0)
-    for number in range(2000):
+    for number in range(1000):
         index.keys.append(f"{number:09d}")
         index.captions.append([f"a caption of fifty characters or so, the number {number}"])
         for column in (index.offsets, index.lengths, index.picture_ids, index.checks):
@@ -205,7 +206,7 @@ def test_opening_takes_no_memory_for_its_rows(tmp_path, cache) -> None:
         index.image_ids.append("")
 
     def shards():
-        return ((f"s{number}", "train", index) for number in range(25))
+        return ((f"s{number}", "train", index) for number in range(22))
 
     tracemalloc.start()
     catalogue_of(shards, "set", "v", cache)
@@ -215,10 +216,10 @@ def test_opening_takes_no_memory_for_its_rows(tmp_path, cache) -> None:
     found = catalogue_of(lambda: pytest.fail("read although kept"), "set", "v", cache)
     opened = tracemalloc.get_traced_memory()[1] - base
     tracemalloc.stop()
-    assert len(found) == 50_000 and found.captions(49_999) == found.captions(1_999)
+    assert len(found) == 22_000 and found.captions(21_999) == found.captions(999)
     size = sum(each.stat().st_size for each in found.folder.iterdir())
-    assert size > 5_000_000 and opened < 100_000  # bytes
-    assert made < 8_000_000  # some shards, not all of them
+    assert size > 2_000_000 and opened < 100_000  # bytes
+    assert made < 6_000_000  # some shards, not all of them
 
 
 def test_a_column_checks_each_block_once(tmp_path) -> None:

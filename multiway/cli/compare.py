@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from multiway.cli.output import print_json
+from multiway.data.spec import parse
 from multiway.recipes.world import WORLD
 from multiway.workflows.compare import COLUMNS, compare
 
@@ -47,6 +48,7 @@ class Compare:
 def run(args: list[str]) -> int:
     """Fill the table and print it; exit code 1 where a cell failed."""
     asked = tyro.cli(Compare, args=args, prog="multiway compare")
+    parse(asked.data)  # what is measured is one data set, which is better said before anything is trained
     table = compare(
         Path(asked.out),
         asked.data,

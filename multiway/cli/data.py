@@ -24,6 +24,7 @@ from multiway.data.scenes.source import Scenes
 from multiway.data.shard_writer import write_shards
 from multiway.data.sheet import contact_sheet, spread_rows
 from multiway.data.source import DataError, Source
+from multiway.data.spec import is_mixed, parse
 
 __all__ = ["Check", "Shard", "Show", "run"]
 
@@ -36,7 +37,7 @@ class Data:
 
     Attributes:
         spec: `name[@split]`: a bundled set, a caption file, a folder, or a pattern of shards; to be checked also a benchmark,
-            `vqa:FOLDER@val`.
+            `vqa:FOLDER@val`, or several sources, `a.jsonl + b/`.
         images: folder that a caption file's paths are relative to.
         image_column: the caption file's column of paths, if unusual.
         caption_column: its column of captions, if unusual.
@@ -133,10 +134,11 @@ def _emit(value: dict[str, Any]) -> None:
 def _check(asked: Check) -> int:
     if names_examples(asked.spec):
         return _check_examples(asked)
-    sources = _splits(asked, say=False)  # its report has them
+    sources = _splits(asked, say=False)  # its report has them; of several data sets, what they share too
     with Progress(console=Console(stderr=True), transient=True, disable=asked.json) as bar:
         task = bar.add_task("reading", total=sum(len(source) for source in sources))
         report = check(sources, min_side=asked.min_side, progress=lambda rows: bar.advance(task, rows))
+    report.data = asked.spec if is_mixed(asked.spec) else report.data
     if asked.json:
         _emit(report.to_dict())
     else:
@@ -157,6 +159,7 @@ def _check_examples(asked: Check) -> int:
 
 
 def _show(asked: Show) -> int:
+    parse(asked.spec)  # a sheet is of one data set
     sources = _splits(asked)
     scenes = sources[0]
     if isinstance(scenes, Scenes):
@@ -186,6 +189,7 @@ def _show(asked: Show) -> int:
 
 
 def _shard(asked: Shard) -> int:
+    parse(asked.spec)  # mixed data are packed one by one, and keep their weights out of it
     written = write_shards(_splits(asked), asked.out, asked.rows_per_shard)
     if asked.json:
         skipped = [asdict(each) for each in written.skipped]

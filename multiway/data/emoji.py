@@ -18,6 +18,7 @@ import gzip
 import io
 import json
 import tarfile
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -190,6 +191,10 @@ class Emoji:
     def encoded(self, index: int) -> bytes:
         """The picture's WebP as it is stored."""
         return self._samples[index].picture
+
+    def picture(self, index: int) -> str:
+        """A name of the picture that shards which were written of it know too."""
+        return f"{self._rows[index].image_id} {zlib.crc32(self._samples[index].picture)}"
 
     def about(self, index: int) -> dict[str, Any]:
         """Everything known of a picture: emoji, names, keywords, group, subgroup, concept, split."""

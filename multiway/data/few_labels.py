@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from multiway.data.annotated.layout import read_lines
 from multiway.data.draws import uniforms
-from multiway.data.source import DataError, Row, Source
+from multiway.data.source import DataError, Mixes, Row, Source
 from multiway.data.subset import Subset
 
 __all__ = ["FewLabels", "places_in_class"]
@@ -75,6 +75,10 @@ class FewLabels:
         return _Hidden(source, self._rows(source)) if self.which else source
 
     def _rows(self, source: Source) -> list[int]:
+        if isinstance(source, Mixes):
+            raise DataError(
+                f"labels={self.which} chooses rows of one data set, and {source.name} mixes {len(source.parts)}; name one of them"
+            )
         rows = [source.row(number) for number in range(len(source))]
         if not any(row.label >= 0 for row in rows):
             raise DataError(

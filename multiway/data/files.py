@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
 
 from multiway.data.decode import decode
 from multiway.data.rejected import Rejected
-from multiway.data.source import BadRow, Row
+from multiway.data.source import BadRow, Row, stable_id
 
 __all__ = ["SPLIT_NAMES", "PictureFiles", "fingerprint_of", "split_name", "update_fingerprint"]
 
@@ -92,6 +93,14 @@ class PictureFiles:
     def reduced(self, index: int, side: int) -> Image.Image:
         """The picture, a JPEG perhaps at a fraction of its size; see `source.Reduces`."""
         return decode(self.root / self.files[index], self.rows[index].where, least=side)
+
+    def picture(self, index: int) -> str:
+        """The picture's file, where it is what the row is known by."""
+        return f"{self._root}/{self.files[index]}" if self.rows[index].image_id == stable_id(self.files[index]) else ""
+
+    @cached_property
+    def _root(self) -> Path:
+        return self.root.resolve()
 
     def encoded(self, index: int) -> bytes:
         """The picture's file as it is, for copying.

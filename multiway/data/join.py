@@ -7,10 +7,11 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
+import numpy as np
 from PIL import Image
 
 from multiway.data.rejected import Rejected
-from multiway.data.source import Row, Source
+from multiway.data.source import Fetches, InShards, Reduces, Row, Source
 
 __all__ = ["Joined"]
 
@@ -35,6 +36,11 @@ class Joined:
             "".join(p.fingerprint for p in self.parts).encode(), digest_size=8
         ).hexdigest()
         self._ends = list(accumulate(len(part) for part in self.parts))
+        shards = [part.shard_starts for part in self.parts if isinstance(part, InShards)]
+        if len(shards) == len(self.parts):  # else it satisfies `InShards` no more than they do
+            firsts = [0, *self._ends[:-1]]
+            own = [starts[:-1] + first for starts, first in zip(shards, firsts, strict=True)]
+            self.shard_starts = np.concatenate([*own, self._ends[-1:]])
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -54,6 +60,18 @@ class Joined:
         """The decoded picture; raises BadRow if it cannot be decoded."""
         source, inner = self._at(index)
         return source.image(inner)
+
+    def reduced(self, index: int, side: int) -> Image.Image:
+        """The picture, decoded at a fraction of its size where its source can."""
+        source, inner = self._at(index)
+        return source.reduced(inner, side) if isinstance(source, Reduces) else source.image(inner)
+
+    def fetch(self, rows: np.ndarray) -> None:
+        """Get the encoded pictures of rows at once, of those parts that are far away."""
+        of = np.searchsorted(self._ends, rows, side="right")
+        for number, part in enumerate(self.parts):
+            if isinstance(part, Fetches):
+                part.fetch(rows[of == number] - (self._ends[number - 1] if number else 0))
 
     def encoded(self, index: int) -> bytes | None:
         """The picture's bytes, where the source has them."""

@@ -1,4 +1,4 @@
-"""From what the command line says to a source: `name[:path][@split][*weight]`.
+"""From what the command line says to a source: `name[:path][@split]`, or several with weights (`spec.py`).
 
 emoji@composition        a bundled set, one of its splits
 emoji:classes=concept    the same with other labels, see `data/emoji.py`
@@ -13,38 +13,34 @@ coco:data/coco@test      the original files of a published caption set, see `dat
 from __future__ import annotations
 
 import glob
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePath
 
 from multiway.data.annotated.binary_pictures import PICTURE_SETS, open_picture_set, picture_splits_there
-from multiway.data.annotated.caption_sets import CAPTION_SETS, open_caption_set, splits_there
+from multiway.data.annotated.caption_sets import open_caption_set, splits_there
 from multiway.data.captions import read_captions
 from multiway.data.files import PictureFiles, split_name
 from multiway.data.folder import read_folder
 from multiway.data.join import Joined
+from multiway.data.mixture import Mixture, Renamed
 from multiway.data.remote import is_remote
 from multiway.data.shards import Shards, read_shards
 from multiway.data.source import DataError, Source, SourceSpec
+from multiway.data.spec import ALL, BUNDLED, PUBLISHED, expected, is_mixed, parse, parse_mixture, parts_of
 from multiway.data.table import TABLE_SUFFIXES
 
-__all__ = ["ALL", "BUNDLED", "open_source", "open_splits", "parse", "splits_of", "subsets_of"]
-
-ALL = "all"
-"""The name under which every row of a data set is opened, whatever its split."""
-
-BUNDLED: dict[str, str] = {
-    "emoji": "3,600 emoji pictures with their names",
-    "digits": "1,797 handwritten digits of 8 x 8 pixels",
-    "scenes": "drawn shapes with captions, endless; scenes:easy, scenes:hard and further options",
-    "scenes-video": "the same shapes in motion, to be measured on; options as of scenes",
-}
-"""Data that come with multiway, and a line on each."""
-
-
-PUBLISHED = (*CAPTION_SETS, *PICTURE_SETS)
-"""Names of the sets that are read from their original files, as NAME:FOLDER."""
+__all__ = [
+    "ALL",
+    "BUNDLED",
+    "open_mixture",
+    "open_source",
+    "open_splits",
+    "parse",
+    "parts_of",
+    "splits_of",
+    "subsets_of",
+]
 
 
 def _emoji(split: str, options: str) -> Source:
@@ -94,42 +90,6 @@ _OPENERS: dict[str, tuple[Callable[[str, str], Source], tuple[str, ...]]] = {
 _SUBSETS: dict[str, tuple[str, ...]] = {"emoji": ("concept-strict",)}
 
 
-def parse(spec: str) -> SourceSpec:
-    """Take a specification apart.
-
-    The last `@` begins the split unless a `/` follows it; `:` parts name and path only after the name of a bundled set
-    or of a published caption set, so that file names may hold both; `*` begins a weight only before a number at the very end, so that wild cards
-    work.
-
-    Raises:
-        DataError: if it is empty, or has a weight: several sources cannot be mixed yet.
-    """
-    text = spec.strip()
-    weight = re.search(r"\*(\d+(?:\.\d*)?|\.\d+)$", text)
-    if weight:
-        raise DataError(
-            f"{spec!r} gives the weight {weight[1]}, but sources cannot be mixed yet; name one source, without `*{weight[1]}`"
-        )
-    name, at, split = text.rpartition("@")
-    if not at or "/" in split or not name or Path(text).exists():
-        name, at, split = text, "", ""
-    if at and not split:
-        raise DataError(f"{spec!r} ends in `@` without a split; write for example {name}@train, or leave out the `@`")
-    first, colon, path = name.partition(":")
-    if not (colon and (first in BUNDLED or first in PUBLISHED)):
-        first, path = name, ""
-    if not first:
-        raise DataError(f"{spec!r} names no data; {_expected()}")
-    return SourceSpec(first, path, split)
-
-
-def _expected() -> str:
-    return (
-        f"expected a bundled set ({', '.join(BUNDLED)}), a caption file ({', '.join(TABLE_SUFFIXES)}), a folder of pictures, "
-        f"WebDataset shards (.tar, with {{000..099}} or *), or the files of a published set ({', '.join(PUBLISHED)}) as NAME:FOLDER"
-    )
-
-
 def _is_set(parsed: SourceSpec) -> bool:
     """Whether a published set is meant, and not a folder that has its name."""
     return parsed.name in PUBLISHED and bool(parsed.path)
@@ -168,8 +128,8 @@ def _read(
     if path.suffix.lower() == ".tar" or glob.has_magic(name) or "{" in name:
         return read_shards(name)
     if path.exists():
-        raise DataError(f"{spec.name}: cannot tell what this file is; {_expected()}")
-    raise DataError(f"there is no data {spec.name!r}; {_expected()}")
+        raise DataError(f"{spec.name}: cannot tell what this file is; {expected()}")
+    raise DataError(f"there is no data {spec.name!r}; {expected()}")
 
 
 def splits_of(
@@ -236,14 +196,44 @@ def open_source(
     raise _no_split(parsed.name, split, tuple(found))
 
 
+def open_mixture(
+    spec: str,
+    images: str | Path = "",
+    default_split: str = "train",
+    image_column: str | None = None,
+    caption_column: str | None = None,
+) -> Mixture:
+    """Open several sources, to be drawn from by weight.
+
+    Args:
+        spec: as of `spec.parse_mixture`.
+        images, image_column, caption_column: of every caption file among them.
+        default_split: of those that name none.
+
+    Raises:
+        DataError: as `open_source` does, of any of them.
+    """
+    named = parse_mixture(spec)
+    parts = [open_source(str(part), images, default_split, image_column, caption_column) for part, _ in named]
+    # The rows of one data set, whatever the split, have ids that agree.
+    sets = [part.name if part.name in BUNDLED else str(replace(part, split="")) for part, _ in named]
+    return Mixture(spec.strip(), parts, [weight for _, weight in named], sets)
+
+
 def open_splits(
     spec: str, images: str | Path = "", image_column: str | None = None, caption_column: str | None = None
 ) -> list[Source]:
-    """All splits, or the one that `spec` names.
+    """All splits, or the one that `spec` names; of several sources those of each, under the names of both.
 
     Raises:
         DataError: as `open_source` does.
     """
+    if is_mixed(spec):
+        return [
+            Renamed(source, f"{part.name}@{source.split}")
+            for part in parts_of(spec)
+            for source in open_splits(str(part), images, image_column, caption_column)
+        ]
     parsed = parse(spec)
     if parsed.split:
         return [open_source(spec, images, "", image_column, caption_column)]

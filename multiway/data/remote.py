@@ -247,20 +247,20 @@ def _tried(file: RemoteFile, action: Callable[[], T]) -> T:
         except PermissionError as error:
             raise RemoteError(f"{file} may not be read ({error}); check the credentials", True) from error
         except Exception as caught:  # every storage's package has its own
-            error = _cause(caught)
-            if isinstance(error, FileNotFoundError):
+            behind = _cause(caught)
+            if isinstance(behind, FileNotFoundError):
                 raise RemoteError(
                     f"{file} is not there (any more); put it back or correct the pattern", True
                 ) from caught
-            status = getattr(error, "status", 0) or 0
+            status = getattr(behind, "status", 0) or 0
             if attempt == _ATTEMPTS or (400 <= status < 500 and status not in (408, 429)):
-                said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                said = f"{type(behind).__name__}: {behind}" if str(behind) else type(behind).__name__
                 said = said.replace(file.url, str(file))  # messages repeat the URL, with its signature
                 tries = f"after {attempt} attempts, " if attempt > 1 else ""
                 raise RemoteError(
                     f"{file}: {tries}{said}; check the network and the storage", status in (401, 403)
-                ) from error
-            log.debug("%s: attempt %d failed: %s", file, attempt, error)
+                ) from caught
+            log.debug("%s: attempt %d failed: %s", file, attempt, behind)
             time.sleep(wait)
             wait *= 2
     raise AssertionError("unreachable")

@@ -21,6 +21,7 @@ __all__ = [
     "DrawsBatches",
     "Fetches",
     "InShards",
+    "KnowsPictures",
     "KnowsTruth",
     "KnowsWords",
     "Mixes",
@@ -167,6 +168,15 @@ class Reduces(Protocol):
         Raises:
             BadRow: if it cannot be decoded.
         """
+        ...
+
+
+@runtime_checkable
+class KnowsPictures(Protocol):
+    """A source that can tell its pictures from those of any other source."""
+
+    def picture(self, index: int) -> str:
+        """A name that two rows of whatever sources share only if they show the same picture; empty if there is none."""
         ...
 
 

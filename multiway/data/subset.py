@@ -12,7 +12,9 @@ from multiway.data.source import Row, Source
 __all__ = ["Subset"]
 
 # Methods of sources whose first argument is a row's number.
-_OF_A_ROW = frozenset({"about", "encoded", "frames", "holds", "noise", "noise_kind", "reduced", "scene", "video"})
+_OF_A_ROW = frozenset(
+    {"about", "encoded", "frames", "holds", "noise", "noise_kind", "picture", "reduced", "scene", "video"}
+)
 _OF_ALL = frozenset({"fetch", "indices", "parts", "places", "shard_starts", "squares", "starts", "weights"})
 
 

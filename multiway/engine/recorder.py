@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -27,6 +28,7 @@ class Recorder:
         say: where sentences for people go (a resume, a checkpoint that was passed over).
         rejected: rows that were left out when the data were opened; listed once, before step 1.
         tracking: trackers that are told of every line; none by default.
+        beside: what a line says besides, a function of its step alone.
     """
 
     def __init__(
@@ -36,9 +38,10 @@ class Recorder:
         say: Callable[[str], None],
         rejected: Sequence[str] = (),
         tracking: Tracking | None = None,
+        beside: Callable[[int], dict[str, Any]] = lambda step: {},
     ) -> None:
         self.run, self.settings, self.say, self.rejected = run, settings, say, tuple(rejected)
-        self.tracking = tracking or Tracking()
+        self.tracking, self.beside = tracking or Tracking(), beside
         self._since = time.perf_counter()  # the last line of timings.jsonl, or the start
         self._stood = 0.0  # seconds since then in which the loop stood still for a checkpoint
         self._later = settings.checkpoint_async
@@ -79,7 +82,7 @@ class Recorder:
         journal = self.run.journal
         if journal is not None:
             back = self.rollback.after(record.step, record.applied)
-            journal.log(record.step, record.to_json() | back)
+            journal.log(record.step, record.to_json() | back | self.beside(record.step))
             journal.time(record.step, self._timing(max(0.0, seconds), max(0.0, waiting), rows))
             self.tracking.tell(record.step)
 

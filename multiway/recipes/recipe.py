@@ -16,9 +16,10 @@ from multiway.config import LATER, ConfigError, identity_json
 from multiway.data.curriculum import Pacing
 from multiway.data.loader import Loader
 from multiway.data.masking import Masking
-from multiway.data.open import open_source
+from multiway.data.open import open_mixture, open_source
 from multiway.data.order import Shuffle
 from multiway.data.patch_masking import PatchMasking
+from multiway.data.spec import is_mixed
 from multiway.data.tokenizer import Tokenizer, TokenizerSpec
 from multiway.data.views import ViewsSpec
 from multiway.engine.settings import OPERATIONAL, Settings
@@ -36,7 +37,8 @@ class Recipe:
     Attributes:
         settings: of the loop; on the command line without a prefix: `--steps`, `--lr`, ...
         preset: size of the method.
-        data: `name[:path][@split]`, a caption file, a folder of pictures, or a pattern of shards.
+        data: `name[:path][@split]`, a caption file, a folder of pictures, or a pattern of shards; or several of these, drawn from by
+            weight: `emoji*1 + scenes:easy*3`.
         images: folder that a caption file's paths are relative to.
         image_column, caption_column: of a caption file, where their names are unusual.
         evaluate: `task=data@split` measured during training and at its end; `@split` alone means this recipe's data, and
@@ -101,8 +103,9 @@ class Recipe:
             )
 
     def open(self, spec: str, split: str) -> Any:
-        """The data: rows of pictures and captions, from this recipe's columns and folder."""
-        return open_source(
+        """The data: rows of pictures and captions, from this recipe's columns and folder; several sources for training alone."""
+        opener = open_mixture if split == "train" and is_mixed(spec) else open_source
+        return opener(
             spec,
             images=self.images,
             default_split=split,

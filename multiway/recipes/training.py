@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from multiway.data.augment import finish
 from multiway.data.curriculum import CurriculumOrder
 from multiway.data.draws import SORTED
 from multiway.data.loader import Loader
-from multiway.data.open import ALL, parse, splits_of
+from multiway.data.mixture import Mixture
+from multiway.data.open import ALL, parts_of, splits_of, subsets_of
 from multiway.data.processor import Processor
 from multiway.data.scores import scores_digest, scores_of
-from multiway.data.source import Source
+from multiway.data.source import Source, SourceSpec
 from multiway.engine.agreement import on_main
 from multiway.engine.device import choose_device, choose_precision
 from multiway.engine.loop import Outcome, train
@@ -130,21 +132,32 @@ def evaluations(recipe: Recipe) -> list[tuple[str, str]]:
     found = []
     for entry in recipe.evaluate:
         task, _, spec = entry.partition("=")
-        if spec == "@held-out":
-            spec = _held_out(recipe)
-        elif spec.startswith("@"):
-            spec = str(replace(parse(recipe.data), split=spec.removeprefix("@")))
-        if spec:
+        if not spec.startswith("@"):
             found.append((task, spec))
+            continue
+        parts = parts_of(recipe.data)
+        if spec == "@held-out":
+            named = [(part, _held_out(recipe, part)) for part in parts]
+        else:
+            split = spec.removeprefix("@")
+            # Of several sources those that have it; if none has, opening the first says so.
+            having = [part for part in parts if len(parts) == 1 or split in _splits(recipe, part)]
+            named = [(part, split) for part in having or parts]
+        found += [(task, str(replace(part, split=split))) for part, split in named if split]
     return found
 
 
-def _held_out(recipe: Recipe) -> str:
+def _splits(recipe: Recipe, part: SourceSpec) -> tuple[str, ...]:
+    columns = recipe.image_column or None, recipe.caption_column or None
+    return (*splits_of(str(part), recipe.images, *columns), *subsets_of(str(part)), ALL)
+
+
+def _held_out(recipe: Recipe, own: SourceSpec) -> str:
     """The first split of a recipe's data that it does not learn from; empty if there is none."""
-    own = parse(recipe.data)
-    there = splits_of(recipe.data, recipe.images, recipe.image_column or None, recipe.caption_column or None)
-    others = [split for split in there if own.split != ALL and split != (own.split or "train")]
-    return str(replace(own, split=others[0])) if others else ""
+    there = splits_of(str(own), recipe.images, recipe.image_column or None, recipe.caption_column or None)
+    learnt = {part.split or "train" for part in parts_of(recipe.data) if (part.name, part.path) == (own.name, own.path)}
+    others = [split for split in there if ALL not in learnt and split not in learnt]
+    return others[0] if others else ""
 
 
 def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> Outcome:
@@ -206,7 +219,7 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
             return metrics, (sum(chosen) / len(chosen) if chosen else None)
 
         with ProgressLine(recipe.settings.steps, console=console) as progress:
-            recorder = Recorder(run, recipe.settings, say, rejected, tracking)
+            recorder = Recorder(run, recipe.settings, say, rejected, tracking, _passed(ready))
             outcome = train(
                 ready.method,
                 ready.loader,
@@ -222,6 +235,12 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
             console.print(_closing(outcome, recipe), highlight=False)
         tracking.status = "finished" if outcome.finished else "stopped"
     return outcome
+
+
+def _passed(ready: Prepared) -> Callable[[int], dict[str, Any]]:
+    """What the journal says of a step besides: how often each source of a mixture has been passed."""
+    source, batch = ready.source, ready.recipe.settings.batch
+    return lambda step: {"passes": source.passes(step * batch)} if isinstance(source, Mixture) else {}
 
 
 def _settled(recipe: Recipe, world: World) -> Recipe:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from multiway.data.open import open_source, parse, splits_of, subsets_of
+from multiway.data.open import ALL, open_source, parse, parts_of, splits_of, subsets_of
 from multiway.data.source import BadRow, DataError, Source
 from multiway.engine.run import Run
 from multiway.hub.layouts import LAYOUTS
@@ -90,18 +90,21 @@ def queries(source: Source, details: RetrievalDetails, count: int = 6) -> tuple[
 
 
 def data_of(config: dict[str, Any]) -> tuple[str, str]:
-    """What a run was trained on: the data's name, and the split of it."""
-    spec = parse(config["data"])
+    """What a run was trained on: the data's name, and the split of it; where several were mixed, the first."""
+    spec = parts_of(config["data"])[0]
     return str(replace(spec, split="")), spec.split or "train"
 
 
 def held_out_splits(config: dict[str, Any]) -> list[str]:
     """The splits to report: every one of the run's data that is not trained on, and subsets that have a name."""
-    name, trained = data_of(config)
-    if trained == "all":
-        return []
-    splits = [split for split in splits_of(name, **_layout(config)) if split != trained]
-    return [f"{name}@{split}" for split in (*splits, *subsets_of(name))]
+    found = []
+    parts = parts_of(config["data"])
+    for name in dict.fromkeys(str(replace(part, split="")) for part in parts):
+        trained = {part.split or "train" for part in parts if str(replace(part, split="")) == name}
+        if ALL not in trained:
+            splits = [split for split in splits_of(name, **_layout(config)) if split not in trained]
+            found += [f"{name}@{split}" for split in (*splits, *subsets_of(name))]
+    return found
 
 
 def _layout(config: dict[str, Any]) -> dict[str, Any]:
@@ -194,11 +197,12 @@ def _commands(
     fields = (("--images", "images"), ("--image-column", "image_column"), ("--caption-column", "caption_column"))
     own = "".join(f" {option} {shlex.quote(config[name])}" for option, name in fields if config[name])
     name, _ = data_of(config)
-    data, run, able = shlex.quote(name), shlex.quote(str(folder)), model.abilities()
+    data, run, able = shlex.quote(config["data"]), shlex.quote(str(folder)), model.abilities()
+    mixed = f" --data {shlex.quote(name)}" if len(parts_of(config["data"])) > 1 else ""
     commands = []
     if "compare" in able:
         query = "red fruit" if name == "emoji" or not sections else sections[0].result.details.gallery.texts[0]
-        commands += [(f"multiway search {run} {shlex.quote(query)}", "search these pictures by words")]
+        commands += [(f"multiway search {run} {shlex.quote(query)}{mixed}", "search these pictures by words")]
     if "encode_image" in able:
         commands += [(f"multiway explain {run} --image PICTURE", "look into what it sees in a picture")]
     measures = [("retrieval", "measure it, also on other data")] if sections else []

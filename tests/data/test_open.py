@@ -48,7 +48,8 @@ def test_parse_undoes_str(name, split):
         ("", "names no data"),
         ("@train", "there is no|names no data"),
         ("emoji@", "ends in `@`"),
-        ("emoji*2", "weight 2, but sources cannot be mixed"),
+        ("emoji*2", "weight 2 to one source"),
+        ("emoji + digits", "mixes 2 sources, which is for training alone; name one of them here: emoji or digits"),
         ("a.jsonl@train*0.5", r"weight 0\.5"),
     ],
 )

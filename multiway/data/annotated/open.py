@@ -19,6 +19,7 @@ from multiway.data.files import split_name
 from multiway.data.plugins import PluginError, load_plugin, offered, where
 from multiway.data.scenes.source import SPLITS as SCENE_SPLITS
 from multiway.data.source import DataError, SourceSpec
+from multiway.data.spec import is_mixed
 
 __all__ = ["ENTRY_POINTS", "READERS", "Opener", "Reader", "names_examples", "open_examples", "parse_examples"]
 
@@ -130,6 +131,8 @@ def open_examples(spec: str, wanted: str = "", default_split: str = "val", image
         DataError: if the data cannot be used, are of another kind, or have no such split; then listing those that exist.
         PluginError: if the reader is another package's, and broken.
     """
+    if is_mixed(spec):
+        raise DataError(f"{spec!r} mixes several sources, which is for pictures with captions; name one benchmark")
     parsed = parse_examples(spec)
     split = split_name(parsed.split or default_split)
     if parsed.name == "scenes":

@@ -36,12 +36,13 @@ from multiway.data.source import Source
 from multiway.hub.load import load
 from multiway.recipes.blip import blip
 from multiway.tasks import TASKS
+from multiway.workflows.blocks import blocks_of
 from multiway.workflows.capfilt import capfilt
 from multiway.workflows.capfilt_clean import scored_rows
 from multiway.workflows.capfilt_figures import tally
 from multiway.workflows.capfilt_runs import retrained
 from multiway.workflows.capfilt_settings import CapFilt
-from multiway.workflows.capfilt_shards import Place, Verdict, blocks_of, clean_blocks, human_blocks
+from multiway.workflows.capfilt_shards import Place, Verdict, clean_blocks, human_blocks
 from multiway.world import World
 
 NOISE = "attribute=0.1,missing=0.05,junk=0.05,swap=0.3"

@@ -7,7 +7,8 @@ ask for step s. Workers and ranks change nothing: a rank takes every W-th row of
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +28,9 @@ from multiway.data.source import BadRow, DataError, Source, stable_id
 from multiway.data.tokenizer import Tokenizer, Tokens
 from multiway.data.views import ViewsSpec, kept_side
 
-__all__ = ["Loader", "Order", "PixelCache", "read_ahead"]
+__all__ = ["Loader", "Order", "PixelCache", "made_ahead", "read_ahead"]
+
+T = TypeVar("T")
 
 _ATTEMPTS = 20  # replacements tried for one unreadable row before giving up
 
@@ -160,16 +163,24 @@ def _deaf(worker: int) -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
-def _first(batches: list[Batch]) -> Batch:
-    return batches[0]
+def _first(made: list[T]) -> T:
+    return made[0]
 
 
 def read_ahead(steps: Dataset[Batch], start: int, stop: int, workers: int) -> Iterator[Batch]:
     """Batches of steps [start, stop), in order, made by so many processes ahead of their use; 0 makes each when it is asked for."""
+    return made_ahead(steps, range(start, stop), workers)
+
+
+def made_ahead(items: Dataset[T], keys: Iterable[Any], workers: int) -> Iterator[T]:
+    """`items[key]` for each key, in order, made by so many processes ahead of their use; 0 makes each when it is asked for.
+
+    Keys are taken from their iterable a few ahead of what is being made, never all at once.
+    """
     loader = DataLoader(
-        steps,
+        items,
         batch_size=1,
-        sampler=range(start, stop),
+        sampler=keys,
         collate_fn=_first,
         num_workers=workers,
         prefetch_factor=2 if workers else None,

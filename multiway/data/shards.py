@@ -73,6 +73,13 @@ class Shards:
         starts = self.catalogue.columns[f"{self.split}.shards"]
         return starts.span(0, len(starts))
 
+    @property
+    def places(self) -> np.ndarray:
+        """(rows, 2) int64: shard of each row, and its sample's number among those of all shards, which rises within one."""
+        rows, starts = self.catalogue.columns[f"{self.split}.rows"], self.catalogue.columns["starts"]
+        samples = rows.span(0, len(rows)).astype(np.int64)
+        return np.stack([np.searchsorted(starts.span(0, len(starts)), samples, side="right") - 1, samples], 1)
+
     def __len__(self) -> int:
         return self.catalogue.splits[self.split].rows
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from multiway.batch import ViewSpec
 
-__all__ = ["draw", "normalise", "on_background"]
+__all__ = ["draw", "draw_batch", "from_squares", "normalise", "on_background"]
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -81,5 +81,9 @@ def draw_batch(images: Sequence[Image.Image], view: ViewSpec) -> Tensor:
     """Pictures ready for an encoder: (B, 3, size, size) float, normalised."""
     if not images:
         return torch.empty(0, 3, view.size, view.size)
-    squares = torch.from_numpy(np.stack([draw(image, view) for image in images]))
+    return from_squares(torch.from_numpy(np.stack([draw(image, view) for image in images])), view)
+
+
+def from_squares(squares: Tensor, view: ViewSpec) -> Tensor:
+    """Pictures that `draw` drew, (B, side, side, 3) uint8, as an encoder takes them: (B, 3, side, side) float, normalised."""
     return normalise(squares.permute(0, 3, 1, 2).float().div_(255.0).contiguous(), view)

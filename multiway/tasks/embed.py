@@ -12,7 +12,7 @@ from multiway.abilities import Encoded, Tokens
 from multiway.data.examples import Pictures
 from multiway.data.source import Source
 
-__all__ = ["BadEmbedding", "encode_images", "encode_texts", "encode_texts_in_batches"]
+__all__ = ["BadEmbedding", "checked", "encode_images", "encode_texts", "encode_texts_in_batches"]
 
 
 class BadEmbedding(ValueError):
@@ -43,14 +43,14 @@ def encode_images(
     for start in range(0, len(rows), batch):
         pictures = [source.image(row) for row in rows[start : start + batch]]
         encoded = model.encode_image(pictures, **_kept(tokens))
-        parts.append(_checked(encoded, len(pictures), "encode_image", start))
+        parts.append(checked(encoded, len(pictures), "encode_image", start))
     return Encoded.cat(parts)
 
 
 @torch.no_grad()
 def encode_texts(model: Any, texts: Sequence[str], *, tokens: Tokens = False) -> Encoded:
     """As `encode_images`, of strings, in one call: a model sorts them by length, which it can only do with all at hand."""
-    return _checked(model.encode_text(list(texts), **_kept(tokens)), len(texts), "encode_text", 0)
+    return checked(model.encode_text(list(texts), **_kept(tokens)), len(texts), "encode_text", 0)
 
 
 def encode_texts_in_batches(model: Any, texts: Sequence[str], batch: int = 1024) -> Iterator[Encoded]:
@@ -58,7 +58,7 @@ def encode_texts_in_batches(model: Any, texts: Sequence[str], batch: int = 1024)
     for start in range(0, len(texts), batch):
         some = list(texts[start : start + batch])
         with torch.no_grad():
-            yield _checked(model.encode_text(some), len(some), "encode_text", start)
+            yield checked(model.encode_text(some), len(some), "encode_text", start)
 
 
 def _kept(tokens: Tokens) -> dict[str, Tokens]:
@@ -66,8 +66,19 @@ def _kept(tokens: Tokens) -> dict[str, Tokens]:
     return {"tokens": tokens} if tokens else {}
 
 
-def _checked(encoded: Encoded, rows: int, ability: str, start: int) -> Encoded:
-    """Every comparison with NaN is false, so that a diverged model would outrank its gallery; hence this check."""
+def checked(encoded: Encoded, rows: int, ability: str, start: int) -> Encoded:
+    """What an encoder returned, in float32, if similarities can be computed from it.
+
+    Every comparison with NaN is false, so that a diverged model would outrank its gallery; hence this check.
+
+    Args:
+        encoded: of `rows` inputs.
+        ability: that returned it, for the message.
+        start: number of the first input, for the message.
+
+    Raises:
+        BadEmbedding: naming the ability and the first input that came out wrong.
+    """
     embedding = encoded.embedding
     if embedding.ndim != 2 or len(embedding) != rows:
         raise BadEmbedding(

@@ -29,7 +29,7 @@ from multiway.tasks.embed import encode_images
 from multiway.tasks.example_task import accuracies
 from multiway.tasks.task import Metric, Result, collect, require_rows
 
-__all__ = ["Captions", "Written"]
+__all__ = ["Captions", "Written", "without_prompt"]
 
 _COCO_ID = re.compile(r"(?:^|[/_])(\d{12})\.jpg$")  # COCO_val2014_000000391895.jpg, 000000391895.jpg
 
@@ -184,27 +184,28 @@ class Captions:
         if "encode_image" not in abilities_of(model):
             # One that sees no pictures says the same of all.
             texts = model.generate(None, self.generation, [self.prompt] if self.prompt else None, self.seed)
-            return [self._bare(texts[0][0])] * len(numbers)
+            return [without_prompt(texts[0][0], self.prompt)] * len(numbers)
         said: list[str] = []
         for start in range(0, len(numbers), self.chunk):
             images = encode_images(model, source, numbers[start : start + self.chunk], tokens=True)
             prompts = [self.prompt] * len(images.embedding) if self.prompt else None
             said += [texts[0] for texts in model.generate(images, self.generation, prompts, self.seed + start)]
-        return [self._bare(caption) for caption in said]
+        return [without_prompt(caption, self.prompt) for caption in said]
 
-    def _bare(self, caption: str) -> str:
-        """A caption without the prompt.
 
-        Raises:
-            ValueError: if it does not begin with it: tokenisers lower the case and join spaces, some do more.
-        """
-        begins, text = " ".join(self.prompt.split()).lower(), " ".join(caption.split())
-        if not text.lower().startswith(begins):
-            raise ValueError(
-                f"the caption {caption!r:.80} does not begin with the prompt {self.prompt!r}, which this tokeniser spells "
-                "otherwise; write the prompt as the tokeniser has it"
-            )
-        return text[len(begins) :].strip()
+def without_prompt(caption: str, prompt: str) -> str:
+    """A caption without the prompt that it begins with.
+
+    Raises:
+        ValueError: if it does not begin with it: tokenisers lower the case and join spaces, some do more.
+    """
+    begins, text = " ".join(prompt.split()).lower(), " ".join(caption.split())
+    if not text.lower().startswith(begins):
+        raise ValueError(
+            f"the caption {caption!r:.80} does not begin with the prompt {prompt!r}, which this tokeniser spells "
+            "otherwise; write the prompt as the tokeniser has it"
+        )
+    return text[len(begins) :].strip()
 
 
 def _of_another(rows: Sequence[Row]) -> list[str] | None:

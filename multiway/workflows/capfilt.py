@@ -31,12 +31,13 @@ from multiway.hub.load import load
 from multiway.hub.start import weights_hash
 from multiway.recipes.recipe import Recipe
 from multiway.recipes.training import run_recipe
+from multiway.workflows.blocks import blocks_of
 from multiway.workflows.capfilt_clean import Cleaning, Say, clean, scored_rows, write_json
 from multiway.workflows.capfilt_report import write_capfilt_report
 from multiway.workflows.capfilt_runs import fine_tuned, retrained
 from multiway.workflows.capfilt_scores import Cleaner, ModelCleaner
 from multiway.workflows.capfilt_settings import CapFilt
-from multiway.workflows.capfilt_shards import Place, blocks_of
+from multiway.workflows.capfilt_shards import Place
 from multiway.world import World
 
 __all__ = ["NotFinished", "capfilt"]

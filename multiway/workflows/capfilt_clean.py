@@ -7,7 +7,6 @@ anew.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +16,13 @@ from multiway.config import ConfigError, differences, to_json
 from multiway.data.open import open_source
 from multiway.data.source import Source
 from multiway.engine.agreement import on_main
+from multiway.workflows.blocks import Block, blocks_of, wait_for
 from multiway.workflows.capfilt_figures import Figures, tally
 from multiway.workflows.capfilt_scores import Cleaner, Scored, read_scores
 from multiway.workflows.capfilt_settings import CapFilt
 from multiway.workflows.capfilt_shards import (
-    Block,
     Place,
     Verdict,
-    blocks_of,
     clean_blocks,
     finish_folder,
     human_blocks,
@@ -98,7 +96,7 @@ def clean(
     lost = human_blocks(human, people[world.rank :: world.size], place) if human else []
     for each in lost:
         say(f"left out: {each}")
-    _wait(world, [place.done(block) for block in blocks])
+    wait_for(world, [place.done(block) for block in blocks])
     found = Cleaning(folder, model, human=len(human) if human else 0)
     found.figures = on_main(world, lambda: _finish(source, blocks, place, asked.verdict))
     if world.is_main:
@@ -141,12 +139,6 @@ def _claim(place: Place, scoring: Mapping[str, Any], verdict: Mapping[str, Any])
         for old in (*place.folder.glob("done/*"), *place.shards.glob("*.tar*")):
             old.unlink()
     write_json(decided, verdict)
-
-
-def _wait(world: World, done: Sequence[Path]) -> None:
-    """Until the other ranks' shards are there too. They may take longer than a collective waits; a rank that fails ends all."""
-    while world.size > 1 and not all(path.exists() for path in done):
-        time.sleep(0.5)
 
 
 def _finish(source: Source, blocks: Sequence[Block], place: Place, verdict: Verdict) -> Figures:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from multiway.data.source import Source
+from multiway.data.thumbnail import picture_uri
 from multiway.workflows.capfilt_figures import BINS, Figures
 from multiway.workflows.capfilt_scores import Caption, Scored
-from multiway.workflows.run_page import environment, picture_uri
+from multiway.workflows.run_page import environment
 
 __all__ = ["Example", "examples", "histogram", "write_capfilt_report"]
 

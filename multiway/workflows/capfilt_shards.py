@@ -11,34 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from multiway.config import ConfigError
 from multiway.data.rejected import Rejected
 from multiway.data.shard_writer import write_facts, write_tar
-from multiway.data.shards import Shards
 from multiway.data.source import Row, Source
+from multiway.workflows.blocks import Block
 from multiway.workflows.capfilt_scores import Caption, Cleaner, Scored, read_scores, score_rows, write_scores
 
-__all__ = ["KEEP", "Block", "Place", "Verdict", "blocks_of", "clean_blocks", "finish_folder", "human_blocks"]
+__all__ = ["KEEP", "Place", "Verdict", "clean_blocks", "finish_folder", "human_blocks"]
 
 KEEP = ("web", "synthetic", "human")
 """Where captions of the clean data may come from."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """Rows that become one shard.
-
-    Attributes:
-        number: from 0.
-        rows: of the source, ascending.
-    """
-
-    number: int
-    rows: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -94,23 +80,6 @@ class Place:
         """Create the folders."""
         for name in ("records", "shards", "done"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-
-
-def blocks_of(source: Source, rows_per_shard: int) -> list[Block]:
-    """A block for each shard of the source, or for so many rows where it has none.
-
-    Raises:
-        ConfigError: if `rows_per_shard` is below 1.
-    """
-    if rows_per_shard < 1:
-        raise ConfigError(f"rows per shard is {rows_per_shard}; expected 1 or more")
-    if isinstance(source, Shards):
-        borders = pairwise(source.shard_starts.tolist())
-        return [Block(number, range(start, end)) for number, (start, end) in enumerate(borders)]
-    starts = range(0, len(source), rows_per_shard)
-    return [
-        Block(number, range(start, min(start + rows_per_shard, len(source)))) for number, start in enumerate(starts)
-    ]
 
 
 def clean_blocks(

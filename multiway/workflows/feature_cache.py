@@ -29,8 +29,8 @@ from multiway.abilities import Encoded, Tokens, abilities_of
 from multiway.config import digest
 from multiway.data.annotated.msrvtt import HasFrames
 from multiway.data.source import Source, stable_id
+from multiway.hub.identity import model_identity
 from multiway.hub.model import Model
-from multiway.hub.start import weights_hash
 from multiway.version import __version__
 
 __all__ = ["CacheError", "FeatureCache"]
@@ -63,17 +63,9 @@ class FeatureCache:
         except OSError as error:
             raise CacheError(f"--cache {folder}: {error.strerror}; name a folder that can be written") from error
         self._model = model
-        weights = weights_hash(model.method.state_dict())
-        about = {
-            "method": model.name,
-            "config": model.method.config_json(),
-            "weights": weights,
-            "processor": model.processor.to_header(),
-            "precision": model.precision,
-            "version": __version__,
-        }
-        self._key = digest(about)
-        self._about = {"method": model.name, "weights": weights, "precision": model.precision}
+        about = model_identity(model)
+        self._key = digest(about | {"version": __version__})
+        self._about = {name: about[name] for name in ("method", "weights", "precision")}
         self.texts = _Vectors(self.folder / f"{self._key}-texts.safetensors", self._about)
         self._pictures: dict[str, _Vectors] = {}
         self.read = self.encoded = 0

@@ -13,6 +13,7 @@ from typing import Any
 
 from multiway.data.open import ALL, open_source, parse, parts_of, splits_of, subsets_of
 from multiway.data.source import BadRow, DataError, Source
+from multiway.data.thumbnail import picture_uri
 from multiway.engine.run import Run
 from multiway.hub.layouts import LAYOUTS
 from multiway.hub.load import load
@@ -25,7 +26,7 @@ from multiway.workflows.encoded_once import EncodedOnce
 from multiway.workflows.explain import Explained, explain
 from multiway.workflows.explain_map import spread_rows
 from multiway.workflows.fusion import Fused, fused_section, masked_words, spread
-from multiway.workflows.run_page import picture_uri, write_page
+from multiway.workflows.run_page import write_page
 
 __all__ = ["Query", "Shown", "queries", "write_report"]
 

@@ -6,7 +6,6 @@ One file without links to anywhere: pictures and plots are inside it, so that it
 from __future__ import annotations
 
 import base64
-import io
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,25 +13,14 @@ from typing import Any
 
 import torch
 from jinja2 import Environment, PackageLoader
-from PIL import Image
 
-from multiway.data.view import on_background
 from multiway.engine.doctor import diagnose
 from multiway.engine.run import Run
 from multiway.hub.model import Model
 from multiway.methods import method_class
 from multiway.workflows.curves import health_curves, loss_curves
 
-__all__ = ["environment", "picture_uri", "write_page"]
-
-
-def picture_uri(image: Image.Image, side: int = 72) -> str:
-    """A picture on white as a data URI, at most `side` pixels large."""
-    image = on_background(image, 255)
-    image.thumbnail((side, side))
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+__all__ = ["environment", "write_page"]
 
 
 def environment() -> Environment:

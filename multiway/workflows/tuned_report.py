@@ -12,6 +12,7 @@ from multiway.data.annotated.open import open_examples, parse_examples
 from multiway.data.examples import HasNotes
 from multiway.data.open import open_source, parse
 from multiway.data.source import DataError, Source
+from multiway.data.thumbnail import picture_uri
 from multiway.engine.run import Run
 from multiway.hub.file import WeightsError
 from multiway.hub.load import load
@@ -20,7 +21,7 @@ from multiway.hub.start import weights_hash
 from multiway.tasks import TASKS, Result
 from multiway.tasks.example_task import ExampleTask, annotation
 from multiway.workflows.kept import Kept, kept
-from multiway.workflows.run_page import picture_uri, write_page
+from multiway.workflows.run_page import write_page
 from multiway.workflows.shown_examples import ShownExample, shown_examples
 
 __all__ = ["is_tuned", "write_tuned_report"]

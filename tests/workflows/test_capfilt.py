@@ -21,6 +21,7 @@ from multiway.data.shards import read_shards
 from multiway.data.source import BadRow, KnowsTruth, Source
 from multiway.engine.run import Run, RunError
 from multiway.nn.generate import Generation
+from multiway.workflows.blocks import blocks_of
 from multiway.workflows.capfilt import capfilt
 from multiway.workflows.capfilt_clean import clean
 from multiway.workflows.capfilt_figures import BINS, tally
@@ -28,7 +29,7 @@ from multiway.workflows.capfilt_report import examples, histogram
 from multiway.workflows.capfilt_runs import fine_tuned, human_world, recipe_of, retrained
 from multiway.workflows.capfilt_scores import Caption, ModelCleaner, Scored, read_scores, score_rows, write_scores
 from multiway.workflows.capfilt_settings import CapFilt
-from multiway.workflows.capfilt_shards import Place, Verdict, blocks_of, clean_blocks
+from multiway.workflows.capfilt_shards import Place, Verdict, clean_blocks
 from multiway.world import World
 
 WORLD = "scenes:easy,objects=1-3,samples=90"

@@ -15,6 +15,7 @@ from PIL import Image
 from multiway.abilities import abilities_of
 from multiway.data.scenes.source import Scenes
 from multiway.data.source import Row
+from multiway.data.thumbnail import picture_uri
 from multiway.hub.load import load
 from multiway.hub.model import Model
 from multiway.methods.albef import Albef
@@ -23,7 +24,7 @@ from multiway.tasks.masked_words import Guess
 from multiway.workflows.encoded_once import EncodedOnce
 from multiway.workflows.fusion import Fused, fused_section, masked_words, spread
 from multiway.workflows.report import write_report
-from multiway.workflows.run_page import environment, picture_uri
+from multiway.workflows.run_page import environment
 
 
 @pytest.fixture(scope="module")

@@ -1,21 +1,27 @@
-"""`multiway search runs/demo "red fruit"`."""
+"""`multiway search runs/demo "red fruit"`, `multiway search INDEX "red fruit" --image apple.png`."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from multiway.cli.output import print_json
 from multiway.config import ConfigError
+from multiway.data.decode import decode
 from multiway.data.open import open_source, parse
 from multiway.engine.run import Run
 from multiway.hub.load import load
+from multiway.serve.find import Finder, rerank
+from multiway.serve.index import Hit, IndexFault, is_index, open_index
+from multiway.serve.page import write_hits
 from multiway.serve.search import PictureIndex
 
 __all__ = ["Search", "run"]
@@ -23,37 +29,82 @@ __all__ = ["Search", "run"]
 
 @dataclass(frozen=True)
 class Search:
-    """Find pictures by words.
+    """Find pictures by words, by a picture, or by both.
 
     Attributes:
-        model: run folder, weights file, or `hf:` name or folder.
-        query: the words.
-        data: whose pictures; by default all those the run was trained on and tested with.
-        images: folder that a caption file's paths are relative to.
-        image_column, caption_column: of a caption file, where their names are unusual.
+        place: run folder, weights file, or `hf:` name or folder, whose model encodes the pictures of a source; or an index that
+            `multiway index` built: its folder, `qdrant:URL/COLLECTION` or `qdrant:PATH`.
+        query: the words; may be left out where there is a picture.
+        image: picture to look for, beside or in place of words.
+        weight: of the words where there is a picture too.
         top: how many to show.
+        rerank: read the best and the words together, and rank them by that, with a model that is able to.
+        rerank_top: how many are read.
+        html: file to write a page with the pictures to.
+        model: of an index: that encodes the query; by default the one that the index names.
+        data: of a model: whose pictures; by default all those the run was trained on and tested with.
+        images: folder that a caption file's paths are relative to.
+        image_column: of a caption file, where its name is unusual.
+        caption_column: of a caption file, where its name is unusual.
         json: print one JSON object instead of a table.
     """
 
-    model: Annotated[str, tyro.conf.Positional]
-    query: Annotated[str, tyro.conf.Positional]
+    place: Annotated[str, tyro.conf.Positional]
+    query: Annotated[str, tyro.conf.Positional] = ""
+    image: str = ""
+    weight: float = 0.5
+    top: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
+    rerank: bool = False
+    rerank_top: int = 50
+    html: str = ""
+    model: str = ""
     data: str = ""
     images: str = ""
     image_column: str = ""
     caption_column: str = ""
-    top: int = 10
     json: bool = False
 
 
 def run(args: list[str]) -> int:
     """Search and print."""
     asked = tyro.cli(Search, args=args, prog="multiway search")
-    if not asked.query.strip():
-        raise ConfigError("the query is empty; say what to look for")
-    if asked.top < 1:
-        raise ConfigError(f"--top is {asked.top}; at least 1 picture has to be asked for")
-    model = load(asked.model)
-    folder = Path(asked.model)
+    if not asked.query.strip() and not asked.image:
+        raise ConfigError("the query is empty; say what to look for, or show it: --image PICTURE")
+    if min(asked.top, asked.rerank_top) < 1:
+        raise ConfigError(
+            f"--top is {asked.top}, --rerank-top {asked.rerank_top}; at least 1 picture has to be asked for"
+        )
+    picture = decode(Path(asked.image), asked.image) if asked.image else None
+    finder, among, name = _index(asked) if is_index(asked.place) else _gallery(asked)
+    hits = finder.find(
+        asked.query, picture, asked.weight, max(asked.top, asked.rerank_top) if asked.rerank else asked.top
+    )
+    if asked.rerank:
+        hits = rerank(finder.model, asked.query, hits[: asked.rerank_top], finder.picture)[: asked.top]
+    _show(asked, picture, hits, finder, among, name)
+    return 0
+
+
+def _index(asked: Search) -> tuple[Finder, int, str]:
+    """An index with its model."""
+    if asked.data or asked.images:
+        raise ConfigError(f"{asked.place} is an index, which knows its pictures; leave --data and --images out")
+    index = open_index(asked.place)
+    source = asked.model or index.about.get("run", "")
+    if not source:
+        raise ConfigError(f"{asked.place} does not say which model it was made by; name it with --model")
+    if not asked.model and not source.startswith("hf:") and not Path(source).exists():
+        raise IndexFault(
+            f"{asked.place} was made by {source}, which is not there any more; name the model with --model"
+        )
+    return Finder(index, load(source)), len(index), asked.place
+
+
+def _gallery(asked: Search) -> tuple[PictureIndex, int, str]:
+    """A model with the pictures of a source, encoded here and now or kept from before."""
+    if asked.model:
+        raise ConfigError(f"{asked.place} is a model itself; --model is for an index")
+    model, folder = load(asked.place), Path(asked.place)
     columns = (asked.image_column, asked.caption_column)
     data, images = asked.data, asked.images
     if not data:
@@ -64,19 +115,26 @@ def run(args: list[str]) -> int:
         columns = (config["image_column"], config["caption_column"])
     source = open_source(data, images, "all", *(column or None for column in columns))
     index = PictureIndex.build(model, source, folder / "cache" if folder.is_dir() else None)
-    hits = index.search([asked.query], asked.top)[0]
+    return index, len(index.rows), data
+
+
+def _show(
+    asked: Search, picture: Image.Image | None, hits: list[Hit], finder: Finder | PictureIndex, among: int, name: str
+) -> None:
+    by = "match" if asked.rerank else "cosine"
+    if asked.html:
+        why = write_hits(Path(asked.html), asked.query, picture, hits, finder.picture, name, among, by)
+        told = f"{asked.html}: {len(hits)} pictures" + (f", some without: {why}" if why else "")
+        print(told, file=sys.stderr)
     if asked.json:
-        rows = [{"rank": h.rank, "score": h.score, "key": h.key, "caption": h.caption} for h in hits]
-        print_json({"query": asked.query, "data": data, "pictures": len(index.rows), "hits": rows})
-        return 0
-    table = Table(
-        "",
-        "cosine",
-        "picture",
-        "caption",
-        title=escape(f"{asked.query!r} among {len(index.rows):,} pictures of {data}"),
+        rows = [{"rank": h.rank, "score": h.score, "key": h.key, "caption": h.caption, "where": h.where} for h in hits]
+        query = {"query": asked.query, **({"image": asked.image} if asked.image else {})}
+        print_json({**query, "data": name, "pictures": among, "by": by, "hits": rows})
+        return
+    words = " and ".join(
+        [*([repr(asked.query)] if asked.query.strip() else []), *([asked.image] if asked.image else [])]
     )
+    table = Table("", by, "picture", "caption", title=escape(f"{words} among {among:,} pictures of {name}"))
     for hit in hits:
         table.add_row(str(hit.rank), f"{hit.score:.3f}", escape(hit.key), escape(hit.caption))
     Console().print(table)
-    return 0

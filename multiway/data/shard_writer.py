@@ -80,7 +80,9 @@ def write_shards(sources: Source | Sequence[Source], out: str | Path, rows_per_s
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_tar(path: Path, source: Source, rows: Iterable[tuple[int, Row, Mapping[str, Any]]]) -> Written:
+def write_tar(
+    path: Path, source: Source, rows: Iterable[tuple[int, Row, Mapping[str, Any]]], decoded: bool = False
+) -> Written:
     """Write one shard of rows whose words may be other than the source's, aside and then renamed.
 
     The same rows give the same bytes. Without a readable row no file is left, not even one that was there.
@@ -89,6 +91,7 @@ def write_tar(path: Path, source: Source, rows: Iterable[tuple[int, Row, Mapping
         path: of the tar; its folder exists.
         source: of the pictures.
         rows: (number in the source, what is said of it, further fields for the sample's JSON).
+        decoded: their pictures were decoded a moment ago, and need not be once more before they are copied.
 
     Raises:
         DataError: if the disk is full, or the folder cannot be written.
@@ -100,7 +103,7 @@ def write_tar(path: Path, source: Source, rows: Iterable[tuple[int, Row, Mapping
         with tarfile.open(aside, "w", format=tarfile.USTAR_FORMAT) as tar:
             for index, row, more in rows:
                 try:
-                    suffix, picture = _picture(source, index, row)
+                    suffix, picture = _picture(source, index, row, decoded)
                 except BadRow as error:
                     skipped.append(Rejected(row.where or row.key, str(error)))
                     continue
@@ -162,13 +165,14 @@ def _write_split(source: Source, aside: Path, rows_per_shard: int, skipped: list
     return names, count
 
 
-def _picture(source: Source, index: int, row: Row) -> tuple[str, bytes]:
+def _picture(source: Source, index: int, row: Row, decoded: bool = False) -> tuple[str, bytes]:
     """Suffix and bytes; a picture that cannot be decoded is refused here rather than copied."""
     encoded = getattr(source, "encoded", None)
     data: bytes | None = encoded(index) if callable(encoded) else None
     suffix = picture_suffix(data) if data is not None else ""
     if data is not None and suffix:
-        decode(data, row.where or row.key)
+        if not decoded:
+            decode(data, row.where or row.key)
         return suffix, data
     buffer = io.BytesIO()
     source.image(index).save(buffer, "PNG")

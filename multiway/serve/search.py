@@ -8,40 +8,31 @@ fingerprint, and of pictures that are files their sizes and times.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from multiway.abilities import Encoded, require
-from multiway.config import identity_json
+from multiway.config import digest
 from multiway.data.files import PictureFiles
 from multiway.data.join import Joined
 from multiway.data.remote import RemoteFile
 from multiway.data.shard_names import ShardFile
 from multiway.data.shards import Shards
 from multiway.data.source import BadRow, DataError, Source
+from multiway.hub.identity import model_identity
 from multiway.hub.model import Model
+from multiway.serve.find import query_vector
+from multiway.serve.index import Hit
 
 __all__ = ["Hit", "PictureIndex"]
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One picture that was found; `score` is its similarity with the query, for most models the cosine of embeddings."""
-
-    rank: int
-    score: float
-    index: int
-    key: str
-    caption: str
 
 
 class PictureIndex:
@@ -73,7 +64,11 @@ class PictureIndex:
             DataError: if no picture can be read.
         """
         require(model, ("encode_image", "encode_text", "compare"), "search")
-        file = cache / f"index-{_fingerprint(model)}-{_fingerprint_of_data(source)}.safetensors" if cache else None
+        file = (
+            cache / f"index-{digest(model_identity(model))}-{_fingerprint_of_data(source)}.safetensors"
+            if cache
+            else None
+        )
         kept = _kept(file)
         if kept is not None:
             return cls(model, source, *kept)
@@ -99,10 +94,27 @@ class PictureIndex:
             for values, places in zip(best.values, best.indices, strict=True)
         ]
 
+    def find(self, words: str, picture: Image.Image | None = None, weight: float = 0.5, top: int = 10) -> list[Hit]:
+        """The `top` pictures nearest to words, a picture, or both.
+
+        Raises:
+            ConfigError: if nothing is asked for, or a picture of a model that has no embedding.
+        """
+        if picture is None and words.strip():
+            return self.search([words], top)[0]
+        vector = query_vector(self.model, words, picture, weight)
+        best = (self.pictures.embedding.float() @ vector).topk(min(top, len(self.rows)))
+        found = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        return [self._hit(rank, score, place) for rank, (score, place) in enumerate(found, start=1)]
+
+    def picture(self, hit: Hit) -> Image.Image:
+        """The picture of a hit."""
+        return self.source.image(hit.index)
+
     def _hit(self, rank: int, score: float, place: int) -> Hit:
         row = int(self.rows[place])
         words = self.source.row(row)
-        return Hit(rank, score, row, words.key, words.captions[0])
+        return Hit(rank, score, row, words.key, words.captions[0], words.where)
 
 
 def _kept(file: Path | None) -> tuple[Tensor, Encoded] | None:
@@ -151,15 +163,6 @@ def _encode(model: Model, source: Source) -> tuple[list[int], list[Encoded]]:
     if pictures:
         parts.append(model.encode_image(pictures))
     return rows, parts
-
-
-def _fingerprint(model: Model) -> str:
-    """Sixteen hexadecimal digits that name the weights and what else decides a picture's embedding."""
-    total = hashlib.sha256(json.dumps([identity_json(model.processor.view), model.precision]).encode())
-    for name, tensor in sorted(model.method.state_dict().items()):
-        total.update(name.encode())
-        total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()[:16]
 
 
 def _fingerprint_of_data(source: Source) -> str:

@@ -69,13 +69,13 @@ def whole_blocks_of(source: Source, rows_per_block: int) -> list[Block]:
             blocks.append(Block(number, rows, parts[of[0]].split if len(of) == 1 else ""))
         return blocks
     blocks = []
+    cut: list[Sequence[int]]
     for start, part in zip(first.tolist(), parts):
-        rows = _pictures_together(part) if isinstance(part, PictureFiles) else range(len(part))
-        for some in _by_count(rows, rows_per_block, part if isinstance(part, PictureFiles) else None):
-            shifted = (
-                range(some.start + start, some.stop + start) if isinstance(some, range) else [r + start for r in some]
-            )
-            blocks.append(Block(len(blocks), shifted, part.split))
+        if isinstance(part, PictureFiles):
+            cut = [[row + start for row in some] for some in _by_count(_together(part), rows_per_block, part)]
+        else:
+            cut = _by_count(range(start, start + len(part)), rows_per_block)
+        blocks += [Block(number, some, part.split) for number, some in enumerate(cut, len(blocks))]
     return blocks
 
 
@@ -95,7 +95,7 @@ def _by_shard(parts: Sequence[Source]) -> list[list[int]] | None:
     return [rows.tolist() for rows in np.split(order, cuts)]
 
 
-def _pictures_together(source: Source) -> list[int]:
+def _together(source: Source) -> list[int]:
     """Row numbers in the order of their pictures' first appearance."""
     rows_of: dict[int, list[int]] = {}
     for row in range(len(source)):

@@ -49,9 +49,11 @@ def run(args: list[str]) -> int:
         done = filter_pairs(model, source, Filter(by, threshold, asked.keep), work, world, say)
         if world.is_main:
             pairs, kept = done.scored.counts.get("pairs", 0), done.kept.counts.get("pairs", 0)
+            spread = [f"{done.quantiles[each]:.4g}" for each in ("1", "50", "99") if each in done.quantiles]
             told = (
                 f"{kept:,} of {pairs:,} pairs ({kept / max(1, pairs):.1%}) score {done.threshold:.4g} or more by {by}; "
-                f"{done.kept.counts.get('pictures', 0):,} of {done.scored.counts.get('pictures', 0):,} pictures stay"
+                f"{done.kept.counts.get('pictures', 0):,} of {done.scored.counts.get('pictures', 0):,} pictures stay (1, 50 and 99 % of the "
+                f"pairs score less than {', '.join(spread)})"
             )
             more = {"by": by, "threshold": done.threshold, "kept": done.kept.counts, "quantiles": done.quantiles}
             finish(asked.out, done.scored, told, asked.work, **more)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multiway.config import ConfigError
+from multiway.config import ConfigError, digest
 from multiway.data.rejected import REJECTED_CEILING, Rejected, refuse_too_many
 from multiway.data.source import DataError, Source
 from multiway.engine.agreement import on_main
@@ -113,7 +113,12 @@ class Bulk:
         model.batch = asked.batch
         self.identity: dict[str, Any] = {
             "verb": verb,
-            "data": {"fingerprint": source.fingerprint, "rows": len(source), "parts": len(self.blocks)},
+            "data": {
+                "fingerprint": source.fingerprint,
+                "rows": len(source),
+                "parts": len(self.blocks),
+                "cut": _cut(self.blocks),
+            },
             "model": model_identity(model),
             "settings": {**settings, "batch": asked.batch},
         }
@@ -185,13 +190,20 @@ def run_parts(
         now = time.monotonic()
         speed, began = made.counts.get(things, made.rows) / max(1e-9, now - began), now
         skipped = f", {len(made.skipped):,} skipped" if made.skipped else ""
-        say(f"part {part.number:06d} ({done:,} of {len(mine):,}): {made.rows:,} rows{skipped}; {speed:,.0f} {things}/s")
+        say(
+            f"{place.stage} {part.number:06d} ({done:,} of {len(mine):,}): {made.rows:,} rows{skipped}; {speed:,.0f} {things}/s"
+        )
         rows, lost = rows + made.rows, lost + len(made.skipped)
         whole = sum(len(block.rows) for block in blocks)
         if lost > ceiling * max(rows, min(whole, _SURE)):
             _refuse(made, lost, rows, name, ceiling)
     wait_for(world, [place.manifest(block.number) for block in blocks])
     return on_main(world, lambda: _finish(place, blocks))
+
+
+def _cut(blocks: Sequence[Block]) -> str:
+    """Names where a source is cut: other parts under the same numbers would be other rows."""
+    return f"at most {max(len(block.rows) for block in blocks)} rows, {digest([[block.rows[0], len(block.rows)] for block in blocks])}"
 
 
 def _finish(place: Place, blocks: Sequence[Block]) -> Totals:

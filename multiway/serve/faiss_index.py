@@ -267,6 +267,8 @@ class FaissIndex:
         nlist = min(self.how.nlist or round(4 * len(vectors) ** 0.5), most)
         cells = self._faiss.IndexIVFFlat(self._faiss.IndexFlatIP(width), width, nlist, inner)
         cells.cp.spherical, cells.cp.seed = True, 1
+        # A quarter of FAISS's sample and fewer rounds: placing the centroids is most of the time, and little of the recall.
+        cells.cp.max_points_per_centroid, cells.cp.niter = 64, 10
         cells.train(vectors)
         return replace(self.how, nlist=nlist), cells
 

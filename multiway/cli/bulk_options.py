@@ -91,4 +91,4 @@ def finish(out: str, found: Totals, told: str, how: BulkOptions, **more: Any) ->
         print_json({"out": out, **totals, **more})
         return
     skipped = f"; {found.skipped:,} pictures could not be read: {out}/skipped.jsonl" if found.skipped else ""
-    print(f"{out}: {told}, in {found.parts:,} parts{skipped}")
+    print(f"{out}: {told}, in {found.parts:,} part{'s' if found.parts > 1 else ''}{skipped}")

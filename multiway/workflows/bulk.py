@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from multiway.config import ConfigError, digest
-from multiway.data.rejected import REJECTED_CEILING, Rejected, refuse_too_many
+from multiway.data.rejected import REJECTED_CEILING
 from multiway.data.source import DataError, Source
 from multiway.engine.agreement import on_main
 from multiway.engine.lock import RunLock
@@ -184,6 +184,7 @@ def run_parts(
     if missing and before.parts and world.is_main:
         say(f"{before.parts:,} of {len(blocks):,} parts are finished; going on with the others")
     mine = [blocks[number] for number in missing[world.rank :: world.size]]
+    least = min(sum(len(block.rows) for block in blocks), _SURE)
     rows, lost, began = before.rows, before.skipped, time.monotonic()
     for done, part in enumerate(work(mine), 1):
         made = place.keep(part)
@@ -194,11 +195,9 @@ def run_parts(
             f"{place.stage} {part.number:06d} ({done:,} of {len(mine):,}): {made.rows:,} rows{skipped}; {speed:,.0f} {things}/s"
         )
         rows, lost = rows + made.rows, lost + len(made.skipped)
-        whole = sum(len(block.rows) for block in blocks)
-        if lost > ceiling * max(rows, min(whole, _SURE)):
-            _refuse(made, lost, rows, name, ceiling)
+        _refuse_too_many([made], lost, rows, name, ceiling, least)
     wait_for(world, [place.manifest(block.number) for block in blocks])
-    return on_main(world, lambda: _finish(place, blocks))
+    return on_main(world, lambda: _finish(place, blocks, name, ceiling))
 
 
 def _cut(blocks: Sequence[Block]) -> str:
@@ -206,16 +205,26 @@ def _cut(blocks: Sequence[Block]) -> str:
     return f"at most {max(len(block.rows) for block in blocks)} rows, {digest([[block.rows[0], len(block.rows)] for block in blocks])}"
 
 
-def _finish(place: Place, blocks: Sequence[Block]) -> Totals:
+def _finish(place: Place, blocks: Sequence[Block], name: str, ceiling: float) -> Totals:
     found = [each for each in (place.finished(block.number) for block in blocks) if each is not None]
     if len(found) < len(blocks):
         raise DataError(
             f"{place.folder}: {len(blocks) - len(found)} finished parts have been changed meanwhile; start again"
         )
     place.list_skipped(found)
-    return Totals.of(found)
+    totals = Totals.of(found)
+    _refuse_too_many(found, totals.skipped, totals.rows, name, ceiling)
+    return totals
 
 
-def _refuse(part: Manifest, lost: int, rows: int, name: str, ceiling: float) -> None:
-    named = [Rejected(each["where"] or each["key"], each["why"]) for each in part.skipped]
-    refuse_too_many(named + named[-1:] * (lost - len(named)), rows, name, ceiling)
+def _refuse_too_many(
+    found: Sequence[Manifest], lost: int, rows: int, name: str, ceiling: float, least: int = 0
+) -> None:
+    """Stop where more than the ceiling was skipped, of `rows` or of at least so many."""
+    if lost <= ceiling * max(rows, least):
+        return
+    first = [f"\n  {each['where'] or each['key']}: {each['why']}" for made in found for each in made.skipped[:5]][:5]
+    raise DataError(
+        f"{name}: {lost:,} pictures of {rows:,} rows cannot be read, more than the {ceiling:.0%} that may be skipped; see what ails "
+        f"them (`multiway data check`), or raise --skip-ceiling: what is finished is kept{''.join(first)}"
+    )

@@ -23,6 +23,7 @@ import numpy as np
 from multiway.config import digest
 from multiway.data.parquet import rows_in, write_columns
 from multiway.engine.manifest import file_record, no_room, write_json
+from multiway.engine.retention import sync_folder
 from multiway.workflows.bulk_folder import ABOUT, FORMAT, BulkError
 
 __all__ = [
@@ -163,7 +164,10 @@ class Place:
             made = Manifest(part.number, part.rows, files, part.counts, skipped, model, digest(self.identity))
             body = asdict(made)
             write_json(aside / "manifest.json", {**body, "digest": digest(body)})
+            for folder in {(self.folder / name).parent for name in files}:
+                sync_folder(folder)
             (aside / "manifest.json").replace(self.manifest(part.number))
+            sync_folder(self.manifests)
         except OSError as error:
             remedy = "make room" if no_room(error) else "see to it"
             raise BulkError(

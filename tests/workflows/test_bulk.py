@@ -221,7 +221,7 @@ def test_what_cannot_be_read_is_listed_and_has_a_ceiling(model: Model, straight:
     }  # fmt: skip
     source = Source(ROWS)
     source.broken = range(0, ROWS, 2)
-    with pytest.raises(DataError, match=r"cannot be used, more than the 10%"):
+    with pytest.raises(DataError, match=r"cannot be read, more than the 10% .*raise --skip-ceiling"):
         embed(model, source, FULL, asked(tmp_path / "out"), World())
     # What was finished by then stays; with another ceiling the job goes on.
     finished = len(list((tmp_path / "out" / "manifests" / "embeddings").iterdir()))
@@ -229,6 +229,9 @@ def test_what_cannot_be_read_is_listed_and_has_a_ceiling(model: Model, straight:
     source.drawn = 0
     totals = embed(model, source, FULL, asked(tmp_path / "out", ceiling=0.9), World())
     assert source.drawn < 40 and totals.skipped == len((tmp_path / "out" / "skipped.jsonl").read_text().splitlines())
+    # Also when nothing is left to be done.
+    with pytest.raises(DataError, match=r"of 50 rows cannot be read, more than the 10%"):
+        embed(model, source, FULL, asked(tmp_path / "out"), World())
     source.broken = range(ROWS)
     none = embed(model, source, FULL, asked(tmp_path / "none", ceiling=1.0), World())
     assert none.counts == {"pictures": 0, "texts": 0} and none.skipped > 30

@@ -4,8 +4,8 @@
     thread                     | write, read back, hash, rename, retire |
 
 The copies live in buffers of main memory that are made once and used by every save: as much memory again as a checkpoint takes, for
-this rank's part (page-locked where the tensors are on a GPU, for which PyTorch rounds each up to a power of two). At most one save
-is under way; the next one waits for it. Ranks talk about it over a gloo group of their own, because the collectives of two threads
+what this rank writes of it (page-locked where the tensors are on a GPU, for which PyTorch rounds each up to a power of two). At most
+one save is under way; the next one waits for it. Ranks talk about it over a gloo group of their own, because the collectives of two threads
 must not mix in one group.
 """
 
@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from multiway.engine.agreement import on_all
 from multiway.engine.checkpoint import CheckpointError
@@ -43,25 +44,31 @@ class Copies:
         """What the buffers hold."""
         return sum(each.numel() * each.element_size() for each in self._kept.values())
 
-    def take(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def take(self, tensors: Mapping[str, Tensor], elsewhere: Collection[str] = ()) -> dict[str, Tensor]:
         """Copy, and wait until it is done: whatever happens to the tensors afterwards, the copies are of now.
 
         Args:
             tensors: by name, on any device; of a DTensor this rank's part is copied. What shares memory is copied under each name.
+            elsewhere: names that another rank writes: of these nothing but shape and type will be looked at, unless they are DTensors,
+                of which every rank writes its own part.
 
         Returns:
-            The copies, contiguous, on the CPU; valid until the next call.
+            The copies, contiguous, on the CPU, valid until the next call; those of `elsewhere` as they were given.
 
         Raises:
             TypeError: for a tensor without dense values in memory.
         """
-        own = {name: dense(name, tensor) for name, tensor in tensors.items()}
+        own = {
+            name: dense(name, tensor)
+            for name, tensor in tensors.items()
+            if isinstance(tensor, DTensor) or name not in elsewhere
+        }
         self._kept = {name: self._buffer(name, each) for name, each in own.items()}
         for name, each in own.items():
             self._kept[name].copy_(each, non_blocking=each.is_cuda)
         for device in {each.device for each in own.values() if each.is_cuda}:
             torch.cuda.current_stream(device).synchronize()
-        return {name: like(self._kept[name], tensor) for name, tensor in tensors.items()}
+        return {name: like(self._kept[name], each) if name in own else each for name, each in tensors.items()}
 
     def _buffer(self, name: str, own: Tensor) -> Tensor:
         kept = self._kept.get(name)
@@ -81,6 +88,7 @@ class Background:
         self.world = world
         self.copies = Copies()
         self._apart: World | None = None
+        self._elsewhere: frozenset[str] = frozenset()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -99,10 +107,14 @@ class Background:
         """
         self.wait()
         first = self._apart is None
+        if first:
+            # Of what several ranks have, the lowest one's is written: the others need no copy of it.
+            names = on_all(self.world, lambda: list(tensors))
+            self._elsewhere = frozenset().union(*names[: self.world.rank])
         trouble: Exception | None = None
         copied: dict[str, Tensor] = {}
         try:
-            copied = self.copies.take(tensors)
+            copied = self.copies.take(tensors, self._elsewhere)
         except Exception as error:  # the other ranks will be told by the thread, where they wait for this one
             trouble = error
         if first and not self.world.all_agree(trouble is None or not is_out_of_memory(trouble)):

@@ -195,7 +195,7 @@ def test_whoever_asks_twice_to_stop_is_not_kept_waiting(
 
 
 def test_without_memory_for_copies_the_caller_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(self: Copies, tensors: object) -> None:
+    def none(self: Copies, *rest: object) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
     monkeypatch.setattr(Copies, "take", none)
@@ -305,7 +305,10 @@ def _rank(rank: int, folder: Path, act: str, answers: multiprocessing.Queue) -> 
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{act}", rank=rank, world_size=2)
     world = World(rank, 2)
     whole = torch.arange(15.0).reshape(5, 3)
-    tensors = {"sharded": distribute_tensor(whole, init_device_mesh("cpu", (2,)), [Shard(0)]), "replica": torch.ones(2)}
+    tensors = {
+        "sharded": distribute_tensor(whole, init_device_mesh("cpu", (2,)), [Shard(0)]),
+        "replica": torch.full((2,), float(rank)),
+    }
     write, answer = shard_writer.save_file, None
     try:
         with Run.open(folder / act, {"a": 1}, world=world, tensorboard=False) as run:
@@ -331,7 +334,7 @@ def _rank(rank: int, folder: Path, act: str, answers: multiprocessing.Queue) -> 
                         at.append(step)
                         run.settle()
             run.settle()
-            answer = (votes, run.steps, [bool(each) for each in at])
+            answer = (votes, run.steps, at, run.copied_bytes)
     except (CheckpointError, TypeError) as error:
         answer = (str(error), at, run.steps)
     answers.put((rank, answer))
@@ -358,9 +361,11 @@ def both(tmp_path: Path) -> Callable[[str], list]:
 
 
 def test_two_ranks_save_while_they_reduce(both: Callable[[str], list], tmp_path: Path) -> None:
-    assert both("well") == [(200, [4, 5], [])] * 2
+    # Three rows and two of what both have parts of; what both have alike is copied and written by the first alone.
+    assert both("well") == [(200, [4, 5], [], 36 + 8), (200, [4, 5], [], 24)]
     found = load_latest(tmp_path / "well" / "checkpoints")
     assert found.step == 5 and torch.equal(found.tensors["sharded"], torch.arange(15.0).reshape(5, 3))
+    assert found.tensors["replica"].tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(("act", "named", "left"), [("full", "no room", [1, 2]), ("sparse", "s is a torch.sparse", [])])

@@ -1,12 +1,11 @@
 """Training for less, at equal processor time: patches left out, small pictures and short captions first, easy rows first, parts that join.
 
-    python benchmarks/thrift.py flip [--seconds 100] [--seeds 0] [--out runs/thrift] [--threads 1]
-    python benchmarks/thrift.py times                                   processor time of a step of every arm, by turns
+    python benchmarks/thrift.py flip [--seconds 80] [--seeds 0] [--arms "half left out" ...] [--out runs/thrift] [--threads 1]
 
     flip         CLIP with no patch, half and three quarters of them left out; with and without a last stretch on whole pictures
     clipa        full size throughout; small pictures first; short captions too, cut at the end, at random, in blocks
     curriculum   rows in any order; short captions first; what a trained model finds easy first, and what it finds hard
-    unfreeze     a trained CLIP on other captions (scenes): all at once, layer by layer from the top, projections alone
+    unfreeze     CLIP trained on emoji, tuned to scenes: all at once, layer by layer from the top, projections alone
 
 What a step takes is measured first: processor time of this process, the arms by turns, one thread, so that others on the machine
 falsify little. Every arm gets as many steps as fit into the same time. Then each is trained by its command and searched in. A
@@ -58,23 +57,25 @@ def _two(first: tuple[str, ...], last: tuple[str, ...]) -> tuple[tuple[float, tu
     return ((0.8, first), (0.2, (*_TUNE, *last)))
 
 
+PLAIN = Arm("plain", _CLIP)
+
 STUDIES: dict[str, tuple[Arm, ...]] = {
     "flip": (
-        Arm("whole pictures", _CLIP),
+        PLAIN,
         Arm("half left out", (*_CLIP, "--drop", "0.5")),
-        Arm("half left out, tuned", _CLIP, _two(("--drop", "0.5"), ())),
+        Arm("half left out, then none", _CLIP, _two(("--drop", "0.5"), ())),
         Arm("three quarters left out", (*_CLIP, "--drop", "0.75")),
-        Arm("three quarters left out, tuned", _CLIP, _two(("--drop", "0.75"), ())),
+        Arm("three quarters left out, then none", _CLIP, _two(("--drop", "0.75"), ())),
     ),
     "clipa": (
-        Arm("full size", _CLIP),
-        Arm("small pictures first", _CLIP, _two(_SMALL, ())),
-        Arm("and short captions, cut", _CLIP, _two((*_SMALL, *_SHORT), _FULL)),
-        Arm("at random", _CLIP, _two((*_SMALL, *_SHORT, "--shorten", "random"), _FULL)),
-        Arm("in blocks", _CLIP, _two((*_SMALL, *_SHORT, "--shorten", "block"), _FULL)),
+        PLAIN,
+        Arm("small pictures, then full", _CLIP, _two(_SMALL, ())),
+        Arm("short captions as well, cut", _CLIP, _two((*_SMALL, *_SHORT), _FULL)),
+        Arm("short captions as well, at random", _CLIP, _two((*_SMALL, *_SHORT, "--shorten", "random"), _FULL)),
+        Arm("short captions as well, blocks", _CLIP, _two((*_SMALL, *_SHORT, "--shorten", "block"), _FULL)),
     ),
     "curriculum": (
-        Arm("any order", _CLIP),
+        PLAIN,
         Arm("short captions first", (*_CLIP, "--curriculum", "length")),
         Arm("easy for a trained model first", (*_CLIP, "--curriculum", "SCORES")),
         Arm("hard for it first", (*_CLIP, "--curriculum", "SCORES", "--pacing.easy", "high")),
@@ -85,7 +86,8 @@ STUDIES: dict[str, tuple[Arm, ...]] = {
         Arm("projections alone", (*_SCENES, "--init", "BASE", "--optimiser.rules", r"^(image|text)\.", "0")),
     ),
 }
-"""`BASE` and `SCORES` stand for a run of the first arm of `flip`, and what it makes of the rows it was trained on."""
+"""`BASE` and `SCORES` stand for the run of `PLAIN`, and what it makes of the rows that it was trained on. What half-frozen steps cost
+less is not counted: arms of `unfreeze` get equal steps."""
 
 
 def command(arm: Arm, out: Path, base: Path, steps: list[int], seed: int, threads: int) -> list[str]:
@@ -152,12 +154,32 @@ def run_arm(arm: Arm, out: Path, base: Path, steps: list[int], seed: int, thread
     return {name: metric["value"] for name, metric in values.items() if name.endswith(("mean/R@1", "retrieval/R@10"))}
 
 
-def trained_base(out: Path, seconds: float, threads: int) -> Path:
-    """What some arms begin from, or are ranked by: plain CLIP on emoji, with seed 100."""
-    arm, base = STUDIES["flip"][0], out / "base"
+def folder_of(arm: Arm, out: Path, seed: int) -> Path:
+    """Of an arm's run, whichever study asks for it."""
+    return out / f"{arm.name.replace(' ', '-').replace(',', '')}-{seed}"
+
+
+class Clock:
+    """Processor time of each arm's steps, measured once and kept, so that a study that is gone on with has the same steps."""
+
+    def __init__(self, out: Path, rounds: int) -> None:
+        self.out, self.rounds, self.file = out, rounds, out / "times.json"
+        self.taken: dict[str, list[float]] = json.loads(self.file.read_text()) if self.file.is_file() else {}
+
+    def of(self, arms: tuple[Arm, ...], base: Path) -> dict[str, list[float]]:
+        """Seconds of a step of each stage; if any arm is new, all of these are measured, by turns."""
+        if any(arm.name not in self.taken for arm in arms):
+            self.taken |= times(arms, base, self.rounds)
+            self.out.mkdir(parents=True, exist_ok=True)
+            self.file.write_text(json.dumps(self.taken))
+        return self.taken
+
+
+def scored_base(out: Path, seconds: float, threads: int, clock: Clock) -> Path:
+    """The run of `PLAIN`, and beside it what it makes of its rows."""
+    base = folder_of(PLAIN, out, 0)
+    run_arm(PLAIN, base, base, steps_of(PLAIN, seconds, clock.of((PLAIN,), base)[PLAIN.name]), 0, threads)
     if not (base / "scores.jsonl").is_file():
-        steps = steps_of(arm, seconds, times((arm,), base, 4)[arm.name])
-        train.run(command(arm, base, base, steps, 100, threads))
         score.run([str(base), "--data", "emoji@train", "--out", str(base / "scores.jsonl"), "--threads", str(threads)])
     return base
 
@@ -165,40 +187,30 @@ def trained_base(out: Path, seconds: float, threads: int) -> Path:
 def main() -> None:
     """Run a study and print its table in Markdown."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("study", choices=[*STUDIES, "times"])
-    parser.add_argument("--seconds", type=float, default=100.0)
+    parser.add_argument("study", choices=[*STUDIES])
+    parser.add_argument("--seconds", type=float, default=80.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--arms", nargs="+", default=[], help="some of the study's arms, by name")
     parser.add_argument("--out", type=Path, default=Path("runs/thrift"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=6)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    needed = asked.study in ("curriculum", "unfreeze", "times")
-    base = trained_base(asked.out, asked.seconds, asked.threads) if needed else asked.out / "base"
-    for name in STUDIES if asked.study == "times" else [asked.study]:
-        arms = STUDIES[name]
-        kept = asked.out / f"{name}-times.json"  # kept, so that a study that is gone on with has the same steps
-        if kept.is_file():
-            taken = json.loads(kept.read_text())
-        else:
-            taken = times(arms, base, asked.rounds)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps(taken))
-        print(
-            f"\n{name}: {asked.seconds:g} s of processor time an arm\n| arm | ms a step | steps | seed | |\n|---|---|---|---|---|"
-        )
-        for arm in arms:
-            steps, said = (
-                steps_of(arm, asked.seconds, taken[arm.name]),
-                ", ".join(f"{1000 * t:.0f}" for t in taken[arm.name]),
-            )
-            for seed in asked.seeds if asked.study != "times" else []:
-                folder = asked.out / name / f"{arm.name.replace(' ', '-').replace(',', '')}-{seed}"
-                found = run_arm(arm, folder, base, steps, seed, asked.threads)
-                shown = ", ".join(f"{key} {100 * value:.1f}" for key, value in found.items())
-                print(f"| {arm.name} | {said} | {steps} | {seed} | {shown} |", flush=True)
-            if asked.study == "times":
-                print(f"| {arm.name} | {said} | {steps} | | |", flush=True)
+    clock = Clock(asked.out, asked.rounds)
+    base = folder_of(PLAIN, asked.out, 0)
+    if asked.study in ("curriculum", "unfreeze"):
+        base = scored_base(asked.out, asked.seconds, asked.threads, clock)
+    arms = tuple(arm for arm in STUDIES[asked.study] if not asked.arms or arm.name in asked.arms)
+    taken = clock.of(arms, base)
+    print(f"{asked.seconds:g} s of processor time an arm\n| arm | ms a step | steps | seed | |\n|---|---|---|---|---|")
+    for arm in arms:
+        # What is frozen costs less as long as it is; steps are made equal there, not time.
+        own = arms[0].name if asked.study == "unfreeze" else arm.name
+        steps, said = steps_of(arm, asked.seconds, taken[own]), ", ".join(f"{1000 * t:.0f}" for t in taken[arm.name])
+        for seed in asked.seeds:
+            found = run_arm(arm, folder_of(arm, asked.out, seed), base, steps, seed, asked.threads)
+            shown = ", ".join(f"{key} {100 * value:.1f}" for key, value in found.items())
+            print(f"| {arm.name} | {said} | {steps} | {seed} | {shown} |", flush=True)
 
 
 if __name__ == "__main__":

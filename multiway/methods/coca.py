@@ -139,6 +139,10 @@ class Coca(SharedSpace, Method):
             raise ValueError(
                 "CoCa's text decoder has norms before its parts and plain embeddings; leave them at their defaults"
             )
+        if text.buckets > 1:
+            raise ValueError(
+                f"text.buckets is {text.buckets}: CoCa's decoder is read in halves and whole batches; set text.buckets=1"
+            )
         if not config.contrast and not config.caption:
             raise ValueError("contrast and caption both weigh 0, so that there is nothing to learn; raise one of them")
         self.config = config

@@ -144,6 +144,11 @@ class Siglip(SharedSpace, Method):
                 "SigLIP has no class token and a text tower that is not causal: set image.pool='mean', text.pool='last', "
                 "text.causal=False"
             )
+        if config.text.buckets > 1:
+            raise ValueError(
+                f"text.buckets is {config.text.buckets}: SigLIP fills every text to the context and reads all of it, so that there is no "
+                "padding to leave out; set text.buckets=1"
+            )
         self.config = config
         image = config.image
         self.image = VisionTransformer(image)

@@ -5,9 +5,12 @@ from itertools import combinations, pairwise
 
 import pytest
 import torch
+from caption_batches import info
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from multiway.methods.coca import Coca, CocaConfig
+from multiway.methods.siglip import Siglip, SiglipConfig
 from multiway.nn.buckets import length_groups, put_together
 from multiway.nn.text import TextConfig, TextTransformer
 
@@ -91,3 +94,10 @@ def test_what_needs_the_whole_batch_reads_it_whole() -> None:
     assert record["embedded"].shape[:2] == ids.shape
     memory = torch.randn(len(ids), 5, 8)
     assert tower(ids, mask, memory).tokens.shape[:2] == ids.shape and tower(ids).tokens.shape[:2] == ids.shape
+
+
+def test_methods_that_would_ignore_them_refuse_them() -> None:
+    siglip, coca = SiglipConfig(), CocaConfig()
+    for build, config in ((Siglip, siglip), (Coca, coca)):
+        with pytest.raises(ValueError, match=r"text\.buckets is 3"):
+            build(replace(config, text=replace(config.text, buckets=3)).resolve(info()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from PIL import Image
@@ -18,6 +18,9 @@ from multiway.hub.captions import write_captions
 from multiway.hub.tuned import Tuned
 from multiway.methods.method import Method
 from multiway.nn.generate import Generation
+
+if TYPE_CHECKING:
+    from multiway.hub.accounting import Report
 
 __all__ = ["Model", "Picture"]
 
@@ -33,13 +36,22 @@ class Model(Tuned):
         processor: its tokeniser and preprocessing.
         precision: `fp32` or `bf16` autocast.
         batch: rows per forward pass.
+        report: what became of the tensors of the checkpoint that it was loaded from; None for one that was trained or written here.
     """
 
-    def __init__(self, method: Method, processor: Processor, precision: str = "fp32", batch: int = 256) -> None:
+    def __init__(
+        self,
+        method: Method,
+        processor: Processor,
+        precision: str = "fp32",
+        batch: int = 256,
+        report: Report | None = None,
+    ) -> None:
         self.method = method.eval()
         self.processor = processor
         self.precision = precision
         self.batch = batch
+        self.report = report
 
     @property
     def device(self) -> torch.device:

@@ -11,7 +11,7 @@ and only there, numbers differ.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +21,13 @@ from torch import Tensor
 from multiway.batch import ViewSpec
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.vit_folders import (
-    Family,
-    accounted,
-    hidden_of,
-    leave_heads,
-    prefix_of,
-    read_encoder,
-    tensors_of,
-    tower_of,
-    write_encoder,
-)
-from multiway.hub.vit_tensors import (
-    Names,
-    blocks_of,
-    grid_sides,
-    older,
-    read_tower,
-    require_plain,
-    their_blocks,
-    write_tower,
-)
+from multiway.hub.renaming import Rule, Table, both, leading
+from multiway.hub.vit_folders import Family, hidden_of, read_encoder, tensors_of, tower_of, write_encoder
+from multiway.hub.vit_tensors import Names, blocks_of, grid_sides, older, require_plain, stripped, their_blocks, tower
 from multiway.methods.picture_encoder import PictureEncoderConfig
 from multiway.nn.vit import VisionConfig
 
-__all__ = ["beit_config", "from_transformers", "ours_to_theirs", "theirs_to_ours", "to_transformers"]
+__all__ = ["beit_config", "from_transformers", "names", "ours_to_theirs", "table", "to_transformers"]
 
 MASKED = "BeitForMaskedImageModeling"
 KINDS = ("BeitModel", MASKED, "BeitForImageClassification")
@@ -70,61 +52,51 @@ def _tables(config: VisionConfig) -> list[str]:
     return [f"encoder.layer.{layer}.attention.attention.{_TABLE}" for layer in range(layers)]
 
 
-def theirs_to_ours(theirs: Mapping[str, Tensor], config: PictureEncoderConfig) -> dict[str, Tensor]:
-    """Their tensors under our names.
-
-    Args:
-        theirs: by the names of a folder or of a model in memory.
-        config: of `beit_config`.
-
-    Raises:
-        WeightsError: naming tensors that are missing, or that nothing here accounts for.
-    """
+def table(config: PictureEncoderConfig) -> Table:
+    """Which tensors are which."""
     image = config.backbone
-    # Which number of the table a pair of patches has: older folders keep it, and it follows from the grid.
-    named = {name: each for name, each in older(theirs, _NAMES).items() if not name.endswith("relative_position_index")}
-    left = leave_heads(named, ("classifier.",))
-    prefix = prefix_of(left, "beit")
-    with accounted(left, "BeitModel"):
-        if config.codes:  # the last norm stands outside of theirs
-            left |= {f"{prefix}layernorm.{each}": left.pop(f"layernorm.{each}") for each in ("weight", "bias")}
-        ours = {f"backbone.{name}": each for name, each in read_tower(left, image, _NAMES, prefix).items()}
-        if tables := _tables(image):
-            ours["backbone.relative.table"] = torch.cat([left.pop(prefix + name) for name in tables], 1)
-        for tensor in ("weight", "bias"):
-            if image.pool_norm:
-                ours[f"backbone.pool_norm.{tensor}"] = left.pop(f"{prefix}{_POOL}.{tensor}")
-            if config.codes:
-                ours[f"code_head.{tensor}"] = left.pop(f"lm_head.{tensor}")
-        if config.covers:
-            ours["mask_token"] = left.pop(prefix + _MASK).flatten()
-    return ours
+    rules = [
+        *tower(image, _NAMES),
+        *both(("backbone.pool_norm", _POOL), ("code_head", "lm_head")),
+        *leading(("mask_token", _MASK)),
+    ]
+    if tables := _tables(image):
+        join = Rule(
+            ("backbone.relative.table",),
+            tuple(tables),
+            lambda tensors: [torch.cat(list(tensors), 1)],
+            lambda tensors: tensors[0].chunk(len(tables), 1),
+        )
+        rules.append(join)
+    # Which number of the table a pair of patches has: older folders keep it.
+    empty = [(r"relative_position_index$", "numbers of displacements, which follow from the grid")]
+    return Table("BeitModel", rules, empty=empty, apart=[(r"^classifier\.", "a classifier")])
+
+
+def names(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Their tensors, of a folder or of a model in memory, by the names of the table.
+
+    In a class with a head on codes the last norm stands outside of the encoder.
+    """
+    return stripped(older(theirs, _NAMES), "beit")
 
 
 def ours_to_theirs(model: Model) -> dict[str, Tensor]:
-    """A model's encoder, and its head on codes if it has one, under the names of a folder; the inverse of `theirs_to_ours`.
+    """A model's encoder, and its head on codes if it has one, under the names of a folder.
 
     Raises:
         WeightsError: as of `to_transformers`.
     """
-    tower, head = tower_of(model, "BeitModel", beit=True), getattr(model.method, "code_head", None)
-    config, own = tower.config, tensors_of(tower)
-    prefix = "" if head is None else "beit."
-    theirs = write_tower(own, config, _NAMES, prefix)
-    if tables := _tables(config):
-        theirs |= dict(
-            zip((prefix + each for each in tables), own["relative.table"].chunk(len(tables), 1), strict=True)
-        )
-    for tensor in ("weight", "bias"):
-        if config.pool_norm:
-            theirs[f"{prefix}{_POOL}.{tensor}"] = own[f"pool_norm.{tensor}"]
-        if head is not None:
-            theirs[f"layernorm.{tensor}"] = theirs.pop(f"{prefix}layernorm.{tensor}")
-            theirs[f"lm_head.{tensor}"] = getattr(head, tensor).detach()
+    encoder, head = tower_of(model, "BeitModel", beit=True), getattr(model.method, "code_head", None)
+    own = tensors_of(encoder)
     token = getattr(model.method, "mask_token", None)
     if token is not None:
-        theirs[prefix + _MASK] = token.detach()[None, None]
-    return theirs
+        own["mask_token"] = token.detach()
+    if head is not None:
+        own |= {f"code_head.{name}": tensor for name, tensor in head.state_dict().items()}
+    theirs = table(PictureEncoderConfig(encoder.config)).write(own)
+    outside = ("layernorm.", "lm_head.")
+    return {name if head is None or name.startswith(outside) else f"beit.{name}": each for name, each in theirs.items()}
 
 
 def beit_config(theirs: Mapping[str, Any]) -> PictureEncoderConfig:
@@ -160,19 +132,20 @@ def beit_config(theirs: Mapping[str, Any]) -> PictureEncoderConfig:
 _FAMILY = Family(
     {"beit": KINDS},
     beit_config,
-    theirs_to_ours,
+    table,
+    names,
     ViewSpec(crop="squash", mean=(0.5,) * 3, std=(0.5,) * 3, resample="bilinear"),
     squeezes=True,
 )
 
 
-def from_transformers(source: str) -> Model:
+def from_transformers(source: str, allow: Sequence[str] = ()) -> Model:
     """A picture encoder from a folder in `transformers` layout, or by its name on the hub (`microsoft/beit-base-patch16-224-pt22k`).
 
     Raises:
         WeightsError: if a file is missing, the class is another, or a tensor is unaccounted for.
     """
-    return read_encoder(source, _FAMILY)
+    return read_encoder(source, _FAMILY, allow)
 
 
 def to_transformers(model: Model, folder: Path) -> None:

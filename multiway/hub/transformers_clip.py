@@ -7,139 +7,110 @@ to the bit. Activation, epsilon, normalisation, resolution and tokeniser come al
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
-from multiway.hub.file import WeightsError, assign
+from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
+from multiway.hub.renaming import Rule, Table, both, fill, joined, patches, placed, same, state_of
 from multiway.hub.transformers_folder import (
     activation_of,
+    mlp_ratio,
     open_folder,
     read_config,
     read_tensors,
     read_tokenizer,
     read_view,
-    resample_number,
     their_activation,
     write_json,
     write_tensors,
     write_tokenizer,
+    write_view,
 )
 from multiway.methods.clip import Clip, ClipConfig
 from multiway.nn.text import TextConfig
 from multiway.nn.vit import VisionConfig
 
-__all__ = ["clip_config", "from_transformers", "ours_to_theirs", "theirs_to_ours", "to_transformers"]
+__all__ = ["TABLE", "blocks", "clip_config", "clip_picture", "from_transformers", "picture_config", "to_transformers"]
 
 
-def _renamed(config: ClipConfig) -> Iterator[tuple[str, str]]:
-    """(ours, theirs) for tensors that differ in name alone."""
-    yield "log_scale", "logit_scale"
-    yield "image_projection.weight", "visual_projection.weight"
-    yield "text_projection.weight", "text_projection.weight"
-    yield "image.class_token", "vision_model.embeddings.class_embedding"
-    yield "text.embed.words.weight", "text_model.embeddings.token_embedding.weight"
-    yield "text.embed.positions", "text_model.embeddings.position_embedding.weight"
-    norms = [("image.pre_norm", "vision_model.pre_layrnorm"),  # their spelling
-             ("image.transformer.norm", "vision_model.post_layernorm"),
-             ("text.transformer.norm", "text_model.final_layer_norm")]  # fmt: skip
-    for own, their in _towers():
-        tower = config.image if own == "image" else config.text
-        assert isinstance(tower, VisionConfig | TextConfig)
-        for layer in range(tower.layers):
-            ours, theirs = f"{own}.transformer.blocks.{layer}", f"{their}.encoder.layers.{layer}"
-            norms += [(f"{ours}.attention_norm", f"{theirs}.layer_norm1"), (f"{ours}.mlp_norm", f"{theirs}.layer_norm2"),
-                      (f"{ours}.attention.out", f"{theirs}.self_attn.out_proj"),
-                      (f"{ours}.mlp.up", f"{theirs}.mlp.fc1"), (f"{ours}.mlp.down", f"{theirs}.mlp.fc2")]  # fmt: skip
-    for ours, theirs in norms:
-        for kind in ("weight", "bias"):
-            yield f"{ours}.{kind}", f"{theirs}.{kind}"
+def blocks(ours: str, theirs: str) -> list[Rule]:
+    """The blocks of CLIP's and SigLIP's towers."""
+    own, their = f"{ours}.blocks.*", f"{theirs}.layers.*"
+    return [
+        *joined(f"{own}.attention.qkv", their + ".self_attn.{}_proj", "qkv"),
+        *both(
+            (f"{own}.attention_norm", f"{their}.layer_norm1"),
+            (f"{own}.attention.out", f"{their}.self_attn.out_proj"),
+            (f"{own}.mlp_norm", f"{their}.layer_norm2"),
+            (f"{own}.mlp.up", f"{their}.mlp.fc1"),
+            (f"{own}.mlp.down", f"{their}.mlp.fc2"),
+        ),
+    ]
 
 
-def _towers() -> tuple[tuple[str, str], ...]:
-    return (("image", "vision_model"), ("text", "text_model"))
+def clip_picture(ours: str, theirs: str) -> list[Rule]:
+    """The picture's tower."""
+    return [
+        *same((f"{ours}.class_token", f"{theirs}.embeddings.class_embedding")),
+        *patches(f"{ours}.patches.project", f"{theirs}.embeddings.patch_embedding"),
+        *placed(f"{ours}.", f"{theirs}.embeddings.position_embedding.weight", batched=False),
+        *both(
+            (f"{ours}.pre_norm", f"{theirs}.pre_layrnorm"),  # their spelling
+            (f"{ours}.transformer.norm", f"{theirs}.post_layernorm"),
+        ),
+        *blocks(f"{ours}.transformer", f"{theirs}.encoder"),
+    ]
 
 
-def _merged(config: ClipConfig) -> Iterator[tuple[str, list[str]]]:
-    """(our merged projection, their query, key and value)."""
-    for own, their in _towers():
-        tower = config.image if own == "image" else config.text
-        assert isinstance(tower, VisionConfig | TextConfig)
-        for layer in range(tower.layers):
-            for kind in ("weight", "bias"):
-                parts = [f"{their}.encoder.layers.{layer}.self_attn.{part}_proj.{kind}" for part in "qkv"]
-                yield f"{own}.transformer.blocks.{layer}.attention.qkv.{kind}", parts
+TABLE = Table(
+    "CLIPModel",
+    [
+        *same(
+            ("log_scale", "logit_scale"),
+            ("image_projection.weight", "visual_projection.weight"),
+            ("text_projection.weight", "text_projection.weight"),
+            ("text.embed.words.weight", "text_model.embeddings.token_embedding.weight"),
+            ("text.embed.positions", "text_model.embeddings.position_embedding.weight"),
+        ),
+        *clip_picture("image", "vision_model"),
+        *both(("text.transformer.norm", "text_model.final_layer_norm")),
+        *blocks("text.transformer", "text_model.encoder"),
+    ],
+)
 
 
-_PATCH = "vision_model.embeddings.patch_embedding.weight"
-_POSITION = "vision_model.embeddings.position_embedding.weight"
+def their_defaults(part: dict[str, Any], width: int, heads: int) -> dict[str, Any]:
+    """Fields of our blocks from a part of their config."""
+    width = part.get("hidden_size", width)
+    return {
+        "width": width,
+        "layers": part.get("num_hidden_layers", 12),
+        "heads": part.get("num_attention_heads", heads),
+        "mlp_ratio": mlp_ratio(width, part.get("intermediate_size", 4 * width)),
+        "activation": activation_of(part.get("hidden_act", "quick_gelu")),
+        "epsilon": part.get("layer_norm_eps", 1e-5),
+    }
 
 
-def theirs_to_ours(theirs: dict[str, Tensor], config: ClipConfig) -> dict[str, Tensor]:
-    """Tensors of a `transformers.CLIPModel` under our names.
-
-    Raises:
-        WeightsError: naming tensors that are missing, or that nothing here accounts for.
-    """
-    # Position numbers 0, 1, 2, ... that old versions stored; they carry nothing.
-    left = {name: tensor for name, tensor in theirs.items() if not name.endswith(".position_ids")}
-    ours: dict[str, Tensor] = {}
-    try:
-        for own, their in _renamed(config):
-            ours[own] = left.pop(their)
-        for own, parts in _merged(config):
-            ours[own] = torch.cat([left.pop(part) for part in parts])
-        ours["image.patches.project.weight"] = left.pop(_PATCH).flatten(1)
-        positions = left.pop(_POSITION)
-    except KeyError as error:
-        raise WeightsError(f"the checkpoint lacks the tensor {error.args[0]}; is it a CLIPModel?") from error
-    ours["image.class_position"], ours["image.positions"] = positions[0], positions[1:]
-    if left:
-        raise WeightsError(f"the checkpoint has tensors that a CLIPModel does not: {', '.join(sorted(left)[:8])}")
-    return ours
-
-
-def ours_to_theirs(ours: dict[str, Tensor], config: ClipConfig) -> dict[str, Tensor]:
-    """Our tensors under the names of a `transformers.CLIPModel`; the inverse of `theirs_to_ours`."""
-    assert isinstance(config.image, VisionConfig)
-    theirs = {their: ours[own] for own, their in _renamed(config)}
-    for own, parts in _merged(config):
-        theirs |= dict(zip(parts, ours[own].chunk(3), strict=True))
-    patch = config.image.patch
-    theirs[_PATCH] = ours["image.patches.project.weight"].unflatten(1, (3, patch, patch))
-    theirs[_POSITION] = torch.cat([ours["image.class_position"][None], ours["image.positions"]])
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in theirs.items()}
-
-
-def clip_config(theirs: dict[str, Any]) -> ClipConfig:
-    """Our config from their `config.json`, whose missing fields mean transformers' defaults (ViT-B/32)."""
-    vision, text = theirs.get("vision_config") or {}, theirs.get("text_config") or {}
-
-    def blocks(part: dict[str, Any], width: int, heads: int) -> dict[str, Any]:
-        width = part.get("hidden_size", width)
-        return {
-            "width": width,
-            "layers": part.get("num_hidden_layers", 12),
-            "heads": part.get("num_attention_heads", heads),
-            "mlp_ratio": part.get("intermediate_size", 4 * width) / width,
-            "activation": activation_of(part.get("hidden_act", "quick_gelu")),
-            "epsilon": part.get("layer_norm_eps", 1e-5),
-        }
-
-    image = VisionConfig(
+def picture_config(vision: dict[str, Any]) -> VisionConfig:
+    """Our picture's tower from their `vision_config`."""
+    return VisionConfig(
         size=vision.get("image_size", 224),
         patch=vision.get("patch_size", 32),
         pool="class",
         pre_norm=True,
         patch_bias=False,
-        **blocks(vision, 768, 12),
+        **their_defaults(vision, 768, 12),
     )
+
+
+def clip_config(theirs: dict[str, Any]) -> ClipConfig:
+    """Our config from their `config.json`, whose missing fields mean transformers' defaults (ViT-B/32)."""
+    text = theirs.get("text_config") or {}
     eos = text.get("eos_token_id", 49407)
     words = TextConfig(
         vocabulary=text.get("vocab_size", 49408),
@@ -148,12 +119,13 @@ def clip_config(theirs: dict[str, Any]) -> ClipConfig:
         pool="eos",
         # transformers reads 2 as "an old config whose end token is really the greatest id".
         eos_id=None if eos == 2 else eos,
-        **blocks(text, 512, 8),
+        **their_defaults(text, 512, 8),
     )
+    image = picture_config(theirs.get("vision_config") or {})
     return ClipConfig(image=image, text=words, embedding=theirs.get("projection_dim", 512))
 
 
-def from_transformers(source: str) -> Model:
+def from_transformers(source: str, allow: Sequence[str] = ()) -> Model:
     """A CLIP from a folder in `transformers` layout, or by its name on the hub (fetched by `huggingface_hub`).
 
     Raises:
@@ -166,41 +138,34 @@ def from_transformers(source: str) -> Model:
     config = clip_config(theirs)
     assert isinstance(config.image, VisionConfig)
     method = Clip(config)
-    assign(method, theirs_to_ours(read_tensors(folder), config), str(folder))
+    report = fill(method, TABLE, read_tensors(folder), str(folder), allow)
     # CLIP's own normalisation and resize are ViewSpec's defaults.
     view = read_view(folder, ViewSpec(size=config.image.size))
-    return Model(method, Processor(view, read_tokenizer(folder, config.text.context)))
+    return Model(method, Processor(view, read_tokenizer(folder, config.text.context)), report=report)
 
 
 def to_transformers(model: Model, folder: Path) -> None:
     """Write a folder that `transformers.CLIPModel.from_pretrained` and `CLIPProcessor` read.
 
     Raises:
-        WeightsError: if the model is not a CLIP with a ViT, which is all that `CLIPModel` can be.
+        WeightsError: if the model is not a CLIP with a ViT and a causal text tower, which is all that `CLIPModel` can be.
     """
     method = model.method
     if not isinstance(method, Clip) or not isinstance(method.config.image, VisionConfig):
         raise WeightsError("only a CLIP with a ViT image tower has a counterpart in transformers")
-    config, image = method.config, method.config.image
-    assert isinstance(image, VisionConfig)
+    config, image, text = method.config, method.config.image, method.config.text
     if image.pool != "class" or not image.pre_norm or image.patch_bias or image.stem != "patch":
         raise WeightsError(
             "transformers' CLIP has a class token, a norm before the blocks and patches projected without bias; this model differs"
         )
+    if (text.causal, text.pool, text.norm, text.types, text.embedding_norm) != (True, "eos", "pre", 0, False):
+        raise WeightsError(
+            "transformers' CLIP reads its text from left to right, with norms before each part, at the end token; this model differs"
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder, ours_to_theirs(method.state_dict(), config))
+    write_tensors(folder, TABLE.write(state_of(method)))
     write_json(folder / "config.json", _their_config(config, model.processor))
-    view = model.processor.view
-    write_json(
-        folder / "preprocessor_config.json",
-        {
-            "image_processor_type": "CLIPImageProcessor",
-            "do_resize": True, "size": {"shortest_edge": view.size}, "do_center_crop": True,
-            "crop_size": {"height": view.size, "width": view.size}, "do_rescale": True, "rescale_factor": 1 / 255,
-            "do_normalize": True, "image_mean": list(view.mean), "image_std": list(view.std), "do_convert_rgb": True,
-            "resample": resample_number(view),
-        },
-    )  # fmt: skip
+    write_view(folder, model.processor.view, "CLIPImageProcessor")
     write_tokenizer(folder, model.processor)
 
 

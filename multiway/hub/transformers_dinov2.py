@@ -9,7 +9,7 @@ A model here without layer scale, or without a token for hidden patches, is writ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +19,13 @@ from torch import Tensor
 from multiway.batch import ViewSpec
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.vit_folders import (
-    Family,
-    accounted,
-    hidden_of,
-    leave_heads,
-    prefix_of,
-    read_encoder,
-    tensors_of,
-    tower_of,
-    write_encoder,
-)
-from multiway.hub.vit_tensors import (
-    Names,
-    blocks_of,
-    grid_sides,
-    older,
-    read_tower,
-    require_plain,
-    their_blocks,
-    write_tower,
-)
+from multiway.hub.renaming import Table, leading
+from multiway.hub.vit_folders import Family, hidden_of, read_encoder, tensors_of, tower_of, write_encoder
+from multiway.hub.vit_tensors import Names, blocks_of, grid_sides, older, require_plain, stripped, their_blocks, tower
 from multiway.methods.picture_encoder import PictureEncoderConfig
 from multiway.nn.vit import VisionConfig
 
-__all__ = ["dinov2_config", "from_transformers", "ours_to_theirs", "theirs_to_ours", "to_transformers"]
+__all__ = ["dinov2_config", "from_transformers", "names", "ours_to_theirs", "table", "to_transformers"]
 
 KINDS = {
     "dinov2": ("Dinov2Model", "Dinov2ForImageClassification"),
@@ -71,41 +53,32 @@ def _gates_joined(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def theirs_to_ours(theirs: Mapping[str, Tensor], config: PictureEncoderConfig) -> dict[str, Tensor]:
-    """Their tensors under our names.
+def table(config: PictureEncoderConfig) -> Table:
+    """Which tensors are which."""
+    rules = [*tower(config.backbone, _names(config.backbone)), *leading(("mask_token", _MASK), dims=1)]
+    return Table("Dinov2Model", rules, apart=[(r"^classifier\.", "a classifier")])
 
-    Args:
-        theirs: by the names of a folder or of a model in memory.
-        config: of `dinov2_config`.
 
-    Raises:
-        WeightsError: naming tensors that are missing, or that nothing here accounts for.
-    """
-    names = _names(config.backbone)
-    left = leave_heads(older(_gates_joined(theirs), names), ("classifier.",))
-    prefix = prefix_of(left, *KINDS)
-    with accounted(left, "Dinov2Model"):
-        ours = {f"backbone.{name}": each for name, each in read_tower(left, config.backbone, names, prefix).items()}
-        if config.covers:
-            ours["mask_token"] = left.pop(prefix + _MASK).flatten()
-    return ours
+def names(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Their tensors, of a folder or of a model in memory, by the names of the table."""
+    joined = _gates_joined(theirs)
+    return stripped(older(joined, _names(VisionConfig())), *KINDS)
 
 
 def ours_to_theirs(model: Model) -> dict[str, Tensor]:
-    """A model's encoder under the names of a `Dinov2Model` in a folder; the inverse of `theirs_to_ours`.
+    """A model's encoder under the names of a `Dinov2Model` in a folder.
 
     Raises:
         WeightsError: as of `to_transformers`.
     """
-    tower = tower_of(model, "Dinov2Model", registers=True)
-    config, own = tower.config, tensors_of(tower)
-    names = _names(config)
-    theirs = write_tower(own, config, names)
-    if config.layer_scale is None:
-        ones = torch.ones(config.width)
-        theirs |= {f"encoder.layer.{layer}.{scale}": ones for layer in range(config.layers) for scale in names.scales}
+    encoder = tower_of(model, "Dinov2Model", registers=True)
+    config = encoder.config
     token = getattr(model.method, "mask_token", None)
-    theirs[_MASK] = torch.zeros(1, config.width) if token is None else token.detach()[None]
+    token = torch.zeros(config.width) if token is None else token.detach()
+    theirs = table(PictureEncoderConfig(config)).write(tensors_of(encoder) | {"mask_token": token})
+    if config.layer_scale is None:
+        ones, scales = torch.ones(config.width), _names(config).scales
+        theirs |= {f"encoder.layer.{layer}.{scale}": ones for layer in range(config.layers) for scale in scales}
     return theirs
 
 
@@ -135,19 +108,20 @@ def dinov2_config(theirs: Mapping[str, Any]) -> PictureEncoderConfig:
 _FAMILY = Family(
     KINDS,
     dinov2_config,
-    theirs_to_ours,
+    table,
+    names,
     ViewSpec(crop="center", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), resample="bicubic"),
     any_size=True,
 )
 
 
-def from_transformers(source: str) -> Model:
+def from_transformers(source: str, allow: Sequence[str] = ()) -> Model:
     """A picture encoder from a folder in `transformers` layout, or by its name on the hub (`facebook/dinov2-base`).
 
     Raises:
         WeightsError: if a file is missing, the class is another, or a tensor is unaccounted for.
     """
-    return read_encoder(source, _FAMILY)
+    return read_encoder(source, _FAMILY, allow)
 
 
 def to_transformers(model: Model, folder: Path) -> None:

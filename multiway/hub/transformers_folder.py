@@ -6,6 +6,7 @@ What every converter shares. Which tensor is which is a converter's own matter.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from multiway.hub.file import WeightsError
 
 __all__ = [
     "activation_of",
+    "mlp_ratio",
     "open_folder",
     "read_config",
     "read_tensors",
@@ -129,29 +131,27 @@ def resample_number(view: ViewSpec) -> int:
     return next(number for number, name in _RESAMPLE.items() if name == view.resample)
 
 
-def write_view(folder: Path, view: ViewSpec) -> None:
-    """The `preprocessor_config.json` of a model of pictures alone, by which theirs draws them as the view does.
+def write_view(folder: Path, view: ViewSpec, processor: str = "") -> None:
+    """The `preprocessor_config.json` by which theirs draws pictures as the view does.
 
-    Raises:
-        WeightsError: if the view fits pictures on a background, which theirs do not.
+    None of theirs fits a picture on a background: for a view that does (`crop="pad"`) the middle is cut out, which is the same of
+    square pictures. `hub/model_card.py` says so to whoever converts.
+
+    Args:
+        folder: in their layout.
+        view: of the model.
+        processor: their class; by default one for pictures alone that can do it.
     """
-    if view.crop == "pad":
-        raise WeightsError(
-            "pictures are fitted on a background here (view.crop='pad'), and no processor in transformers does that; convert a model "
-            "whose view is squash or center"
-        )
-    how: dict[str, Any] = {
-        "image_processor_type": "ViTImageProcessor",
-        "size": {"height": view.size, "width": view.size},
-    }
-    if view.crop == "center":
-        side = {"height": view.size, "width": view.size}
-        how = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": view.shortest or view.size},
-               "do_center_crop": True, "crop_size": side, "do_convert_rgb": True}  # fmt: skip
+    side = {"height": view.size, "width": view.size}
+    cut = view.crop != "squash"
+    how: dict[str, Any] = {"size": {"shortest_edge": view.shortest or view.size} if cut else side, "do_center_crop": cut}
+    if cut:
+        how["crop_size"] = side
     write_json(
         folder / "preprocessor_config.json",
-        how | {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
-               "image_mean": list(view.mean), "image_std": list(view.std), "resample": resample_number(view)},
+        {"image_processor_type": processor or ("BitImageProcessor" if cut else "ViTImageProcessor"), **how,
+         "do_convert_rgb": True, "do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
+         "image_mean": list(view.mean), "image_std": list(view.std), "resample": resample_number(view)},
     )  # fmt: skip
 
 
@@ -184,6 +184,14 @@ def write_tensors(folder: Path, theirs: dict[str, Tensor]) -> None:
 def write_json(file: Path, value: dict[str, Any]) -> None:
     """As `save_pretrained` lays JSON out."""
     file.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def mlp_ratio(width: int, hidden: int) -> float:
+    """The ratio by which a feed-forward part of this hidden width is made: their product is cut to a whole number, and the quotient may
+    have been rounded down.
+    """
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
 def activation_of(theirs: str) -> str:

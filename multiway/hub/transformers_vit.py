@@ -8,7 +8,7 @@ Their processors squeeze pictures into the square, also where one side alone is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,56 +17,27 @@ from torch import Tensor
 from multiway.batch import ViewSpec
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.vit_folders import (
-    Family,
-    accounted,
-    hidden_of,
-    leave_heads,
-    prefix_of,
-    read_encoder,
-    tensors_of,
-    tower_of,
-    write_encoder,
-)
-from multiway.hub.vit_tensors import (
-    Names,
-    blocks_of,
-    grid_sides,
-    older,
-    read_tower,
-    require_plain,
-    their_blocks,
-    write_tower,
-)
+from multiway.hub.renaming import Table
+from multiway.hub.vit_folders import Family, hidden_of, read_encoder, tensors_of, tower_of, write_encoder
+from multiway.hub.vit_tensors import Names, blocks_of, grid_sides, older, require_plain, stripped, their_blocks, tower
 from multiway.methods.picture_encoder import PictureEncoderConfig
-from multiway.nn.vit import VisionConfig, VisionTransformer
+from multiway.nn.vit import VisionConfig
 
-__all__ = ["from_transformers", "ours_to_theirs", "theirs_to_ours", "to_transformers", "vit_config"]
+__all__ = ["from_transformers", "names", "table", "to_transformers", "vit_config"]
 
 KINDS = ("ViTModel", "ViTForImageClassification")
-_HEADS = ("pooler.", "vit.pooler.", "classifier.")
 _NAMES = Names()
 
 
-def theirs_to_ours(theirs: Mapping[str, Tensor], config: PictureEncoderConfig) -> dict[str, Tensor]:
-    """Their tensors under our names.
-
-    Args:
-        theirs: by the names of a folder or of a model in memory.
-        config: of `vit_config`.
-
-    Raises:
-        WeightsError: naming tensors that are missing, or that nothing here accounts for.
-    """
-    left = leave_heads(older(theirs, _NAMES), _HEADS)
-    prefix = prefix_of(left, "vit")
-    with accounted(left, "ViTModel"):
-        return {f"backbone.{name}": each for name, each in read_tower(left, config.backbone, _NAMES, prefix).items()}
+def table(config: PictureEncoderConfig) -> Table:
+    """Which tensors are which."""
+    apart = [(r"^pooler\.", "a linear map and tanh on the class token"), (r"^classifier\.", "a classifier")]
+    return Table(KINDS[0], tower(config.backbone, _NAMES), apart=apart)
 
 
-def ours_to_theirs(tower: VisionTransformer) -> dict[str, Tensor]:
-    """A ViT's tensors under the names of a `ViTModel` in a folder."""
-    return write_tower(tensors_of(tower), tower.config, _NAMES)
+def names(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Their tensors, of a folder or of a model in memory, by the names of the table."""
+    return stripped(older(theirs, _NAMES), "vit")
 
 
 def vit_config(theirs: Mapping[str, Any]) -> PictureEncoderConfig:
@@ -83,19 +54,20 @@ def vit_config(theirs: Mapping[str, Any]) -> PictureEncoderConfig:
 _FAMILY = Family(
     {"vit": KINDS},
     vit_config,
-    theirs_to_ours,
+    table,
+    names,
     ViewSpec(crop="squash", mean=(0.5,) * 3, std=(0.5,) * 3, resample="bilinear"),
     squeezes=True,
 )
 
 
-def from_transformers(source: str) -> Model:
+def from_transformers(source: str, allow: Sequence[str] = ()) -> Model:
     """A picture encoder from a folder in `transformers` layout, or by its name on the hub (`facebook/dino-vits16`).
 
     Raises:
         WeightsError: if a file is missing, the class is another, or a tensor is unaccounted for.
     """
-    return read_encoder(source, _FAMILY)
+    return read_encoder(source, _FAMILY, allow)
 
 
 def to_transformers(model: Model, folder: Path) -> None:
@@ -108,9 +80,10 @@ def to_transformers(model: Model, folder: Path) -> None:
     Raises:
         WeightsError: if the ViT has what a `ViTModel` has not.
     """
-    tower = tower_of(model, "ViTModel", layer_scale=False)
-    config = tower.config
+    encoder = tower_of(model, "ViTModel", layer_scale=False)
+    config = encoder.config
     if config.activation == "swiglu":
         raise WeightsError("a ViTModel has no gated feed-forward part; this model has SwiGLU")
     own = {"model_type": "vit", "architectures": [KINDS[0]], "qkv_bias": True, "intermediate_size": hidden_of(config)}
-    write_encoder(folder, ours_to_theirs(tower), own | their_blocks(config), model.processor.view)
+    theirs = table(PictureEncoderConfig(config)).write(tensors_of(encoder))
+    write_encoder(folder, theirs, own | their_blocks(config), model.processor.view)

@@ -8,9 +8,7 @@ The way out begins with a ViT that may be the backbone of any method. Heads, twi
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,9 @@ from torch import Tensor
 
 from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
-from multiway.hub.file import WeightsError, assign
+from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
+from multiway.hub.renaming import Table, fill, state_of
 from multiway.hub.transformers_folder import (
     open_folder,
     read_config,
@@ -33,19 +32,7 @@ from multiway.hub.transformers_folder import (
 from multiway.methods.picture_encoder import PictureEncoder, PictureEncoderConfig
 from multiway.nn.vit import VisionConfig, VisionTransformer
 
-__all__ = [
-    "Family",
-    "accounted",
-    "hidden_of",
-    "leave_heads",
-    "prefix_of",
-    "read_encoder",
-    "tensors_of",
-    "tower_of",
-    "write_encoder",
-]
-
-log = logging.getLogger(__name__)
+__all__ = ["Family", "hidden_of", "read_encoder", "tensors_of", "tower_of", "write_encoder"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +42,8 @@ class Family:
     Attributes:
         kinds: the classes that are read, by `model_type`; the first is meant where the folder names none.
         config: ours from their `config.json`.
-        tensors: ours by name, from theirs and our config; every one of theirs is accounted for.
+        table: which tensors are which, by our config and theirs.
+        names: their tensors by the names that the table has.
         view: how pictures are drawn where the folder does not say; its size is the model's.
         squeezes: as of `read_view`.
         any_size: whether pictures may be drawn at another size than that of the positions, in whole patches.
@@ -63,18 +51,20 @@ class Family:
 
     kinds: Mapping[str, tuple[str, ...]]
     config: Callable[[Mapping[str, Any]], PictureEncoderConfig]
-    tensors: Callable[[Mapping[str, Tensor], PictureEncoderConfig], dict[str, Tensor]]
+    table: Callable[[PictureEncoderConfig], Table]
+    names: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
     view: ViewSpec
     squeezes: bool = False
     any_size: bool = False
 
 
-def read_encoder(source: str, family: Family) -> Model:
+def read_encoder(source: str, family: Family, allow: Sequence[str] = ()) -> Model:
     """A picture encoder from a folder of the family.
 
     Args:
         source: the folder, or its name on the hub.
         family: that it has to be of.
+        allow: see `hub/accounting.py`.
 
     Raises:
         WeightsError: if a file is missing, the class is another, or a tensor is unaccounted for.
@@ -88,7 +78,7 @@ def read_encoder(source: str, family: Family) -> Model:
         raise WeightsError(f"{folder} holds a {kind} of type {theirs.get('model_type')!r}; expected one of {every}")
     config = family.config(theirs)
     method = PictureEncoder(config)
-    assign(method, family.tensors(read_tensors(folder), config), str(folder))
+    report = fill(method, family.table(config), family.names(read_tensors(folder)), str(folder), allow)
     image = config.backbone
     view = read_view(
         folder,
@@ -96,7 +86,7 @@ def read_encoder(source: str, family: Family) -> Model:
         squeezes=family.squeezes,
         patch=image.patch if family.any_size else 0,
     )
-    return Model(method, Processor(view, None))
+    return Model(method, Processor(view, None), report=report)
 
 
 def write_encoder(folder: Path, theirs: dict[str, Tensor], config: dict[str, Any], view: ViewSpec) -> None:
@@ -107,54 +97,11 @@ def write_encoder(folder: Path, theirs: dict[str, Tensor], config: dict[str, Any
         theirs: tensors by their names.
         config: of their class.
         view: of the model.
-
-    Raises:
-        WeightsError: as of `write_view`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder, theirs)
     write_json(folder / "config.json", config)
     write_view(folder, view)
-
-
-# Tensors on the way in.
-
-
-def leave_heads(theirs: Mapping[str, Tensor], heads: tuple[str, ...]) -> dict[str, Tensor]:
-    """What is not a head's, having said what is.
-
-    Args:
-        theirs: by name.
-        heads: what the names of heads begin with.
-    """
-    left = sorted(name for name in theirs if name.startswith(heads))
-    if left:
-        log.warning("left behind, being of heads that the encoder does without: %s", ", ".join(left))
-    return {name: tensor for name, tensor in theirs.items() if name not in left}
-
-
-def prefix_of(theirs: Mapping[str, Tensor], *roots: str) -> str:
-    """What the encoder's names begin with: the first of these roots and a dot, where it is a part of their class, or nothing."""
-    return next((f"{root}." for root in roots if any(name.startswith(f"{root}.") for name in theirs)), "")
-
-
-@contextmanager
-def accounted(left: Mapping[str, Tensor], kind: str) -> Iterator[None]:
-    """Hold a block that takes tensors out of `left` to account for every one.
-
-    Args:
-        left: theirs by name; empty at the end.
-        kind: their class, for the message.
-
-    Raises:
-        WeightsError: naming the tensor that the block has not found, or those that it has not taken.
-    """
-    try:
-        yield
-    except KeyError as error:
-        raise WeightsError(f"the checkpoint lacks the tensor {error.args[0]}; is it a {kind}?") from error
-    if left:
-        raise WeightsError(f"the checkpoint has tensors that a {kind} does not: {', '.join(sorted(left)[:8])}")
 
 
 # The ViT of a model, on the way out.
@@ -198,9 +145,8 @@ def tower_of(
 
 
 def tensors_of(tower: VisionTransformer) -> dict[str, Tensor]:
-    """Those of a ViT by name, fixed positions among them."""
-    own = tower.state_dict()
-    return own if tower.positions is None else own | {"positions": tower.positions.detach()}
+    """Those of a ViT as a picture encoder has them, fixed positions among them."""
+    return {f"backbone.{name}": tensor for name, tensor in state_of(tower).items()}
 
 
 def hidden_of(config: VisionConfig) -> int:

@@ -10,9 +10,8 @@ and what a bias has become in training is dropped on the way out: the model is t
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +19,12 @@ import torch
 from torch import Tensor
 
 from multiway.hub.file import WeightsError
-from multiway.hub.transformers_folder import activation_of, their_activation
+from multiway.hub.renaming import Rule, both, joined, leading, patches, placed, same
+from multiway.hub.transformers_folder import activation_of, mlp_ratio, their_activation
 from multiway.nn.vit import VisionConfig
 
-__all__ = ["Names", "blocks_of", "grid_sides", "older", "read_tower", "require_plain", "their_blocks", "write_tower"]
+__all__ = ["Names", "blocks", "blocks_of", "grid_sides", "older", "require_plain", "stripped", "their_blocks", "tower"]
 
-_PATCH, _CLASS, _POSITIONS, _REGISTERS = (
-    f"embeddings.{each}" for each in ("patch_embeddings.projection", "cls_token", "position_embeddings", "register_tokens")
-)  # fmt: skip
 _OLDER = [(r"(^|\.)layers\.(\d+)\.", r"\1encoder.layer.\2."), (r"\.attention\.q_proj\.", ".attention.attention.query."),
           (r"\.attention\.k_proj\.", ".attention.attention.key."),
           (r"\.attention\.v_proj\.", ".attention.attention.value."),
@@ -66,88 +63,54 @@ def older(theirs: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
     return found
 
 
-def read_tower(left: dict[str, Tensor], config: VisionConfig, names: Names, prefix: str = "") -> dict[str, Tensor]:
-    """Our tensors of the ViT, without those of relative positions and of a norm after the pool.
+def stripped(theirs: Mapping[str, Tensor], *roots: str) -> dict[str, Tensor]:
+    """Tensors without the name of the part that the encoder is in a class with a head on it: the first of these roots that there is."""
+    root = next((f"{root}." for root in roots if any(name.startswith(f"{root}.") for name in theirs)), "")
+    return {name.removeprefix(root): each for name, each in theirs.items()}
+
+
+def tower(config: VisionConfig, names: Names, ours: str = "backbone.") -> list[Rule]:
+    """Rules for a ViT, without those of relative positions and of a norm after the pool.
 
     Args:
-        left: theirs by their older names; what is read is taken out of it.
-        config: with the same tensors.
+        config: of ours.
         names: the family's.
-        prefix: what theirs begin with.
-
-    Raises:
-        KeyError: with the name of a tensor that is missing.
-        WeightsError: if there are more or fewer positions than the config has patches.
+        ours: what ours begin with.
     """
-    ours = {own: left.pop(prefix + their) for own, their in _renamed(config, names)}
-    for own, their in _blocks(config):
-        for tensor in ("weight", "bias"):
-            parts = [left.pop(f"{prefix}{their}.attention.attention.{part}.{tensor}", None)
-                     if part == "key" and tensor == "bias" and not names.key_bias
-                     else left.pop(f"{prefix}{their}.attention.attention.{part}.{tensor}")
-                     for part in ("query", "key", "value")]  # fmt: skip
-            ours[f"{own}.attention.qkv.{tensor}"] = torch.cat(
-                [torch.zeros_like(parts[0]) if each is None else each for each in parts]  # type: ignore[arg-type]
-            )
-    ours["patches.project.weight"] = left.pop(f"{prefix}{_PATCH}.weight").flatten(1)
-    ours["class_token"] = left.pop(prefix + _CLASS).flatten()
-    if config.registers:
-        ours["registers"] = left.pop(prefix + _REGISTERS)[0]
-    if config.positions == "learned":
-        places, patches = left.pop(prefix + _POSITIONS)[0], (config.size // config.patch) ** 2
-        if len(places) != 1 + patches:
-            raise WeightsError(
-                f"the checkpoint has {len(places)} positions, and its config a class token and {patches} patches; is it whole?"
-            )
-        ours["class_position"], ours["positions"] = places[0], places[1:]
-    return ours
-
-
-def write_tower(ours: Mapping[str, Tensor], config: VisionConfig, names: Names, prefix: str = "") -> dict[str, Tensor]:
-    """Their tensors by their older names; the inverse of `read_tower`.
-
-    Args:
-        ours: by our names, fixed positions included.
-        config: their config, as `blocks_of` would read it back.
-    """
-    theirs = {prefix + their: ours[own] for own, their in _renamed(config, names)}
-    for own, their in _blocks(config):
-        for tensor in ("weight", "bias"):
-            for part, piece in zip(
-                ("query", "key", "value"), ours[f"{own}.attention.qkv.{tensor}"].chunk(3), strict=True
-            ):
-                if names.key_bias or (part, tensor) != ("key", "bias"):
-                    theirs[f"{prefix}{their}.attention.attention.{part}.{tensor}"] = piece
-    theirs[f"{prefix}{_PATCH}.weight"] = ours["patches.project.weight"].unflatten(1, (3, config.patch, config.patch))
-    theirs[prefix + _CLASS] = ours["class_token"][None, None]
-    if config.registers:
-        theirs[prefix + _REGISTERS] = ours["registers"][None]
+    rules = [
+        *blocks(f"{ours}transformer.blocks.*", "encoder.layer.*", names),
+        *patches(f"{ours}patches.project", "embeddings.patch_embeddings.projection"),
+        *leading((f"{ours}class_token", "embeddings.cls_token")),
+        *leading((f"{ours}registers", "embeddings.register_tokens"), dims=1),
+    ]
     if config.positions != "none":
-        theirs[prefix + _POSITIONS] = torch.cat([ours["class_position"][None], ours["positions"]])[None]
-    return theirs
+        rules += placed(ours, "embeddings.position_embeddings")
+    if not config.pool_norm:
+        rules += both((f"{ours}transformer.norm", "layernorm"))
+    return rules
 
 
-def _blocks(config: VisionConfig) -> Iterator[tuple[str, str]]:
-    for layer in range(config.layers):
-        yield f"transformer.blocks.{layer}", f"encoder.layer.{layer}"
-
-
-def _renamed(config: VisionConfig, names: Names) -> Iterator[tuple[str, str]]:
-    """(ours, theirs) for tensors that differ in name alone."""
-    yield "patches.project.bias", f"{_PATCH}.bias"
-    pairs = [] if config.pool_norm else [("transformer.norm", "layernorm")]
-    for ours, theirs in _blocks(config):
-        pairs += [(f"{ours}.attention.out", f"{theirs}.attention.output.dense"),
-                  (f"{ours}.attention_norm", f"{theirs}.{names.norms[0]}"),
-                  (f"{ours}.mlp_norm", f"{theirs}.{names.norms[1]}"),
-                  (f"{ours}.mlp.up", f"{theirs}.{names.mlp[0]}"),
-                  (f"{ours}.mlp.down", f"{theirs}.{names.mlp[1]}")]  # fmt: skip
-        if config.layer_scale is not None:
-            for part, scale in zip(("attention", "mlp"), names.scales, strict=True):
-                yield f"{ours}.{part}_residual.scale", f"{theirs}.{scale}"
-    for ours, theirs in pairs:
-        for tensor in ("weight", "bias"):
-            yield f"{ours}.{tensor}", f"{theirs}.{tensor}"
+def blocks(own: str, their: str, names: Names) -> list[Rule]:
+    """Rules for the blocks, whose names begin so with a number in them."""
+    rules = joined(f"{own}.attention.qkv", their + ".attention.attention.{}")
+    if not names.key_bias:
+        rules[1] = Rule(
+            (f"{own}.attention.qkv.bias",),
+            tuple(f"{their}.attention.attention.{part}.bias" for part in ("query", "value")),
+            lambda tensors: [torch.cat([tensors[0], torch.zeros_like(tensors[0]), tensors[1]])],
+            lambda tensors: tensors[0].chunk(3)[::2],
+        )
+    if names.scales[0]:
+        rules += same(
+            *((f"{own}.{part}_residual.scale", f"{their}.{scale}") for part, scale in zip(("attention", "mlp"), names.scales))
+        )
+    return rules + both(
+        (f"{own}.attention.out", f"{their}.attention.output.dense"),
+        (f"{own}.attention_norm", f"{their}.{names.norms[0]}"),
+        (f"{own}.mlp_norm", f"{their}.{names.norms[1]}"),
+        (f"{own}.mlp.up", f"{their}.{names.mlp[0]}"),
+        (f"{own}.mlp.down", f"{their}.{names.mlp[1]}"),
+    )
 
 
 # Their `config.json`.
@@ -195,13 +158,11 @@ def blocks_of(theirs: Mapping[str, Any], hidden: int, epsilon: float) -> dict[st
         epsilon: the family's default.
     """
     width = theirs.get("hidden_size", 768)
-    ratio = hidden / width
     return {
         "width": width,
         "layers": theirs.get("num_hidden_layers", 12),
         "heads": theirs.get("num_attention_heads", 12),
-        # The product is cut to a whole number, and the quotient may have been rounded down.
-        "mlp_ratio": ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf),
+        "mlp_ratio": mlp_ratio(width, hidden),
         "activation": activation_of(theirs.get("hidden_act", "gelu")),
         "epsilon": theirs.get("layer_norm_eps", epsilon),
     }

@@ -12,10 +12,11 @@ from transformers import BeitConfig, BeitForImageClassification, BeitForMaskedIm
 
 from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
+from multiway.hub import transformers_beit
 from multiway.hub.file import WeightsError
 from multiway.hub.load import load
 from multiway.hub.model import Model
-from multiway.hub.transformers_beit import beit_config, from_transformers, theirs_to_ours, to_transformers
+from multiway.hub.transformers_beit import beit_config, from_transformers, names, table, to_transformers
 from multiway.methods.beit import Beit
 from multiway.methods.beit import BeitConfig as OurBeitConfig
 from multiway.methods.picture_encoder import PictureEncoder
@@ -43,7 +44,7 @@ def masked_peer() -> BeitForMaskedImageModeling:
 
 
 def converted(theirs) -> PictureEncoder:
-    return converted_by(theirs, beit_config, theirs_to_ours)
+    return converted_by(theirs, beit_config, transformers_beit)
 
 
 def hidden() -> Tensor:
@@ -96,7 +97,8 @@ def test_a_bias_of_keys_changes_nothing() -> None:
 
 def test_nothing_is_left_over_or_missing_in_silence() -> None:
     for theirs in (masked_peer(), peer(OWN)):
-        nothing_unaccounted(theirs_to_ours, theirs.state_dict(), converted(theirs).config, r"lacks|does not")
+        ours = converted(theirs)
+        nothing_unaccounted(table(ours.config), ours, names(theirs.state_dict()))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from hub.vit_peers import nothing_unaccounted
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
 
@@ -14,13 +15,8 @@ from multiway.data.tokenizer import Tokenizer, TokenizerSpec
 from multiway.hub.file import WeightsError
 from multiway.hub.load import load
 from multiway.hub.model import Model
-from multiway.hub.transformers_clip import (
-    clip_config,
-    from_transformers,
-    ours_to_theirs,
-    theirs_to_ours,
-    to_transformers,
-)
+from multiway.hub.renaming import fill, state_of
+from multiway.hub.transformers_clip import TABLE, clip_config, from_transformers, to_transformers
 from multiway.methods.clip import Clip, ClipConfig
 
 CAPTIONS = ["a red apple", "a green pear on a plate", "seven blue cups", "the red fruit"]
@@ -51,6 +47,12 @@ def peer(eos: int = 61, activation: str = "quick_gelu") -> CLIPModel:
     return model
 
 
+def converted(theirs: CLIPModel) -> Clip:
+    method = Clip(clip_config(json.loads(theirs.config.to_json_string(use_diff=False)))).eval()
+    fill(method, TABLE, theirs.state_dict())
+    return method
+
+
 def their_embeddings(model: CLIPModel, images: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor):
     out = model(input_ids=ids, attention_mask=mask.long(), pixel_values=images)
     return out.image_embeds, out.text_embeds
@@ -73,9 +75,7 @@ def ids_with_end(eos: int, rows: int = 5, length: int = 9) -> tuple[torch.Tensor
 @torch.no_grad()
 def test_embeddings_equal(eos: int, activation: str) -> None:
     theirs = peer(eos, activation)
-    config = clip_config(json.loads(theirs.config.to_json_string(use_diff=False)))
-    ours = Clip(config).eval()
-    ours.load_state_dict(theirs_to_ours(theirs.state_dict(), config))
+    ours = converted(theirs)
     ids, mask = ids_with_end(63 if eos == 2 else eos)
     images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     image, text = their_embeddings(theirs, images, ids, mask)
@@ -86,8 +86,7 @@ def test_embeddings_equal(eos: int, activation: str) -> None:
 
 def test_round_trip_is_exact_to_the_bit() -> None:
     theirs = peer()
-    config = clip_config(json.loads(theirs.config.to_json_string(use_diff=False)))
-    back = ours_to_theirs(theirs_to_ours(theirs.state_dict(), config), config)
+    back = TABLE.write(state_of(converted(theirs)))
     assert set(back) == set(theirs.state_dict())
     for name, tensor in theirs.state_dict().items():
         assert torch.equal(back[name], tensor), name
@@ -95,13 +94,7 @@ def test_round_trip_is_exact_to_the_bit() -> None:
 
 def test_nothing_is_left_over_or_missing_in_silence() -> None:
     theirs = peer()
-    config = clip_config(json.loads(theirs.config.to_json_string(use_diff=False)))
-    state = dict(theirs.state_dict())
-    with pytest.raises(WeightsError, match="does not"):
-        theirs_to_ours({**state, "text_model.surprise": torch.zeros(1)}, config)
-    del state["vision_model.post_layernorm.bias"]
-    with pytest.raises(WeightsError, match=r"post_layernorm\.bias"):
-        theirs_to_ours(state, config)
+    nothing_unaccounted(TABLE, converted(theirs), theirs.state_dict())
 
 
 @pytest.fixture

@@ -18,10 +18,11 @@ from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPi
 
 from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
+from multiway.hub import transformers_dinov2
 from multiway.hub.file import WeightsError
 from multiway.hub.load import load
 from multiway.hub.model import Model
-from multiway.hub.transformers_dinov2 import dinov2_config, from_transformers, theirs_to_ours, to_transformers
+from multiway.hub.transformers_dinov2 import dinov2_config, from_transformers, names, table, to_transformers
 from multiway.methods.ibot import Ibot, IbotConfig
 from multiway.methods.picture_encoder import PictureEncoder
 from multiway.nn.mlp_head import MlpHeadConfig
@@ -49,7 +50,7 @@ def peer(kind: str) -> Dinov2Model:
 
 
 def converted(theirs) -> PictureEncoder:
-    return converted_by(theirs, dinov2_config, theirs_to_ours)
+    return converted_by(theirs, dinov2_config, transformers_dinov2)
 
 
 @torch.no_grad()
@@ -77,7 +78,8 @@ def test_hidden_patches_are_covered_alike(kind: str) -> None:
 def test_nothing_is_left_over_or_missing_in_silence() -> None:
     for kind in ("gated", "registers"):
         theirs = peer(kind)
-        nothing_unaccounted(theirs_to_ours, theirs.state_dict(), converted(theirs).config, r"lacks|does not")
+        ours = converted(theirs)
+        nothing_unaccounted(table(ours.config), ours, names(theirs.state_dict()))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from hub.vit_peers import nothing_unaccounted
 from peer_weights import randomise
 from PIL import Image
 from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipImageProcessor, SiglipModel
@@ -17,7 +18,8 @@ from multiway.hub.file import WeightsError
 from multiway.hub.layouts import to_transformers
 from multiway.hub.load import load
 from multiway.hub.model import Model
-from multiway.hub.transformers_siglip import _their_config, ours_to_theirs, siglip_config, theirs_to_ours
+from multiway.hub.renaming import fill, state_of
+from multiway.hub.transformers_siglip import TABLE, _their_config, siglip_config
 from multiway.methods.siglip import PRESETS, Siglip
 from multiway.methods.siglip import SiglipConfig as OurConfig
 from multiway.nn.text import TextConfig
@@ -48,12 +50,16 @@ def read(theirs: SiglipModel) -> OurConfig:
     return siglip_config(json.loads(theirs.config.to_json_string(use_diff=False)))
 
 
+def converted(theirs: SiglipModel) -> Siglip:
+    ours = Siglip(read(theirs)).eval()
+    fill(ours, TABLE, theirs.state_dict())
+    return ours
+
+
 @torch.no_grad()
 def test_embeddings_and_logits_equal() -> None:
     theirs = peer()
-    config = read(theirs)
-    ours = Siglip(config).eval()
-    ours.load_state_dict(theirs_to_ours(theirs.state_dict(), config))
+    ours = converted(theirs)
     generator = torch.Generator().manual_seed(1)
     lengths = torch.tensor([12, 9, 3, 5, 1])
     mask = torch.arange(12) < lengths[:, None]
@@ -70,8 +76,7 @@ def test_embeddings_and_logits_equal() -> None:
 
 def test_round_trip_is_exact_to_the_bit() -> None:
     theirs = peer()
-    config = read(theirs)
-    back = ours_to_theirs(theirs_to_ours(theirs.state_dict(), config), config)
+    back = TABLE.write(state_of(converted(theirs)))
     assert set(back) == set(theirs.state_dict())
     for name, tensor in theirs.state_dict().items():
         assert torch.equal(back[name], tensor), name
@@ -79,12 +84,7 @@ def test_round_trip_is_exact_to_the_bit() -> None:
 
 def test_nothing_is_left_over_or_missing_in_silence() -> None:
     theirs = peer()
-    config, state = read(theirs), dict(theirs.state_dict())
-    with pytest.raises(WeightsError, match="does not"):
-        theirs_to_ours({**state, "text_model.surprise": torch.zeros(1)}, config)
-    del state["vision_model.head.probe"]
-    with pytest.raises(WeightsError, match=r"head\.probe"):
-        theirs_to_ours(state, config)
+    nothing_unaccounted(TABLE, converted(theirs), theirs.state_dict())
 
 
 @pytest.mark.parametrize(("preset", "published"), [("base", 203.16), ("so400m", 877.36)])
@@ -94,7 +94,7 @@ def test_presets_have_the_peers_shapes(preset: str, published: float) -> None:
     with torch.device("meta"):
         ours = Siglip(config)
         theirs = SiglipModel(SiglipConfig(**{k: v for k, v in _their_config(config).items() if k.endswith("_config")}))
-    shapes = {name: tensor.shape for name, tensor in ours_to_theirs(ours.state_dict(), config).items()}
+    shapes = {name: tensor.shape for name, tensor in TABLE.write(ours.state_dict()).items()}
     assert shapes == {name: tensor.shape for name, tensor in theirs.state_dict().items()}
     assert sum(p.numel() for p in ours.parameters()) / 1e6 == pytest.approx(published, abs=0.006)
 

@@ -13,11 +13,12 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
-from multiway.hub import layouts
+from multiway.hub import layouts, transformers_vit
 from multiway.hub.file import WeightsError, read_model, write_model
 from multiway.hub.load import load
 from multiway.hub.model import Model
-from multiway.hub.transformers_vit import from_transformers, ours_to_theirs, theirs_to_ours, to_transformers, vit_config
+from multiway.hub.renaming import fill
+from multiway.hub.transformers_vit import from_transformers, names, table, to_transformers, vit_config
 from multiway.hub.vit_tensors import Names, blocks_of, older
 from multiway.methods.dino import Dino, DinoConfig
 from multiway.methods.mae import Mae, MaeConfig
@@ -37,7 +38,7 @@ def peer(pooler: bool = False, **more) -> ViTModel:
 
 
 def converted(theirs: ViTModel) -> PictureEncoder:
-    return converted_by(theirs, vit_config, theirs_to_ours)
+    return converted_by(theirs, vit_config, transformers_vit)
 
 
 @torch.no_grad()
@@ -59,17 +60,17 @@ def test_positions_are_interpolated_alike() -> None:
 
 def test_round_trip_is_exact_to_the_bit() -> None:
     theirs = peer()
-    same_state(ours_to_theirs(converted(theirs).backbone), older(theirs.state_dict(), Names()))
+    ours = converted(theirs)
+    same_state(table(ours.config).write(ours.state_dict()), older(theirs.state_dict(), Names()))
 
 
 def test_nothing_is_left_over_or_missing_in_silence(caplog) -> None:
     theirs = peer(pooler=True)
-    state, config = theirs.state_dict(), converted(theirs).config
     with caplog.at_level(logging.WARNING):
-        theirs_to_ours(state, config)
+        ours = converted(theirs)
     assert "pooler.dense.bias, pooler.dense.weight" in caplog.text
-    heads = {"pooler.dense.bias", "pooler.dense.weight"}
-    nothing_unaccounted(theirs_to_ours, {name: each for name, each in state.items() if name not in heads}, config)
+    bare = {name: each for name, each in names(theirs.state_dict()).items() if not name.startswith("pooler.")}
+    nothing_unaccounted(table(ours.config), ours, bare)
 
 
 @pytest.mark.parametrize("kind", [ViTModel, ViTForImageClassification])
@@ -126,19 +127,15 @@ def test_what_has_no_counterpart_is_refused(tmp_path) -> None:
                         ({"hidden_dropout_prob": 0.1}, "no dropout")):  # fmt: skip
         with pytest.raises(WeightsError, match=said):
             vit_config(SIZES | wrong)
-    with pytest.raises(WeightsError, match="17 positions, and its config a class token and 4"):
-        theirs_to_ours(peer().state_dict(), vit_config(SIZES | {"patch_size": 16}))
+    fewer = vit_config(SIZES | {"image_size": 16})
+    with pytest.raises(WeightsError, match=r"other shapes: backbone\.positions \(16, 32\) instead of \(4, 32\)"):
+        fill(PictureEncoder(fewer), table(fewer), names(peer().state_dict()))
     view = Processor(ViewSpec(32, "squash"), None)
     for backbone, said in ((replace(OURS, stem="conv"), "convolutional stem"), (replace(OURS, pool="mean"), "no class token"),
                            (replace(OURS, layer_scale=0.1), "layer scale"), (ResNetConfig(), "none as its backbone"),
                            (replace(OURS, activation="swiglu"), "SwiGLU")):  # fmt: skip
         with pytest.raises(WeightsError, match=said):
             to_transformers(Model(Dino(DinoConfig(backbone, projector=MlpHeadConfig())), view), tmp_path / "none")
-    with pytest.raises(WeightsError, match="background"):
-        to_transformers(
-            Model(Dino(DinoConfig(OURS, projector=MlpHeadConfig())), Processor(ViewSpec(32, "pad"), None)),
-            tmp_path / "none",
-        )
 
 
 def test_widths_survive_the_ratio() -> None:

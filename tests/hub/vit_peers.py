@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,22 +14,20 @@ from torch import Tensor, nn
 
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
+from multiway.hub.renaming import Table, fill
+from multiway.methods.method import Method
 from multiway.methods.picture_encoder import PictureEncoder
-
-Convert = Callable[..., dict[str, Tensor]]
-"""A converter's `theirs_to_ours`."""
-
 
 def pictures(size: int = 32, rows: int = 3) -> Tensor:
     return torch.randn(rows, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
-def converted(theirs: nn.Module, config_of: Callable[..., Any], convert: Convert) -> PictureEncoder:
-    """Ours from a model of theirs in memory, by the config that a folder of it would have."""
+def converted(theirs: nn.Module, config_of: Callable[..., Any], layout: ModuleType) -> PictureEncoder:
+    """Ours from a model of theirs in memory, by the config that a folder of it would have, and the layout's `table` and `names`."""
     told = json.loads(theirs.config.to_json_string(use_diff=False))  # type: ignore[union-attr,operator]
     config = config_of(told | {"architectures": [type(theirs).__name__]})
     ours = PictureEncoder(config).eval()
-    ours.load_state_dict(convert(theirs.state_dict(), config))
+    fill(ours, layout.table(config), layout.names(theirs.state_dict()))
     return ours
 
 
@@ -70,17 +69,17 @@ def opened(kind: Any, folder: Path, **options: Any) -> Any:
     return theirs.eval()
 
 
-def nothing_unaccounted(convert: Convert, state: dict[str, Tensor], config: Any, missing: str = "lacks") -> None:
+def nothing_unaccounted(table: Table, method: Method, state: dict[str, Tensor], missing: str = "lacks") -> None:
     """A tensor more, or any one less, is an error.
 
     Args:
-        convert: the converter's.
-        state: that it takes, without heads that are left behind.
-        config: of ours.
+        table: the layout's.
+        method: of ours.
+        state: theirs, without parts that are left behind.
         missing: what the error says of one less.
     """
     with pytest.raises(WeightsError, match=r"does not: surprise"):
-        convert({**state, "surprise": torch.zeros(1)}, config)
+        fill(method, table, {**state, "surprise": torch.zeros(1)})
     for name in state:
         with pytest.raises(WeightsError, match=missing):
-            convert({n: t for n, t in state.items() if n != name}, config)
+            fill(method, table, {n: t for n, t in state.items() if n != name})

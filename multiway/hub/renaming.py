@@ -1,0 +1,352 @@
+"""A layout as a table: which tensors of theirs are which of ours, both ways.
+
+A rule names tensors of both sides by patterns in which `*` is a number that both have in the same place (the block), and says how one
+becomes the other: as it is, joined, cut, turned. Nothing is computed, so that what goes out and comes in again is equal to the bit.
+The tensors that are asked for are those of our model, built from their configuration; a tensor without a rule on either side is an
+error (`hub/accounting.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from multiway.hub.accounting import Accounting, Report, compiled, some
+from multiway.hub.file import WeightsError, assign
+from multiway.methods.method import Method
+from multiway.nn.mae_decoder import MaeDecoder
+from multiway.nn.vit import VisionTransformer
+
+__all__ = [
+    "Many",
+    "Rule",
+    "Table",
+    "both",
+    "fill",
+    "joined",
+    "laid_out",
+    "leading",
+    "patches",
+    "placed",
+    "same",
+    "shifted",
+    "state_of",
+    "turned",
+]
+
+log = logging.getLogger(__name__)
+
+_TOLERANCE = 1e-5  # by which sines and cosines of another library may differ
+Many = Sequence[Tensor]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Some tensors of ours, some of theirs, and the way between them.
+
+    Attributes:
+        ours, theirs: patterns.
+        read: theirs to ours, in the order of the patterns.
+        write: ours to theirs.
+        offset: what is added to the last number of ours to make theirs.
+    """
+
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    read: Callable[[Many], Many] = lambda tensors: tensors
+    write: Callable[[Many], Many] = lambda tensors: tensors
+    offset: int = 0
+
+    def numbers(self, name: str) -> tuple[str, ...] | None:
+        """The numbers in a name of ours; None if no pattern fits."""
+        for pattern in self.ours:
+            if found := re.fullmatch(re.escape(pattern).replace(r"\*", r"(\d+)"), name):
+                return found.groups()
+        return None
+
+    def names(self, numbers: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Of both sides, ours first."""
+        theirs = [*numbers[:-1], str(int(numbers[-1]) + self.offset)] if numbers else []
+        return [_filled(pattern, numbers) for pattern in self.ours], [_filled(each, theirs) for each in self.theirs]
+
+
+def _filled(pattern: str, numbers: Sequence[str]) -> str:
+    for number in numbers:
+        pattern = pattern.replace("*", number, 1)
+    return pattern
+
+
+# What may lie between the two.
+
+
+def same(*pairs: tuple[str, str]) -> list[Rule]:
+    """(ours, theirs) that differ in name alone."""
+    return [Rule((ours,), (theirs,)) for ours, theirs in pairs]
+
+
+def both(*pairs: tuple[str, str]) -> list[Rule]:
+    """(ours, theirs) of parts with a `weight` and perhaps a `bias`."""
+    return same(*((f"{ours}.{each}", f"{theirs}.{each}") for ours, theirs in pairs for each in ("weight", "bias")))
+
+
+def joined(ours: str, theirs: str, parts: Sequence[str] = ("query", "key", "value")) -> list[Rule]:
+    """A linear map that theirs keeps in parts, one after another: `{}` in `theirs` is the part's name."""
+    return [
+        Rule(
+            (f"{ours}.{each}",),
+            tuple(f"{theirs.format(part)}.{each}" for part in parts),
+            lambda tensors: [torch.cat(list(tensors))],
+            lambda tensors: tensors[0].chunk(len(parts)),
+        )
+        for each in ("weight", "bias")
+    ]
+
+
+def turned(*pairs: tuple[str, str]) -> list[Rule]:
+    """Matrices that theirs multiplies from the other side."""
+    return [Rule((ours,), (theirs,), _transposed, _transposed) for ours, theirs in pairs]
+
+
+def _transposed(tensors: Many) -> Many:
+    return [each.T for each in tensors]
+
+
+def patches(ours: str, theirs: str, colours: int = 3) -> list[Rule]:
+    """The patch embedding, a convolution there and a matrix of flat patches here."""
+
+    def unflat(tensors: Many) -> Many:
+        side = math.isqrt(tensors[0].shape[1] // colours)
+        return [tensors[0].unflatten(1, (colours, side, side))]
+
+    weight = Rule((f"{ours}.weight",), (f"{theirs}.weight",), lambda tensors: [tensors[0].flatten(1)], unflat)
+    return [weight, *same((f"{ours}.bias", f"{theirs}.bias"))]
+
+
+def leading(*pairs: tuple[str, str], dims: int = 2) -> list[Rule]:
+    """Tensors before which theirs has dimensions of one, as a class token (1, 1, W)."""
+
+    def read(tensors: Many) -> Many:
+        return [tensors[0].reshape(tuple(tensors[0].shape)[dims:])]
+
+    def write(tensors: Many) -> Many:
+        return [tensors[0].reshape((1,) * dims + tuple(tensors[0].shape))]
+
+    return [Rule((ours,), (theirs,), read, write) for ours, theirs in pairs]
+
+
+def placed(ours: str, theirs: str, *, batched: bool = True) -> list[Rule]:
+    """One table of positions there, the class token's first; `class_position` and `positions` here.
+
+    Args:
+        ours: what ours begin with.
+        theirs: the table, (1, 1 + N, W) where `batched`, else (1 + N, W).
+    """
+
+    def read(tensors: Many) -> Many:
+        table = tensors[0].reshape(tensors[0].shape[-2:])
+        return [table[0], table[1:]]
+
+    def write(tensors: Many) -> Many:
+        table = torch.cat([tensors[0][None], tensors[1]])
+        return [table[None] if batched else table]
+
+    return [Rule((f"{ours}class_position", f"{ours}positions"), (theirs,), read, write)]
+
+
+def laid_out(ours: str, theirs: str, read: Callable[[Tensor], Tensor], write: Callable[[Tensor], Tensor]) -> list[Rule]:
+    """One tensor in another shape or order."""
+    return [Rule((ours,), (theirs,), lambda tensors: [read(tensors[0])], lambda tensors: [write(tensors[0])])]
+
+
+def shifted(rules: Iterable[Rule], offset: int) -> list[Rule]:
+    """Rules whose last number is greater there."""
+    return [replace(rule, offset=offset) for rule in rules]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A layout.
+
+    Attributes:
+        kind: what it is of: a class of theirs, or a release.
+        rules: the first that fits a name of ours counts.
+        copies: (copy, original): tensors of theirs that are written twice, and have to be equal when read.
+        empty: (regular expression, why): theirs that carry nothing.
+        apart: (regular expression, what): parts of theirs that this model does without; it is said aloud what is left behind.
+    """
+
+    kind: str
+    rules: Sequence[Rule]
+    copies: Sequence[tuple[str, str]] = ()
+    empty: Sequence[tuple[str, str]] = ((r"position_ids$", "position numbers 0, 1, 2, ..."),)  # which old versions stored
+    apart: Sequence[tuple[str, str]] = ()
+
+    def read(
+        self,
+        theirs: Mapping[str, Tensor],
+        own: Sequence[str],
+        source: str = "",
+        allow: Sequence[str] = (),
+        excused: Sequence[str] = (),
+    ) -> tuple[dict[str, Tensor], Report]:
+        """Their tensors under our names.
+
+        Args:
+            theirs: by name.
+            own: names of ours that are asked for.
+            source: for messages.
+            allow: see `hub/accounting.py`.
+            excused: beginnings of names of ours that need not be there, being made by training.
+
+        Raises:
+            WeightsError: naming tensors that are missing or left over.
+        """
+        account = Accounting(theirs, self.kind, source, allow)
+        originals = self._take_copies(account, theirs)
+        for pattern, why in (*self.empty, *self.apart):
+            account.set_aside([name for name in account.names() if re.search(pattern, name)], why)
+        for _, what in self.apart:
+            if names := account.aside(what):
+                log.warning("left behind, %s: %s", what, some(sorted(names), 6))
+        ours: dict[str, Tensor] = {}
+        done: set[str] = set()
+        for name in own:
+            if name in done:
+                continue
+            found = self._rule_of(name)
+            if found is None:
+                if not name.startswith(tuple(excused)):
+                    account.unknown(name)
+                continue
+            rule, mine, others = found
+            done.update(mine)
+            if name.startswith(tuple(excused)) and not any(each in account for each in others):
+                continue
+            # One of two that are written twice may be there alone.
+            taken = account.take_all([originals.get(each, each) for each in others], [n for n in mine if n in own])
+            if taken is not None:
+                ours |= {n: each for n, each in zip(mine, rule.read(taken), strict=True) if n in own}
+        return ours, account.close(list(ours))
+
+    def write(self, ours: Mapping[str, Tensor], leave: Sequence[str] = ()) -> dict[str, Tensor]:
+        """Our tensors under their names.
+
+        Args:
+            ours: by name, fixed positions included (`state_of`).
+            leave: regular expressions of ours that theirs has no place for.
+
+        Raises:
+            WeightsError: if one of ours has no place in theirs and was not to be left.
+        """
+        theirs: dict[str, Tensor] = {}
+        done: set[str] = set()
+        homeless = []
+        for name in ours:
+            if name in done or any(re.search(pattern, name) for pattern in leave):
+                continue
+            found = self._rule_of(name)
+            if found is None or any(each not in ours for each in found[1]):
+                homeless.append(name)
+                continue
+            rule, mine, others = found
+            done.update(mine)
+            theirs |= dict(zip(others, rule.write([ours[each].detach() for each in mine]), strict=True))
+        if homeless:
+            raise WeightsError(f"a {self.kind} has no place for {some(homeless, 8)}")
+        for copy, original in self.copies:
+            pattern = re.escape(original).replace(r"\*", r"(\d+)")
+            for name in list(theirs):
+                if found_again := re.fullmatch(pattern, name):
+                    theirs[_filled(copy, found_again.groups())] = theirs[name]
+        return theirs
+
+    def _rule_of(self, name: str) -> tuple[Rule, list[str], list[str]] | None:
+        for rule in self.rules:
+            numbers = rule.numbers(name)
+            if numbers is not None:
+                return rule, *rule.names(numbers)
+        return None
+
+    def _take_copies(self, account: Accounting, theirs: Mapping[str, Tensor]) -> dict[str, str]:
+        """Copies that differ are refused; the others are set aside, unless the original is not there: then they stand for it."""
+        instead: dict[str, str] = {}
+        for copy, original in self.copies:
+            pattern = re.escape(copy).replace(r"\*", r"(\d+)")
+            for name in account.names():
+                found = re.fullmatch(pattern, name)
+                if not found:
+                    continue
+                first = _filled(original, found.groups())
+                if first not in theirs:
+                    instead[first] = name
+                elif torch.equal(theirs[first], theirs[name]):
+                    account.set_aside([name], "written twice")
+                else:
+                    raise WeightsError(f"{name} differs from {first}, to which it is tied in a {self.kind}")
+        return instead
+
+
+# Tables and methods.
+
+
+def fill(
+    method: Method,
+    table: Table,
+    theirs: Mapping[str, Tensor],
+    source: str = "",
+    allow: Sequence[str] = (),
+    lacks: Sequence[str] = (),
+) -> Report:
+    """Copy a checkpoint into a freshly built method.
+
+    Args:
+        method: is changed.
+        table: its layout.
+        theirs: by name.
+        source: for messages.
+        allow: see `hub/accounting.py`.
+        lacks: beginnings of names of ours that this kind of checkpoint has nothing for, and that the method hides.
+
+    Raises:
+        WeightsError: naming tensors that are missing, left over, or of another shape; or fixed positions that are others.
+    """
+    own, fixed = method.state_dict(), _fixed(method)
+    excused = (*method.own_state, *lacks)
+    ours, report = table.read(theirs, [*own, *fixed], source, allow, excused)
+    for name, wanted in fixed.items():
+        if name in ours and not _alike(ours.pop(name), wanted):
+            raise WeightsError(
+                f"{source or 'the checkpoint'} has other positions in {name} than the sines and cosines that its config means; is it "
+                "whole?"
+            )
+    kept = [name for name in own if name not in ours and (name.startswith(excused) or name in report.new)]
+    assign(method, {**{name: own[name] for name in kept}, **ours}, source or "the checkpoint")
+    method.started()
+    return report
+
+
+def state_of(method: torch.nn.Module) -> dict[str, Tensor]:
+    """A part's tensors by name, fixed positions among them, which are made anew here and kept by others."""
+    return {**method.state_dict(), **_fixed(method)}
+
+
+def _alike(found: Tensor, wanted: Tensor) -> bool:
+    return found.shape == wanted.shape and bool((found.float() - wanted).abs().max() < _TOLERANCE)
+
+
+def _fixed(method: torch.nn.Module) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for name, part in method.named_modules():
+        here = f"{name}." if name else ""
+        if isinstance(part, VisionTransformer | MaeDecoder) and part.positions is not None:
+            if not isinstance(part.positions, torch.nn.Parameter):
+                found[f"{here}positions"] = part.positions
+                if isinstance(part, MaeDecoder) and part.class_position is None:
+                    found[f"{here}class_position"] = torch.zeros_like(part.positions[0])
+    return found

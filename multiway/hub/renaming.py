@@ -266,6 +266,10 @@ class Table:
                     theirs[_filled(copy, found_again.groups())] = theirs[name]
         return theirs
 
+    def has(self, name: str) -> bool:
+        """Whether there is a rule for a tensor of ours."""
+        return self._rule_of(name) is not None
+
     def _rule_of(self, name: str) -> tuple[Rule, list[str], list[str]] | None:
         for rule in self.rules:
             numbers = rule.numbers(name)

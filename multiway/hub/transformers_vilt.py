@@ -8,7 +8,7 @@ last. Nothing is computed on the way in, so the round trip is exact to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,10 +18,12 @@ from torch import Tensor
 
 from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
-from multiway.hub.file import WeightsError, assign
+from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
+from multiway.hub.renaming import Rule, Table, both, fill, laid_out, leading, patches, placed, same, state_of
 from multiway.hub.transformers_folder import (
     activation_of,
+    mlp_ratio,
     open_folder,
     read_config,
     read_tensors,
@@ -33,115 +35,73 @@ from multiway.hub.transformers_folder import (
     write_tensors,
     write_tokenizer,
 )
+from multiway.hub.vit_tensors import Names, blocks, older
 from multiway.methods.vilt import Vilt, ViltConfig
 
-__all__ = ["Kind", "from_transformers", "ours_to_theirs", "theirs_to_ours", "to_transformers", "vilt_config"]
+__all__ = ["Kind", "from_transformers", "ours_to_theirs", "table", "tied", "to_transformers", "vilt_config"]
 
 Kind = Literal["ViltModel", "ViltForMaskedLM", "ViltForImageAndTextRetrieval", "ViltForQuestionAnswering"]
 _BASE: Kind = "ViltModel"
-_PATCH = "embeddings.patch_embeddings.projection.weight"
-_POSITIONS = "embeddings.position_embeddings"
-_CLASS = "embeddings.cls_token"
 _WORDS = "embeddings.text_embeddings.word_embeddings.weight"
 _DECODER = "mlm_score.decoder.weight"
 
 
-def _renamed(config: ViltConfig) -> Iterator[tuple[str, str]]:
-    """(ours, theirs) for tensors of the encoder that differ in name alone."""
-    text = "embeddings.text_embeddings"
-    yield "text.words.weight", _WORDS
-    yield "text.positions", f"{text}.position_embeddings.weight"
-    if config.types:
-        yield "text.types.weight", f"{text}.token_type_embeddings.weight"
-    yield "modalities.weight", "embeddings.token_type_embeddings.weight"
-    yield "patches.project.bias", "embeddings.patch_embeddings.projection.bias"
-    pairs = [("text.norm.0", f"{text}.LayerNorm"), ("transformer.norm", "layernorm"), ("pooler", "pooler.dense")]
-    for layer in range(config.layers):
-        ours, theirs = f"transformer.blocks.{layer}", f"encoder.layer.{layer}"
-        pairs += [(f"{ours}.attention_norm", f"{theirs}.layernorm_before"),
-                  (f"{ours}.mlp_norm", f"{theirs}.layernorm_after"),
-                  (f"{ours}.attention.out", f"{theirs}.attention.output.dense"),
-                  (f"{ours}.mlp.up", f"{theirs}.intermediate.dense"),
-                  (f"{ours}.mlp.down", f"{theirs}.output.dense")]  # fmt: skip
-    yield from _both(pairs)
+_HEADS: dict[str, list[Rule]] = {
+    _BASE: [],
+    "ViltForMaskedLM": [
+        *same(("word_head.bias", "mlm_score.decoder.bias"), ("word_matrix.weight", _DECODER)),
+        *both(
+            ("word_head.dense", "mlm_score.transform.dense"),
+            ("word_head.norm", "mlm_score.transform.LayerNorm"),
+        ),
+    ],
+    # One score, the log-odds of matching, is two logits whose difference it is: 0 for no, the score for yes.
+    "ViltForImageAndTextRetrieval": [
+        rule
+        for each in ("weight", "bias")
+        for rule in laid_out(
+            f"match_head.{each}",
+            f"rank_output.{each}",
+            lambda score: torch.cat([torch.zeros_like(score), score]),
+            lambda logits: logits[1:] - logits[:1],
+        )
+    ],
+    "ViltForQuestionAnswering": both(*((f"answer_head.{part}", f"classifier.{part}") for part in (0, 1, 3))),
+}
 
 
-def _heads(kind: Kind) -> Iterator[tuple[str, str]]:
-    """(ours, theirs) for the heads that differ in name alone."""
-    if kind == "ViltForMaskedLM":
-        yield "word_head.bias", "mlm_score.decoder.bias"
-        transform = "mlm_score.transform"
-        yield from _both([("word_head.dense", f"{transform}.dense"), ("word_head.norm", f"{transform}.LayerNorm")])
-    if kind == "ViltForQuestionAnswering":
-        yield from _both([(f"answer_head.{part}", f"classifier.{part}") for part in (0, 1, 3)])
-
-
-def _both(pairs: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    for ours, theirs in pairs:
-        for tensor in ("weight", "bias"):
-            yield f"{ours}.{tensor}", f"{theirs}.{tensor}"
-
-
-def _merged(config: ViltConfig) -> Iterator[tuple[str, list[str]]]:
-    """(our merged projection, their query, key and value)."""
-    for layer in range(config.layers):
-        for tensor in ("weight", "bias")[: 1 + config.qkv_bias]:
-            inner = f"encoder.layer.{layer}.attention.attention"
-            parts = [f"{inner}.{part}.{tensor}" for part in ("query", "key", "value")]
-            yield f"transformer.blocks.{layer}.attention.qkv.{tensor}", parts
-
-
-def theirs_to_ours(theirs: dict[str, Tensor], config: ViltConfig, kind: Kind) -> dict[str, Tensor]:
-    """Tensors of one of their classes under our names.
-
-    A retrieval head's one score becomes two logits whose difference it is: 0 for no, the score for yes.
-
-    Raises:
-        WeightsError: naming tensors that are missing, or that nothing here accounts for.
-    """
+def table(config: ViltConfig, kind: Kind) -> Table:
+    """Which tensors are which in one of their classes."""
     prefix = "" if kind == _BASE else "vilt."
-    # Position numbers and segment types 0, 0, 0, ... that old versions stored; they carry nothing.
-    left = {n: t for n, t in theirs.items() if not n.endswith(("position_ids", "text_embeddings.token_type_ids"))}
-    ours: dict[str, Tensor] = {}
-    try:
-        for own, their in _renamed(config):
-            ours[own] = left.pop(prefix + their)
-        for own, parts in _merged(config):
-            ours[own] = torch.cat([left.pop(prefix + part) for part in parts])
-        ours["patches.project.weight"] = left.pop(prefix + _PATCH).flatten(1)
-        ours["class_token"] = left.pop(prefix + _CLASS).flatten()
-        positions = left.pop(prefix + _POSITIONS).squeeze(0)
-        if kind == "ViltForMaskedLM":
-            _take_words(left, ours, config)
-        for own, their in _heads(kind):
-            ours[own] = left.pop(their)
-        if kind == "ViltForImageAndTextRetrieval":
-            for tensor in ("weight", "bias"):
-                score = left.pop(f"rank_output.{tensor}")
-                ours[f"match_head.{tensor}"] = torch.cat([torch.zeros_like(score), score])
-    except KeyError as error:
-        raise WeightsError(f"the checkpoint lacks the tensor {error.args[0]}; is it a {kind}?") from error
-    ours["class_position"], ours["positions"] = positions[0], positions[1:]
-    if left:
-        raise WeightsError(f"the checkpoint has tensors that a {kind} does not: {', '.join(sorted(left)[:8])}")
-    return ours
+    text, picture = f"{prefix}embeddings.text_embeddings", f"{prefix}embeddings.patch_embeddings.projection"
+    rules = [
+        *same(
+            ("text.words.weight", f"{text}.word_embeddings.weight"),
+            ("text.positions", f"{text}.position_embeddings.weight"),
+            ("text.types.weight", f"{text}.token_type_embeddings.weight"),
+            ("modalities.weight", f"{prefix}embeddings.token_type_embeddings.weight"),
+        ),
+        *patches("patches.project", picture),
+        *leading(("class_token", f"{prefix}embeddings.cls_token")),
+        *placed("", f"{prefix}embeddings.position_embeddings"),
+        *both(
+            ("text.norm.0", f"{text}.LayerNorm"),
+            ("transformer.norm", f"{prefix}layernorm"),
+            ("pooler", f"{prefix}pooler.dense"),
+        ),
+        *blocks("transformer.blocks.*", f"{prefix}encoder.layer.*", Names()),
+    ]
+    copies = []
+    if kind == "ViltForMaskedLM":
+        copies.append(("mlm_score.bias", "mlm_score.decoder.bias"))
+        if config.tied_words:
+            copies.append((_DECODER, f"{text}.word_embeddings.weight"))
+    types = (r"text_embeddings\.token_type_ids$", "segment types 0, 0, 0, ...")  # which old versions stored
+    return Table(kind, rules + _HEADS[kind], copies, (*Table.empty, types))
 
 
-def _take_words(left: dict[str, Tensor], ours: dict[str, Tensor], config: ViltConfig) -> None:
-    """The word head's matrix, where it is not the embedding again, and a second copy of its bias."""
-    decoder = left.pop(_DECODER, ours["text.words.weight"])
-    if not config.tied_words:
-        ours["word_matrix.weight"] = decoder
-    elif not torch.equal(decoder, ours["text.words.weight"]):
-        raise WeightsError(f"{_DECODER} differs from the word embedding; build the config with tied_words=False")
-    again = left.pop("mlm_score.bias", None)
-    bias = left.setdefault("mlm_score.decoder.bias", again) if again is not None else left["mlm_score.decoder.bias"]
-    if again is not None and not torch.equal(again, bias):
-        raise WeightsError("mlm_score.bias and mlm_score.decoder.bias differ, and a word head has one bias")
-
-
-def ours_to_theirs(ours: dict[str, Tensor], config: ViltConfig, kind: Kind) -> dict[str, Tensor]:
-    """Our tensors under the names of one of their classes; the inverse of `theirs_to_ours`.
+def ours_to_theirs(method: Vilt, kind: Kind) -> dict[str, Tensor]:
+    """Our tensors under the names of one of their classes.
 
     A class of theirs has one head at most; the others of ours are left behind. The two logits of matching become one score, their
     difference.
@@ -149,26 +109,23 @@ def ours_to_theirs(ours: dict[str, Tensor], config: ViltConfig, kind: Kind) -> d
     Raises:
         WeightsError: if the head that the class needs is not there.
     """
+    ours = state_of(method)
     needed = {"ViltForMaskedLM": "word_head.bias", "ViltForImageAndTextRetrieval": "match_head.bias",
               "ViltForQuestionAnswering": "answer_head.0.bias"}.get(kind)  # fmt: skip
     if needed is not None and needed not in ours:
         raise WeightsError(f"a {kind} needs the head that this ViLT lacks ({needed}); choose another of their classes")
-    prefix = "" if kind == _BASE else "vilt."
-    theirs = {prefix + their: ours[own] for own, their in _renamed(config)}
-    for own, parts in _merged(config):
-        theirs |= {prefix + part: each for part, each in zip(parts, ours[own].chunk(3), strict=True)}
-    patch = config.patch
-    theirs[prefix + _PATCH] = ours["patches.project.weight"].unflatten(1, (3, patch, patch))
-    theirs[prefix + _CLASS] = ours["class_token"][None, None]
-    theirs[prefix + _POSITIONS] = torch.cat([ours["class_position"][None], ours["positions"]])[None]
-    theirs |= {their: ours[own] for own, their in _heads(kind)}
-    if kind == "ViltForMaskedLM":
-        theirs[_DECODER] = ours["text.words.weight" if config.tied_words else "word_matrix.weight"]
-    if kind == "ViltForImageAndTextRetrieval":
-        for tensor in ("weight", "bias"):
-            no, yes = ours[f"match_head.{tensor}"].chunk(2)
-            theirs[f"rank_output.{tensor}"] = yes - no
+    own = {rule.ours[0] for rule in _HEADS[kind]}
+    heads = ("word_head.", "word_matrix.", "match_head.", "answer_head.", "hidden_patch", "colour_head.")
+    left = [name for name in ours if name.startswith(heads) and name not in own]
+    theirs = table(method.config, kind).write({name: each for name, each in ours.items() if name not in left})
+    theirs.pop("mlm_score.bias", None)  # their newer versions have it once
     return theirs
+
+
+def tied(theirs: Mapping[str, Tensor]) -> bool:
+    """Whether the word head's matrix is the word embedding."""
+    words = theirs.get(f"vilt.{_WORDS}")
+    return _DECODER not in theirs or (words is not None and torch.equal(theirs[_DECODER], words))
 
 
 def vilt_config(theirs: dict[str, Any], kind: Kind, tied_words: bool = True) -> ViltConfig:
@@ -184,7 +141,7 @@ def vilt_config(theirs: dict[str, Any], kind: Kind, tied_words: bool = True) -> 
         width=width,
         layers=theirs.get("num_hidden_layers", 12),
         heads=theirs.get("num_attention_heads", 12),
-        mlp_ratio=theirs.get("intermediate_size", 4 * width) / width,
+        mlp_ratio=mlp_ratio(width, theirs.get("intermediate_size", 4 * width)),
         activation=activation_of(theirs.get("hidden_act", "gelu")),  # type: ignore[arg-type]
         epsilon=theirs.get("layer_norm_eps", 1e-12),
         dropout=float(theirs.get("hidden_dropout_prob", 0.0)),
@@ -202,7 +159,7 @@ def vilt_config(theirs: dict[str, Any], kind: Kind, tied_words: bool = True) -> 
     )
 
 
-def from_transformers(source: str) -> Model:
+def from_transformers(source: str, allow: Sequence[str] = ()) -> Model:
     """A ViLT from a folder in `transformers` layout, or by its name on the hub.
 
     Pictures are squeezed into a square of the configured size, where theirs keep their aspect ratio; pass pixels of another
@@ -219,15 +176,14 @@ def from_transformers(source: str) -> Model:
             f"{folder} holds a {kind} of type {theirs.get('model_type', 'vilt')!r}; of ViLT's classes "
             f"{', '.join(get_args(Kind))} can be converted"
         )
-    tensors = read_tensors(folder)
-    words = tensors.get(f"vilt.{_WORDS}")
-    tied = _DECODER not in tensors or (words is not None and torch.equal(tensors[_DECODER], words))
-    config = vilt_config(theirs, kind, tied)
+    tensors = older(read_tensors(folder), Names())
+    config = vilt_config(theirs, kind, tied(tensors))
     method = Vilt(config)
-    assign(method, theirs_to_ours(tensors, config, kind), str(folder))
+    report = fill(method, table(config, kind), tensors, str(folder), allow)
     view = read_view(folder, ViewSpec(size=config.size, mean=config.mean, std=config.std))
     # Their aspect ratio is kept and nothing cut off; of the squares, the one in which nothing is lost either.
-    return Model(method, Processor(replace(view, crop="squash"), read_tokenizer(folder, config.context)))
+    processor = Processor(replace(view, crop="squash"), read_tokenizer(folder, config.context))
+    return Model(method, processor, report=report)
 
 
 def to_transformers(model: Model, folder: Path, kind: Kind | None = None) -> None:
@@ -252,7 +208,7 @@ def to_transformers(model: Model, folder: Path, kind: Kind | None = None) -> Non
     if kind is None:
         kind = ("ViltForQuestionAnswering" if config.answers else "ViltForMaskedLM" if config.words
                 else "ViltForImageAndTextRetrieval" if config.matching else _BASE)  # fmt: skip
-    tensors = ours_to_theirs(method.state_dict(), config, kind)
+    tensors = ours_to_theirs(method, kind)
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder, tensors)
     write_json(folder / "config.json", _their_config(config, kind))

@@ -11,41 +11,40 @@ are written.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
-from multiway.hub.file import WeightsError, assign
+from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
+from multiway.hub.renaming import Table, both, fill, laid_out, leading, patches, placed, state_of
 from multiway.hub.transformers_folder import (
     activation_of,
+    mlp_ratio,
     open_folder,
     read_config,
     read_tensors,
     read_view,
-    resample_number,
     their_activation,
     write_json,
     write_tensors,
+    write_view,
 )
+from multiway.hub.vit_tensors import Names, blocks
 from multiway.methods.mae import Mae, MaeConfig
 from multiway.nn.mae_decoder import MaeDecoderConfig
 from multiway.nn.patch import sincos_positions
 from multiway.nn.vit import VisionConfig
 
-__all__ = ["from_transformers", "mae_config", "older", "ours_to_theirs", "theirs_to_ours", "to_transformers"]
+__all__ = ["from_transformers", "mae_config", "older", "ours_to_theirs", "table", "to_transformers"]
 
 KIND = "ViTMAEForPreTraining"
-_CLASS, _MASK = "vit.embeddings.cls_token", "decoder.mask_token"
-_PATCH = "vit.embeddings.patch_embeddings.projection.weight"
 _POSITIONS, _DECODER_POSITIONS = "vit.embeddings.position_embeddings", "decoder.decoder_pos_embed"
-_VALUES = "decoder.decoder_pred"
 _TOLERANCE = 1e-5  # by which sines and cosines of another library may differ
 _OLDER = [(r"^vit\.layers\.", "vit.encoder.layer."),
           # Not a name that anyone meant: what `save_pretrained` of transformers 5 makes of the decoder's layers.
@@ -63,97 +62,41 @@ def older(name: str) -> str:
     return name
 
 
-def _blocks(config: MaeConfig) -> Iterator[tuple[str, str]]:
-    """(our block, theirs), of the encoder and the decoder."""
-    for layer in range(config.backbone.layers):
-        yield f"backbone.transformer.blocks.{layer}", f"vit.encoder.layer.{layer}"
-    for layer in range(config.decoder.layers):
-        yield f"decoder.transformer.blocks.{layer}", f"decoder.decoder_layers.{layer}"
-
-
-def _renamed(config: MaeConfig) -> Iterator[tuple[str, str]]:
-    """(ours, theirs) for tensors that differ in name alone."""
-    yield "backbone.patches.project.bias", "vit.embeddings.patch_embeddings.projection.bias"
-    pairs = [("backbone.transformer.norm", "vit.layernorm"), ("decoder.embed", "decoder.decoder_embed"),
-             ("decoder.transformer.norm", "decoder.decoder_norm")]  # fmt: skip
-    for ours, theirs in _blocks(config):
-        pairs += [(f"{ours}.attention_norm", f"{theirs}.layernorm_before"),
-                  (f"{ours}.mlp_norm", f"{theirs}.layernorm_after"),
-                  (f"{ours}.attention.out", f"{theirs}.attention.output.dense"),
-                  (f"{ours}.mlp.up", f"{theirs}.intermediate.dense"),
-                  (f"{ours}.mlp.down", f"{theirs}.output.dense")]  # fmt: skip
-    for ours, theirs in pairs:
-        for tensor in ("weight", "bias"):
-            yield f"{ours}.{tensor}", f"{theirs}.{tensor}"
-
-
-def _merged(config: MaeConfig) -> Iterator[tuple[str, list[str]]]:
-    """(our merged projection, their query, key and value)."""
-    for ours, theirs in _blocks(config):
-        for tensor in ("weight", "bias"):
-            parts = [f"{theirs}.attention.attention.{part}.{tensor}" for part in ("query", "key", "value")]
-            yield f"{ours}.attention.qkv.{tensor}", parts
-
-
-def theirs_to_ours(theirs: dict[str, Tensor], config: MaeConfig) -> dict[str, Tensor]:
-    """Their tensors under our names.
+def table(patch: int) -> Table:
+    """Which tensors are which.
 
     Args:
-        theirs: by the names of either layout.
-        config: of `mae_config`, with the same tensors.
-
-    Raises:
-        WeightsError: naming tensors that are missing, or that nothing here accounts for.
+        patch: side of a patch, of whose values (row, column, colour) is the order there, and (colour, row, column) here.
     """
-    left = {older(name): tensor for name, tensor in theirs.items()}
-    patch = config.backbone.patch
-    ours: dict[str, Tensor] = {}
-    try:
-        for own, their in _renamed(config):
-            ours[own] = left.pop(their)
-        for own, parts in _merged(config):
-            ours[own] = torch.cat([left.pop(part) for part in parts])
-        ours["backbone.patches.project.weight"] = left.pop(_PATCH).flatten(1)
-        ours["backbone.class_token"] = left.pop(_CLASS).flatten()
-        ours["decoder.mask_token"] = left.pop(_MASK).flatten()
-        for tensor in ("weight", "bias"):
-            # Their values of a patch are (row, column, colour), ours (colour, row, column).
-            values = left.pop(f"{_VALUES}.{tensor}").unflatten(0, (patch, patch, 3))
-            ours[f"decoder.predict.{tensor}"] = values.movedim(2, 0).flatten(0, 2)
-        seen, decoded = left.pop(_POSITIONS)[0], left.pop(_DECODER_POSITIONS)[0]
-    except KeyError as error:
-        raise WeightsError(f"the checkpoint lacks the tensor {error.args[0]}; is it a {KIND}?") from error
-    ours["backbone.class_position"] = seen[0]
-    if config.backbone.positions == "learned":
-        ours["backbone.positions"] = seen[1:]
-    if config.decoder.positions == "learned":
-        ours["decoder.class_position"], ours["decoder.positions"] = decoded[0], decoded[1:]
-    if left:
-        raise WeightsError(f"the checkpoint has tensors that a {KIND} does not: {', '.join(sorted(left)[:8])}")
-    return ours
+    rules = [
+        *patches("backbone.patches.project", "vit.embeddings.patch_embeddings.projection"),
+        *leading(("backbone.class_token", "vit.embeddings.cls_token"), ("decoder.mask_token", "decoder.mask_token")),
+        *placed("backbone.", _POSITIONS),
+        *placed("decoder.", _DECODER_POSITIONS),
+        *both(
+            ("backbone.transformer.norm", "vit.layernorm"),
+            ("decoder.embed", "decoder.decoder_embed"),
+            ("decoder.transformer.norm", "decoder.decoder_norm"),
+        ),
+        *blocks("backbone.transformer.blocks.*", "vit.encoder.layer.*", Names()),
+        *blocks("decoder.transformer.blocks.*", "decoder.decoder_layers.*", Names()),
+    ]
+    for each in ("weight", "bias"):
+        rules += laid_out(
+            f"decoder.predict.{each}",
+            f"decoder.decoder_pred.{each}",
+            lambda values: values.unflatten(0, (patch, patch, 3)).movedim(2, 0).flatten(0, 2),
+            lambda values: values.unflatten(0, (3, patch, patch)).movedim(0, 2).flatten(0, 2),
+        )
+    return Table(KIND, rules)
 
 
 def ours_to_theirs(method: Mae) -> dict[str, Tensor]:
-    """Our tensors under their older names; the inverse of `theirs_to_ours`. The probe is left behind."""
-    ours, config = method.state_dict(), method.config
-    patch = config.backbone.patch
-    theirs = {their: ours[own] for own, their in _renamed(config)}
-    for own, parts in _merged(config):
-        theirs |= dict(zip(parts, ours[own].chunk(3), strict=True))
-    theirs[_PATCH] = ours["backbone.patches.project.weight"].unflatten(1, (3, patch, patch))
-    theirs[_CLASS], theirs[_MASK] = (ours[name][None, None] for name in ("backbone.class_token", "decoder.mask_token"))
-    for tensor in ("weight", "bias"):
-        values = ours[f"decoder.predict.{tensor}"].unflatten(0, (3, patch, patch))
-        theirs[f"{_VALUES}.{tensor}"] = values.movedim(0, 2).flatten(0, 2)
-    positions, first = method.decoder.positions, method.decoder.class_position
-    assert positions is not None
-    of_class = torch.zeros_like(positions[0]) if first is None else first.detach()
-    theirs[_POSITIONS] = torch.cat([ours["backbone.class_position"][None], method.backbone.positions.detach()])[None]
-    theirs[_DECODER_POSITIONS] = torch.cat([of_class[None], positions.detach()])[None]
-    return theirs
+    """Our tensors under their older names. The probe is left behind."""
+    return table(method.config.backbone.patch).write(state_of(method), leave=(r"^probe\.",))
 
 
-def mae_config(theirs: dict[str, Any], tensors: dict[str, Tensor]) -> MaeConfig:
+def mae_config(theirs: dict[str, Any], tensors: Mapping[str, Tensor]) -> MaeConfig:
     """Our config from their `config.json`, whose missing fields mean transformers' defaults (ViT-B/16).
 
     Args:
@@ -183,7 +126,7 @@ def mae_config(theirs: dict[str, Any], tensors: dict[str, Tensor]) -> MaeConfig:
         width=width,
         layers=theirs.get("num_hidden_layers", 12),
         heads=theirs.get("num_attention_heads", 12),
-        mlp_ratio=theirs.get("intermediate_size", 3072) / width,
+        mlp_ratio=mlp_ratio(width, theirs.get("intermediate_size", 3072)),
         activation=activation_of(theirs.get("hidden_act", "gelu")),  # type: ignore[arg-type]
         epsilon=theirs.get("layer_norm_eps", 1e-12),
         positions="sincos" if _fixed(seen[1:], grid) else "learned",
@@ -192,7 +135,7 @@ def mae_config(theirs: dict[str, Any], tensors: dict[str, Tensor]) -> MaeConfig:
         inner,
         theirs.get("decoder_num_hidden_layers", 8),
         theirs.get("decoder_num_attention_heads", 16),
-        theirs.get("decoder_intermediate_size", 2048) / inner,
+        mlp_ratio(inner, theirs.get("decoder_intermediate_size", 2048)),
         "sincos" if _fixed(decoded[1:], grid) and not decoded[0].any() else "learned",
     )
     return MaeConfig(image, decoder=decoder, normalised=theirs.get("norm_pix_loss", False))
@@ -209,7 +152,7 @@ def _fixed(positions: Tensor, grid: tuple[int, int]) -> bool:
     )
 
 
-def from_transformers(source: str) -> Model:
+def from_transformers(source: str, allow: Sequence[str] = ()) -> Model:
     """An MAE from a folder in `transformers` layout, or by its name on the hub (`facebook/vit-mae-base`).
 
     Raises:
@@ -222,13 +165,13 @@ def from_transformers(source: str) -> Model:
         raise WeightsError(
             f"{folder} holds a {kind} of type {theirs.get('model_type', 'vit_mae')!r}; expected a {KIND}, which has the decoder too"
         )
-    tensors = read_tensors(folder)
-    config = mae_config(theirs, {older(name): tensor for name, tensor in tensors.items()})
+    tensors = {older(name): tensor for name, tensor in read_tensors(folder).items()}
+    config = mae_config(theirs, tensors)
     method = Mae(config)
-    assign(method, theirs_to_ours(tensors, config), str(folder))
+    report = fill(method, table(config.backbone.patch), tensors, str(folder), allow)
     view = ViewSpec(config.backbone.size, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), resample="bilinear")
-    # Their processors squeeze pictures into the square, also where one side alone is given.
-    return Model(method, Processor(replace(read_view(folder, view), crop="squash"), None))
+    view = read_view(folder, replace(view, crop="squash"), squeezes=True)
+    return Model(method, Processor(view, None), report=report)
 
 
 def to_transformers(model: Model, folder: Path, ratio: float = 0.75) -> None:
@@ -251,15 +194,7 @@ def to_transformers(model: Model, folder: Path, ratio: float = 0.75) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder, ours_to_theirs(method))
     write_json(folder / "config.json", _their_config(method.config) | {"mask_ratio": ratio})
-    view = model.processor.view
-    write_json(
-        folder / "preprocessor_config.json",
-        {
-            "image_processor_type": "ViTImageProcessor", "do_resize": True, "size": {"height": view.size, "width": view.size},
-            "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": list(view.mean),
-            "image_std": list(view.std), "resample": resample_number(view),
-        },
-    )  # fmt: skip
+    write_view(folder, model.processor.view)
 
 
 def _as_published(config: MaeConfig) -> bool:

@@ -142,7 +142,7 @@ def test_theirs_as_ours_and_back(kind: str, tmp_path) -> None:
     theirs.save_pretrained(tmp_path / "theirs")
     model = load(f"hf:{tmp_path / 'theirs'}")
     COMPARE[kind](model.method, theirs)
-    back = ours_to_theirs(model.method.state_dict(), model.method.config, kind)
+    back = ours_to_theirs(model.method, kind)
     state = theirs.state_dict()
     assert set(back) == set(state)
     assert all(torch.equal(back[name], state[name]) for name in state)

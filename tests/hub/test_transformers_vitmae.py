@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hub.vit_peers import nothing_unaccounted
 from peer_weights import randomise
 from torch import Tensor
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
@@ -14,12 +15,13 @@ from multiway.data.processor import Processor
 from multiway.hub.file import WeightsError
 from multiway.hub.load import load
 from multiway.hub.model import Model
+from multiway.hub.renaming import fill
 from multiway.hub.transformers_vitmae import (
     from_transformers,
     mae_config,
     older,
     ours_to_theirs,
-    theirs_to_ours,
+    table,
     to_transformers,
 )
 from multiway.methods.mae import Mae, MaeConfig
@@ -50,12 +52,9 @@ def peer(fixed: bool = True, **more) -> ViTMAEForPreTraining:
 
 
 def converted(theirs: ViTMAEForPreTraining) -> Mae:
-    state = theirs.state_dict()
-    config = mae_config(
-        json.loads(theirs.config.to_json_string(use_diff=False)), {older(n): t for n, t in state.items()}
-    )
-    ours = Mae(config).eval()
-    ours.load_state_dict(theirs_to_ours(state, config))
+    state = {older(n): t for n, t in theirs.state_dict().items()}
+    ours = Mae(mae_config(json.loads(theirs.config.to_json_string(use_diff=False)), state)).eval()
+    fill(ours, table(8), state)
     return ours
 
 
@@ -129,13 +128,15 @@ def test_round_trip_is_exact_to_the_bit(fixed: bool) -> None:
 
 def test_nothing_is_left_over_or_missing_in_silence() -> None:
     theirs = peer()
-    state = {older(name): tensor for name, tensor in theirs.state_dict().items()}
-    config = converted(theirs).config
-    with pytest.raises(WeightsError, match=r"does not: surprise"):
-        theirs_to_ours({**state, "surprise": torch.zeros(1)}, config)
-    for name in state:
-        with pytest.raises(WeightsError, match="lacks"):
-            theirs_to_ours({n: t for n, t in state.items() if n != name}, config)
+    nothing_unaccounted(table(8), converted(theirs), {older(name): each for name, each in theirs.state_dict().items()})
+
+
+def test_other_positions_than_sines_are_no_sines() -> None:
+    theirs = peer()
+    state = {older(name): each for name, each in theirs.state_dict().items()}
+    state["decoder.decoder_pos_embed"] = state["decoder.decoder_pos_embed"] + 0.1
+    with pytest.raises(WeightsError, match=r"other positions in decoder\.positions"):
+        fill(converted(theirs), table(8), state)
 
 
 @pytest.mark.parametrize("written_by", ["transformers", "us"])

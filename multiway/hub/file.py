@@ -19,14 +19,15 @@ from torch import Tensor
 
 from multiway.data.processor import Processor
 from multiway.hub.bounds import LARGEST_SIZE, Bounds, TooLarge, numbers_in, odd_sizes
+from multiway.hub.format import FORMAT, FormatError, current
 from multiway.hub.model import Model
 from multiway.methods import method_class
 from multiway.methods.method import Method
+from multiway.version import __version__
 
-__all__ = ["FORMAT", "WeightsError", "assign", "read_model", "write_model"]
+__all__ = ["FORMAT", "WeightsError", "assign", "is_ours", "read_model", "write_model"]
 
-FORMAT = "multiway-1"
-_HEADER = ("method", "config", "processor")
+_HEADER = ("method", "config", "processor", "origin")
 _LARGEST_PICTURE = 1 << 13  # side in pixels; a square of it has the 64 million pixels that `data.decode` takes at most
 
 
@@ -34,8 +35,14 @@ class WeightsError(ValueError):
     """Weights that cannot be read or do not fit."""
 
 
-def write_model(path: Path, method: Method, processor: Processor) -> None:
-    """Write a complete model file: aside first, then renamed, so that a reader never sees half of one."""
+def write_model(path: Path, method: Method, processor: Processor, origin: dict[str, Any] | None = None) -> None:
+    """Write a complete model file: aside first, then renamed, so that a reader never sees half of one.
+
+    Args:
+        path: ends in `.safetensors`.
+        method, processor: what is written.
+        origin: whose weights these were before, see `Model.origin`.
+    """
     # Tied parameters share storage, which safetensors refuses; each name gets a tensor of its own.
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in method.state_dict().items()}
     header = {
@@ -43,6 +50,8 @@ def write_model(path: Path, method: Method, processor: Processor) -> None:
         "method": method.name,
         "config": json.dumps(method.config_json()),
         "processor": json.dumps(processor.to_header()),
+        "origin": json.dumps(origin or {}),
+        "version": __version__,
     }
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -69,22 +78,31 @@ def read_model(path: Path) -> Model:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
-    if header.get("format") != FORMAT:
-        raise WeightsError(
-            f"{path} is a safetensors file, but its header is not multiway's (format {header.get('format')!r}, "
-            f"expected {FORMAT!r}); convert it first with `multiway convert`"
-        )
+    try:
+        header = current(header)
+    except FormatError as error:
+        raise WeightsError(f"{path} is a safetensors file, but {error}") from error
     try:
         config, shown = (_parsed(header, name) for name in ("config", "processor"))
         method = _built(header["method"], config, [tuple(tensor.shape) for tensor in tensors.values()])
         processor = _processor(shown, config)
+        origin = _parsed(header, "origin")
     except _Undescribed as error:
         raise WeightsError(
             f"the header of {path} does not describe a model of this version ({error}); write it again with the version "
             "that trained it, or install that one"
         ) from error
     assign(method, tensors, str(path))
-    return Model(method, processor)
+    return Model(method, processor, origin=origin)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a safetensors file claims to be ours; True also of one that cannot be read, of which `read_model` says why."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return (file.metadata() or {}).get("format", "").startswith("multiway")
+    except (SafetensorError, OSError):
+        return True
 
 
 class _Undescribed(ValueError):

@@ -1,24 +1,33 @@
-"""Which methods have a counterpart in `transformers`, and which module converts them.
+"""Whose weights can be read and written, and which module knows them.
 
-`LAYOUTS` is the one list: `model_type` in their `config.json`, and the method's name here where that is another -> module. Each such
-module has `from_transformers(source) -> Model` and `to_transformers(model, folder)`. A plain table, so that listing the
-layouts imports none of them.
+Three plain tables, so that listing the layouts imports none of them:
+
+`LAYOUTS`   folders of `transformers`: `model_type` in their `config.json`, and the method's name here where that is another
+`RELEASES`  checkpoint files as their authors' code writes them, told by names of tensors
+`WRITERS`   what `multiway convert --layout` writes
+
+A module of the first has `from_transformers(source, allow) -> Model` and mostly `to_transformers(model, folder)`, one of the second
+`from_state(tensors, file, allow) -> Model`.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from torch import Tensor
+
+from multiway.hub.checkpoint_file import read_checkpoint
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.open_clip_coca import CONFIG_FILE, from_open_clip
-from multiway.hub.torchscale_beit3 import from_torchscale
+from multiway.hub.open_clip_folder import CONFIG_FILE
 from multiway.hub.transformers_folder import open_folder, read_config
 from multiway.nn.vit import VisionTransformer
 
-__all__ = ["LAYOUTS", "from_transformers", "to_transformers"]
+__all__ = ["LAYOUTS", "RELEASES", "WRITERS", "from_file", "open_foreign", "to_open_clip", "to_transformers"]
 
 LAYOUTS: dict[str, str] = {
     "beit": "multiway.hub.transformers_beit",
@@ -36,23 +45,71 @@ LAYOUTS: dict[str, str] = {
     "vit_mae": "multiway.hub.transformers_vitmae",
 }
 
+# What it is called -> (its module, names of tensors that all have to be there). The first that fits counts.
+RELEASES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "BEiT-3 (microsoft/unilm)": ("multiway.hub.torchscale_beit3", ("beit3.text_embed.weight",)),
+    "CLIP (OpenAI, open_clip)": ("multiway.hub.open_clip_clip", ("visual.conv1.weight", "ln_final.weight")),
+}
+
+WRITERS: dict[str, str] = {
+    "transformers": "a folder for `from_pretrained`",
+    "open_clip": "a folder for `open_clip.create_model('local-dir:FOLDER')`: CLIP and CoCa",
+    "multiway": "one file",
+}
+
 _EXTENDED = ("multiway.hub.picture_encoders", "multiway.hub.transformers_beit")  # these know what to refuse themselves
 
 
-def from_transformers(source: str) -> Model:
-    """A model from a folder in `transformers` layout, or a CoCa in that of `open_clip`, or by its name on the hub; or a BEiT-3
-    from a checkpoint file as released.
+def open_foreign(source: str, allow: Sequence[str] = ()) -> Model:
+    """A model that another library wrote.
+
+    Args:
+        source: a folder in the layout of `transformers`, `timm` or `open_clip`, its name on the hub, or a checkpoint file of
+            `RELEASES`.
+        allow: regular expressions of tensors of either side that may be left over or start at random.
+
+    Returns:
+        The model, with its `report`.
 
     Raises:
         WeightsError: if a file is missing, nothing here is such a model, or a tensor is unaccounted for.
     """
     if Path(source).is_file():
-        return from_torchscale(Path(source))
+        return from_file(Path(source), allow)
     folder = open_folder(source)
     if (folder / CONFIG_FILE).is_file() and not (folder / "config.json").is_file():
-        return from_open_clip(folder)
+        stated = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("model_cfg", {})
+        kind = "coca" if "multimodal_cfg" in stated else "clip"
+        return import_module(f"multiway.hub.open_clip_{kind}").from_open_clip(folder, allow)  # type: ignore[no-any-return]
     # Configs older than the field are CLIP's.
-    return _module(read_config(folder).get("model_type", "clip"), str(folder)).from_transformers(str(folder))  # type: ignore[no-any-return]
+    module = _module(read_config(folder).get("model_type", "clip"), str(folder))
+    return module.from_transformers(str(folder), allow)  # type: ignore[no-any-return]
+
+
+def from_file(file: Path, allow: Sequence[str] = ()) -> Model:
+    """A model from a checkpoint file of `RELEASES`.
+
+    Raises:
+        WeightsError: if it cannot be read, is none of them, or a tensor is unaccounted for.
+    """
+    tensors = read_checkpoint(file)
+    module = import_module(RELEASES[release_of(tensors, str(file))][0])
+    return module.from_state(tensors, file, allow)  # type: ignore[no-any-return]
+
+
+def release_of(tensors: Mapping[str, Tensor], source: str) -> str:
+    """Which of `RELEASES` these are of.
+
+    Raises:
+        WeightsError: if none, with what there is.
+    """
+    for name, (_, marks) in RELEASES.items():
+        if all(any(own == mark or own.endswith(f".{mark}") for own in tensors) for mark in marks):
+            return name
+    raise WeightsError(
+        f"{source} is a checkpoint of nothing known here; its tensors are named like {', '.join(list(tensors)[:4])}. Known are: "
+        f"{', '.join(RELEASES)}"
+    )
 
 
 def to_transformers(model: Model, folder: Path) -> None:
@@ -69,6 +126,19 @@ def to_transformers(model: Model, folder: Path) -> None:
             "counterpart in transformers has not; only a picture encoder, dino, ibot or beit with these can be written"
         )
     module.to_transformers(model, folder)
+
+
+def to_open_clip(model: Model, folder: Path) -> None:
+    """Write a folder that `open_clip` reads.
+
+    Raises:
+        WeightsError: if the model is no CLIP or CoCa of its form.
+    """
+    if model.name not in ("clip", "coca"):
+        raise WeightsError(
+            f"of the models here open_clip has CLIP and CoCa; given {model.name}: try --layout transformers"
+        )
+    import_module(f"multiway.hub.open_clip_{model.name}").to_open_clip(model, folder)
 
 
 def _module(kind: str, what: str) -> ModuleType:

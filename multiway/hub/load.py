@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from multiway.hub.file import WeightsError, read_model
+from multiway.hub.file import WeightsError, is_ours, read_model
 from multiway.hub.model import Model
 from multiway.hub.sources import Sources, by_part, require_one
 from multiway.methods.kept import merged
@@ -14,17 +15,28 @@ from multiway.methods.kept import merged
 __all__ = ["load", "load_sources"]
 
 
-def load(source: str | Path, device: str = "cpu", precision: str = "fp32") -> Model:
+def load(
+    source: str | Path,
+    device: str = "cpu",
+    precision: str = "fp32",
+    *,
+    allow: Sequence[str] = (),
+    size: int | None = None,
+) -> Model:
     """Open a trained model.
 
     Args:
-        source: a run folder, a `model.safetensors`, or `hf:` followed by a name or folder in `transformers` layout
-            (`hub/layouts.py` has the list of models), or a file of BEiT-3's release.
+        source: a run folder or its `model.safetensors`; `hf:` followed by a name on the hub or a folder, in the layout of
+            `transformers`, `timm` or `open_clip`; or a checkpoint file as its authors' code writes it (docs/weights.md lists them).
         device: `cpu`, `cuda`, ...
         precision: `fp32` or `bf16` autocast.
+        allow: regular expressions; a tensor of another library's checkpoint in whose name one is found may be left over, a tensor of
+            ours may start at random.
+        size: pixels of the pictures that the model is to see; positions are interpolated.
 
     Returns:
-        The model, in evaluation mode; changes of low rank are in its weights.
+        The model, in evaluation mode; changes of low rank are in its weights. Of another library's checkpoint its `report` says what
+        became of every tensor.
 
     Raises:
         WeightsError: if there is no model, it cannot be read, or the precision is none.
@@ -33,9 +45,9 @@ def load(source: str | Path, device: str = "cpu", precision: str = "fp32") -> Mo
         raise WeightsError(f"there is no precision {precision!r}; expected fp32 or bf16")
     text = str(source)
     if text.startswith("hf:"):
-        from multiway.hub.layouts import from_transformers
+        from multiway.hub.layouts import open_foreign
 
-        model = from_transformers(text[3:])
+        model = open_foreign(text[3:], allow)
     else:
         path = Path(source)
         file = path / "model.safetensors" if path.is_dir() else path
@@ -47,11 +59,30 @@ def load(source: str | Path, device: str = "cpu", precision: str = "fp32") -> Mo
                 else "check the path"
             )
             raise WeightsError(f"{file} does not exist; {remedy}")
-        model = read_model(file)
+        model = _own_or_released(file, allow)
+    if size is not None:
+        from multiway.hub.resize import resized
+
+        model = resized(model, size)
     merged(model.method)
     model.method.to(torch.device(device))
     model.precision = precision
     return model
+
+
+def _own_or_released(file: Path, allow: Sequence[str]) -> Model:
+    """Our own file, or somebody's checkpoint."""
+    if file.suffix == ".safetensors" and is_ours(file):
+        if allow:
+            raise WeightsError(
+                f"{file} is complete, and every tensor of it is taken; --allow is for other libraries' checkpoints"
+            )
+        return read_model(file)
+    if file.suffix == ".safetensors" and (file.parent / "config.json").is_file():
+        raise WeightsError(f"{file} is a part of a folder; load the folder: hf:{file.parent}")
+    from multiway.hub.layouts import from_file
+
+    return from_file(file, allow)
 
 
 def load_sources(init: str) -> Sources:

@@ -37,6 +37,8 @@ class Model(Tuned):
         precision: `fp32` or `bf16` autocast.
         batch: rows per forward pass.
         report: what became of the tensors of the checkpoint that it was loaded from; None for one that was trained or written here.
+        origin: whose weights these were before they came here: `source`, `kind` and, where that says so, `licence`; empty for what was
+            trained here from scratch.
     """
 
     def __init__(
@@ -46,12 +48,14 @@ class Model(Tuned):
         precision: str = "fp32",
         batch: int = 256,
         report: Report | None = None,
+        origin: dict[str, Any] | None = None,
     ) -> None:
         self.method = method.eval()
         self.processor = processor
         self.precision = precision
         self.batch = batch
         self.report = report
+        self.origin = dict(origin or {}) or ({} if report is None else {"source": report.source, "kind": report.kind})
 
     @property
     def device(self) -> torch.device:

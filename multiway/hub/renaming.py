@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from multiway.hub.accounting import Accounting, Report, compiled, some
+from multiway.hub.accounting import Accounting, Report, some
 from multiway.hub.file import WeightsError, assign
 from multiway.methods.method import Method
 from multiway.nn.mae_decoder import MaeDecoder
@@ -27,6 +27,7 @@ __all__ = [
     "Many",
     "Rule",
     "Table",
+    "batch_norms",
     "both",
     "fill",
     "joined",
@@ -95,6 +96,12 @@ def both(*pairs: tuple[str, str]) -> list[Rule]:
     return same(*((f"{ours}.{each}", f"{theirs}.{each}") for ours, theirs in pairs for each in ("weight", "bias")))
 
 
+def batch_norms(*pairs: tuple[str, str]) -> list[Rule]:
+    """(ours, theirs) of batch normalisations, statistics included."""
+    parts = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    return same(*((f"{ours}.{each}", f"{theirs}.{each}") for ours, theirs in pairs for each in parts))
+
+
 def joined(ours: str, theirs: str, parts: Sequence[str] = ("query", "key", "value")) -> list[Rule]:
     """A linear map that theirs keeps in parts, one after another: `{}` in `theirs` is the part's name."""
     return [
@@ -140,12 +147,13 @@ def leading(*pairs: tuple[str, str], dims: int = 2) -> list[Rule]:
     return [Rule((ours,), (theirs,), read, write) for ours, theirs in pairs]
 
 
-def placed(ours: str, theirs: str, *, batched: bool = True) -> list[Rule]:
+def placed(ours: str, theirs: str, *, batched: bool = True, first: str = "class_position") -> list[Rule]:
     """One table of positions there, the class token's first; `class_position` and `positions` here.
 
     Args:
         ours: what ours begin with.
         theirs: the table, (1, 1 + N, W) where `batched`, else (1 + N, W).
+        first: name of the first row's.
     """
 
     def read(tensors: Many) -> Many:
@@ -156,7 +164,7 @@ def placed(ours: str, theirs: str, *, batched: bool = True) -> list[Rule]:
         table = torch.cat([tensors[0][None], tensors[1]])
         return [table[None] if batched else table]
 
-    return [Rule((f"{ours}class_position", f"{ours}positions"), (theirs,), read, write)]
+    return [Rule((f"{ours}{first}", f"{ours}positions"), (theirs,), read, write)]
 
 
 def laid_out(ours: str, theirs: str, read: Callable[[Tensor], Tensor], write: Callable[[Tensor], Tensor]) -> list[Rule]:
@@ -184,7 +192,9 @@ class Table:
     kind: str
     rules: Sequence[Rule]
     copies: Sequence[tuple[str, str]] = ()
-    empty: Sequence[tuple[str, str]] = ((r"position_ids$", "position numbers 0, 1, 2, ..."),)  # which old versions stored
+    empty: Sequence[tuple[str, str]] = (
+        (r"position_ids$", "position numbers 0, 1, 2, ..."),
+    )  # which old versions stored
     apart: Sequence[tuple[str, str]] = ()
 
     def read(
@@ -348,9 +358,9 @@ def _fixed(method: torch.nn.Module) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, part in method.named_modules():
         here = f"{name}." if name else ""
-        if isinstance(part, VisionTransformer | MaeDecoder) and part.positions is not None:
-            if not isinstance(part.positions, torch.nn.Parameter):
-                found[f"{here}positions"] = part.positions
-                if isinstance(part, MaeDecoder) and part.class_position is None:
-                    found[f"{here}class_position"] = torch.zeros_like(part.positions[0])
+        places = part.positions if isinstance(part, VisionTransformer | MaeDecoder) else None
+        if places is not None and not isinstance(places, torch.nn.Parameter):
+            found[f"{here}positions"] = places
+            if isinstance(part, MaeDecoder) and part.class_position is None:
+                found[f"{here}class_position"] = torch.zeros_like(places[0])
     return found

@@ -11,7 +11,6 @@ Several models may give a part each (`start_parts`): the same holds within these
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from multiway.hub.accounting import compiled, some
 from multiway.hub.file import WeightsError
+from multiway.hub.resize import positions_for
 from multiway.methods.method import Method
 from multiway.methods.parts import bare, part_of, parts_of
-from multiway.nn.patch import resize_positions
-from multiway.nn.relative import RelativePositions
-from multiway.nn.text import TextEmbed, resize_text_positions
 
 __all__ = ["Offer", "Started", "start_from", "start_parts", "weights_hash"]
 
@@ -70,7 +68,7 @@ class Started:
         said = [f"{len(self.taken)} tensors taken"]
         for names, what in ((self.resized, "resized"), (self.new, "new"), (self.left, "left out")):
             if names:
-                said.append(f"{len(names)} {what} ({_some(names, 3)})")
+                said.append(f"{len(names)} {what} ({some(names, 3)})")
         told = ", ".join(said) + f"; {self.numbers[0] / max(1, self.numbers[1]):.1%} of the method's numbers"
         return told + (f"; not named, so at random: {', '.join(self.random)}" if self.random else "")
 
@@ -97,7 +95,7 @@ def start_from(
         WeightsError: if a tensor is left over on either side, or has another shape, and no expression allows it; if an
             expression is none, or fits nothing.
     """
-    patterns = _compiled(excepted, [*method.state_dict(), *tensors])
+    patterns = compiled(excepted, [*method.state_dict(), *tensors], "--init-except")
     found = _copied(method, _wanted(method), Offer(source, tensors, own), patterns, texts)
     return _started(method, [found], ())
 
@@ -116,7 +114,8 @@ def start_parts(
         WeightsError: for a part that the method or its model lacks, naming those that there are; and within the parts as of
             `start_from`.
     """
-    patterns = _compiled(excepted, [*method.state_dict(), *(name for each in offers.values() for name in each.tensors)])
+    names = [*method.state_dict(), *(name for each in offers.values() for name in each.tensors)]
+    patterns = compiled(excepted, names, "--init-except")
     wanted = _wanted(method)
     here = parts_of(wanted)
     chosen = []
@@ -166,7 +165,7 @@ def _copied(
         elif theirs[1].shape == mine.shape:
             mine.copy_(theirs[1])
             taken.append(name)
-        elif (positions := _positions(method, name, theirs[1], mine, texts)) is not None:
+        elif (positions := positions_for(method, name, theirs[1], mine, texts)) is not None:
             mine.copy_(positions)
             resized.append(name)
         else:
@@ -178,7 +177,7 @@ def _copied(
         "of other shapes": shapes,
     }
     if any(wrong.values()):
-        lines = "; ".join(f"{what}: {_some(names, _SHOWN)}" for what, names in wrong.items() if names)
+        lines = "; ".join(f"{what}: {some(names, _SHOWN)}" for what, names in wrong.items() if names)
         raise WeightsError(
             f"{offer.source} does not fit {type(method).__name__}; {lines}. If they may start at random, or stay unused, name "
             "them: --init-except 'PATTERN' ..."
@@ -193,40 +192,3 @@ def _started(method: Method, found: Iterable[_Copied], random: Sequence[str]) ->
     copied = sum(wanted[name].numel() for name in (*taken, *resized))
     everything = sum(each.numel() for each in wanted.values())
     return Started(taken, resized, new, left, (copied, everything), tuple(random))
-
-
-def _some(names: Sequence[str], count: int) -> str:
-    return ", ".join(names[:count]) + (" ..." if len(names) > count else "")
-
-
-def _compiled(patterns: Sequence[str], names: Sequence[str]) -> list[re.Pattern[str]]:
-    compiled = []
-    for pattern in patterns:
-        try:
-            expression = re.compile(pattern)
-        except re.error as error:
-            raise WeightsError(f"--init-except {pattern!r} is no regular expression: {error}") from error
-        if not any(expression.search(name) for name in names):
-            raise WeightsError(
-                f"--init-except {pattern!r} fits no tensor of either side; they are named like {_some(names, 4)}"
-            )
-        compiled.append(expression)
-    return compiled
-
-
-def _positions(method: Method, name: str, theirs: Tensor, mine: Tensor, texts: bool) -> Tensor | None:
-    """Another grid's positions for this one; None where the tensors are no positions of square grids, or of texts that may change."""
-    owner = method.get_submodule(name.rpartition(".")[0])
-    if isinstance(owner, TextEmbed) and name.endswith("positions"):
-        return resize_text_positions(theirs, len(mine)) if texts and theirs.shape[1:] == mine.shape[1:] else None
-    if isinstance(owner, RelativePositions):
-        return owner.of_other_grid(theirs)
-    grids = [math.isqrt(len(each)) for each in (theirs, mine)] if theirs.ndim == mine.ndim == 2 else [0, 0]
-    square = all(side and side**2 == len(each) for side, each in zip(grids, (theirs, mine), strict=True))
-    if (
-        not (name == "positions" or name.endswith(("image.positions", "pictures.positions")))
-        or not square
-        or theirs.shape[1] != mine.shape[1]
-    ):
-        return None
-    return resize_positions(theirs, (grids[0],) * 2, (grids[1],) * 2)

@@ -9,16 +9,17 @@ ours: such tensors stay in the file if they are named. A `global_pool="token"` h
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from multiway.hub.file import WeightsError, assign
+from multiway.hub.renaming import Rule, Table, both, leading, patches, placed
 from multiway.hub.torchscale_beit3 import without
 from multiway.methods.beit3 import Beit3, Beit3Config
 
-__all__ = ["lacking", "ours_to_theirs", "read_vision", "theirs_to_ours"]
+__all__ = ["lacking", "ours_to_theirs", "read_vision", "table", "theirs_to_ours"]
 
 _NORM = "blocks.norm.experts.vision"
 _LACKS = (r"words\.", r".*\.experts\.language\.", r"pictures\.mask_token$", r"(word|code)_head\.", r"log_scale$",
@@ -36,21 +37,27 @@ _PARTS = {
 _BIASES = ("query_bias", "key_bias", "value_bias")
 
 
-def _renamed(config: Beit3Config, normed: bool) -> Iterator[tuple[str, str]]:
-    """(ours, theirs) for tensors that differ in name alone."""
-    pairs = [(_NORM, "norm")] if normed else []
-    for layer in range(config.blocks.layers):
-        pairs += [(f"blocks.blocks.{layer}.{own}", f"blocks.{layer}.{their}") for own, their in _PARTS.items()]
-    for own, their in pairs:
-        yield f"{own}.weight", f"{their}.weight"
-        if not their.endswith("qkv"):
-            yield f"{own}.bias", f"{their}.bias"
-    yield "pictures.patches.project.bias", "patch_embed.proj.bias"
+def table(normed: bool = True) -> Table:
+    """Which tensors are which.
 
-
-def _projections(config: Beit3Config) -> Iterator[tuple[str, str]]:
-    for layer in range(config.blocks.layers):
-        yield f"blocks.blocks.{layer}.projection.experts.vision", f"blocks.{layer}.attn.qkv.bias"
+    Args:
+        normed: whether there is the final norm.
+    """
+    rules = both(("blocks.norm.experts.vision", "norm")) if normed else []
+    rules += both(*((f"blocks.blocks.*.{own}", f"blocks.*.{their}") for own, their in _PARTS.items()))
+    project = "blocks.blocks.*.projection.experts.vision"
+    rules.append(
+        Rule(
+            tuple(f"{project}.{name}" for name in _BIASES),
+            ("blocks.*.attn.qkv.bias",),
+            lambda tensors: tensors[0].chunk(3),
+            lambda tensors: [torch.cat(list(tensors))],
+        )
+    )
+    rules += patches("pictures.patches.project", "patch_embed.proj")
+    return Table(
+        "BEiT-3 of timm", [*rules, *leading(("pictures.class_token", "cls_token")), *placed("pictures.", "pos_embed")]
+    )
 
 
 def theirs_to_ours(theirs: Mapping[str, Tensor], config: Beit3Config) -> dict[str, Tensor]:
@@ -59,24 +66,10 @@ def theirs_to_ours(theirs: Mapping[str, Tensor], config: Beit3Config) -> dict[st
     Raises:
         WeightsError: naming tensors that are missing, or that nothing here accounts for.
     """
-    left, ours = dict(theirs), {}
-    try:
-        for own, their in _renamed(config, "norm.weight" in left):
-            ours[own] = left.pop(their)
-        for own, their in _projections(config):
-            ours |= {f"{own}.{name}": bias for name, bias in zip(_BIASES, left.pop(their).chunk(3), strict=True)}
-        ours["pictures.patches.project.weight"] = left.pop("patch_embed.proj.weight").flatten(1)
-        ours["pictures.class_token"] = left.pop("cls_token").flatten()
-        places = left.pop("pos_embed").squeeze(0)
-    except KeyError as error:
-        raise WeightsError(f"the checkpoint lacks the tensor {error.args[0]}; is it a BEiT-3 of timm?") from error
-    ours["pictures.class_position"], ours["pictures.positions"] = places[0], places[1:]
-    if left:
-        raise WeightsError(
-            f"the checkpoint has tensors that the vision side of BEiT-3 does not: {', '.join(sorted(left)[:8])}; a classifier "
-            "stays in the file if it is named, leave=('fc_norm.', 'head.')"
-        )
-    return ours
+    found = table("norm.weight" in theirs)
+    with torch.device("meta"):  # names alone are wanted
+        own = [name for name in Beit3(config).state_dict() if found.has(name)]
+    return found.read(theirs, own)[0]
 
 
 def ours_to_theirs(ours: Mapping[str, Tensor], config: Beit3Config, *, normed: bool = True) -> dict[str, Tensor]:
@@ -93,14 +86,8 @@ def ours_to_theirs(ours: Mapping[str, Tensor], config: Beit3Config, *, normed: b
             "timm's BEiT-3 is the released one: attention='decoupled', sub_norm=True, key_bias=True, layer_scale=None, GELU, "
             f"epsilon=1e-5, stem='patch'; given {form} and epsilon {blocks.epsilon}"
         )
-    theirs = {their: ours[own] for own, their in _renamed(config, normed)}
-    for own, their in _projections(config):
-        theirs[their] = torch.cat([ours[f"{own}.{name}"] for name in _BIASES])
-    weight = ours["pictures.patches.project.weight"]
-    theirs["patch_embed.proj.weight"] = weight.unflatten(1, (3, config.patch, config.patch))
-    theirs["cls_token"] = ours["pictures.class_token"][None, None]
-    theirs["pos_embed"] = torch.cat([ours["pictures.class_position"][None], ours["pictures.positions"]])[None]
-    return theirs
+    found = table(normed)
+    return found.write({name: each for name, each in ours.items() if found.has(name)})
 
 
 def lacking(ours: Mapping[str, Tensor], *, normed: bool = True) -> tuple[str, ...]:

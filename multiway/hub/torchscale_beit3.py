@@ -12,25 +12,35 @@ was released, nor of norms (epsilon 1e-5) and activation (GELU).
 from __future__ import annotations
 
 import math
-import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from multiway.batch import DataInfo, ViewSpec
 from multiway.data.processor import Processor
+from multiway.hub.accounting import Report
+from multiway.hub.checkpoint_file import read_checkpoint
 from multiway.hub.file import WeightsError, assign
 from multiway.hub.model import Model
+from multiway.hub.renaming import Rule, Table, both, joined, laid_out, leading, patches, same
 from multiway.hub.transformers_folder import read_tokenizer, write_tokenizer
 from multiway.methods.beit3 import Beit3, Beit3Config
 from multiway.nn.multiway import MultiwayConfig
 
-__all__ = ["beit3_config", "from_torchscale", "ours_to_theirs", "theirs_to_ours", "to_torchscale", "without"]
+__all__ = [
+    "beit3_config",
+    "from_state",
+    "from_torchscale",
+    "ours_to_theirs",
+    "theirs_to_ours",
+    "to_torchscale",
+    "without",
+]
 
 Objective = Literal["itc", "caption"]
 
@@ -57,82 +67,55 @@ _EMBED, _LAYERS, _POSITIONS = "beit3.vision_embed", "beit3.encoder.layers", "bei
 _RELEASED_WORDS = (64_010, DataInfo(special={"bos": 0, "eos": 2, "mask": 64_001}))
 
 
-def _renamed(config: Beit3Config) -> Iterator[tuple[str, str]]:
-    """(ours, theirs) for tensors that differ in name alone."""
-    yield "words.words.weight", "beit3.text_embed.weight"
-    yield "pictures.patches.project.bias", f"{_EMBED}.proj.bias"
-    yield from _HEADS[config.objective].items()
-    pairs = []
+def table(config: Beit3Config) -> Table:
+    """Which tensors are which."""
+    rules = [
+        *same(("words.words.weight", "beit3.text_embed.weight"), *_HEADS[config.objective].items()),
+        *patches("pictures.patches.project", f"{_EMBED}.proj"),
+        *leading(("pictures.class_token", f"{_EMBED}.cls_token"), ("pictures.mask_token", f"{_EMBED}.mask_token")),
+        Rule(
+            ("pictures.class_position", "pictures.positions"),
+            (f"{_POSITIONS}.A.weight",),
+            lambda tensors: [tensors[0][_UNREAD], tensors[0][_UNREAD + 1 :]],
+            lambda tensors: [_after_unread(torch.cat([tensors[0][None], tensors[1]]))],
+        ),
+        *laid_out("words.positions", f"{_POSITIONS}.B.weight", lambda each: each[_UNREAD:], _after_unread),
+    ]
     for branch, expert in _BRANCHES.items():
-        pairs.append((f"blocks.norm.experts.{expert}", f"beit3.encoder.layer_norm.{branch}"))
-        for layer in range(config.blocks.layers):
-            ours, theirs = f"blocks.blocks.{layer}", f"{_LAYERS}.{layer}"
-            for own, their in _PARTS.items():
-                part, named = f"{ours}.{own}.experts.{expert}", f"{theirs}.{their.format(branch)}"
-                inner = _FEED_FORWARD.items() if own == "mlp" else [("", "")]
-                pairs += [(f"{part}.{a}".rstrip("."), f"{named}.{b}".rstrip(".")) for a, b in inner]
-    for own, their in pairs:
-        for tensor in ("weight", "bias"):
-            yield f"{own}.{tensor}", f"{their}.{tensor}"
+        rules += both((f"blocks.norm.experts.{expert}", f"beit3.encoder.layer_norm.{branch}"))
+        for own, their in _PARTS.items():
+            part, named = f"blocks.blocks.*.{own}.experts.{expert}", f"{_LAYERS}.*.{their.format(branch)}"
+            inner = _FEED_FORWARD.items() if own == "mlp" else [("", "")]
+            rules += both(*((f"{part}.{a}".rstrip("."), f"{named}.{b}".rstrip(".")) for a, b in inner))
+        project = f"blocks.blocks.*.projection.experts.{expert}"
+        parts = [f"{_LAYERS}.*.self_attn.{part}_proj.{branch}" for part in "qkv"]
+        weight = joined(project, "{}")[0]
+        rules.append(replace(weight, theirs=tuple(f"{part}.weight" for part in parts)))
+        biases = zip(("query", "key", "value"), parts, strict=True)
+        rules += same(*((f"{project}.{name}_bias", f"{part}.bias") for name, part in biases))
+    return Table(f"BEiT-3 of microsoft/unilm, tuned for {config.objective!r}", rules)
 
 
-def _projections(config: Beit3Config) -> Iterator[tuple[str, list[str]]]:
-    """(our merged projection, theirs of queries, keys and values)."""
-    for branch, expert in _BRANCHES.items():
-        for layer in range(config.blocks.layers):
-            yield (
-                f"blocks.blocks.{layer}.projection.experts.{expert}",
-                [f"{_LAYERS}.{layer}.self_attn.{part}_proj.{branch}" for part in "qkv"],
-            )
+def _after_unread(places: Tensor) -> Tensor:
+    return torch.cat([places.new_zeros(_UNREAD, places.shape[1]), places])
 
 
-def theirs_to_ours(theirs: Mapping[str, Tensor], config: Beit3Config) -> dict[str, Tensor]:
-    """Their tensors under our names.
+def theirs_to_ours(
+    theirs: Mapping[str, Tensor], config: Beit3Config, source: str = "", allow: Sequence[str] = ()
+) -> tuple[dict[str, Tensor], Report]:
+    """Their tensors under our names, and where each came from.
 
     Raises:
         WeightsError: naming tensors that are missing, or that nothing here accounts for.
     """
-    left, ours = dict(theirs), {}
-    try:
-        for own, their in _renamed(config):
-            ours[own] = left.pop(their)
-        for own, parts in _projections(config):
-            ours[f"{own}.weight"] = torch.cat([left.pop(f"{part}.weight") for part in parts])
-            for name, part in zip(("query", "key", "value"), parts, strict=True):
-                ours[f"{own}.{name}_bias"] = left.pop(f"{part}.bias")
-        ours["pictures.patches.project.weight"] = left.pop(f"{_EMBED}.proj.weight").flatten(1)
-        for own in ("class_token", "mask_token"):
-            ours[f"pictures.{own}"] = left.pop(f"{_EMBED}.{own.replace('class', 'cls')}").flatten()
-        places = left.pop(f"{_POSITIONS}.A.weight")[_UNREAD:]
-        ours["pictures.class_position"], ours["pictures.positions"] = places[0], places[1:]
-        ours["words.positions"] = left.pop(f"{_POSITIONS}.B.weight")[_UNREAD:]
-    except KeyError as error:
-        raise WeightsError(
-            f"the checkpoint lacks the tensor {error.args[0]}; is it a BEiT-3 of microsoft/unilm, tuned for {config.objective!r}?"
-        ) from error
-    if left:
-        raise WeightsError(
-            f"the checkpoint has tensors that a BEiT-3 for {config.objective!r} does not: {', '.join(sorted(left)[:8])}; what "
-            "may stay in the file is named by its beginnings, leave=(...)"
-        )
-    return ours
+    with torch.device("meta"):  # names alone are wanted
+        own = list(Beit3(config).state_dict())
+    return table(config).read(theirs, own, source, allow)
 
 
 def ours_to_theirs(ours: Mapping[str, Tensor], config: Beit3Config) -> dict[str, Tensor]:
     """Our tensors under their names, for `BEiT3ForRetrieval` or `BEiT3ForCaptioning`."""
-    theirs = {their: ours[own] for own, their in _renamed(config)}
-    for own, parts in _projections(config):
-        for part, name, weight in zip(parts, ("query", "key", "value"), ours[f"{own}.weight"].chunk(3), strict=True):
-            theirs[f"{part}.weight"], theirs[f"{part}.bias"] = weight, ours[f"{own}.{name}_bias"]
-    patch = config.patch
-    theirs[f"{_EMBED}.proj.weight"] = ours["pictures.patches.project.weight"].unflatten(1, (3, patch, patch))
-    for own in ("class_token", "mask_token"):
-        theirs[f"{_EMBED}.{own.replace('class', 'cls')}"] = ours[f"pictures.{own}"][None, None]
-    unread = ours["words.positions"].new_zeros(_UNREAD, config.blocks.width)
-    seen = [unread, ours["pictures.class_position"][None], ours["pictures.positions"]]
-    theirs[f"{_POSITIONS}.A.weight"] = torch.cat(seen)
-    theirs[f"{_POSITIONS}.B.weight"] = torch.cat([unread, ours["words.positions"]])
-    return theirs
+    return table(config).write(ours)
 
 
 def beit3_config(
@@ -209,6 +192,7 @@ def from_torchscale(
     *,
     leave: Sequence[str] = (),
     head_width: int = 64,
+    allow: Sequence[str] = (),
 ) -> Model:
     """A BEiT-3 from a released `.pth`, or from the `.safetensors` of `to_torchscale`.
 
@@ -220,12 +204,21 @@ def from_torchscale(
         objective: as whose model an encoder is read that was tuned for something else: its own head is then new.
         leave: beginnings of names of tensors that stay in the file: heads for which there is no objective here.
         head_width: of attention.
+        allow: see `hub/accounting.py`.
 
     Raises:
         WeightsError: if the file cannot be read, is no BEiT-3, or a tensor is unaccounted for.
     """
-    theirs = without(_read(file), leave)
-    config = beit3_config(theirs, objective, head_width=head_width)
+    theirs = without(read_checkpoint(file), leave)
+    return _model(theirs, file, beit3_config(theirs, objective, head_width=head_width), objective is not None, allow)
+
+
+def from_state(theirs: Mapping[str, Tensor], file: Path, allow: Sequence[str] = ()) -> Model:
+    """`from_torchscale` of tensors that were read already; heads 64 wide."""
+    return _model(theirs, file, beit3_config(theirs), False, allow)
+
+
+def _model(theirs: Mapping[str, Tensor], file: Path, config: Beit3Config, chosen: bool, allow: Sequence[str]) -> Model:
     tokenizer = read_tokenizer(file.parent, config.context)
     if tokenizer is not None:
         config = config.resolve(DataInfo(special=tokenizer.special))
@@ -238,12 +231,13 @@ def from_torchscale(
         )
     method = Beit3(config)
     head = _HEADS[config.objective]
-    if objective is not None and not set(head.values()) & set(theirs):
-        theirs |= {their: method.state_dict()[own] for own, their in head.items()}
-    assign(method, theirs_to_ours(theirs, config), str(file))
+    if chosen and not set(head.values()) & set(theirs):
+        theirs = {**theirs, **{their: method.state_dict()[own] for own, their in head.items()}}
+    ours, report = theirs_to_ours(theirs, config, str(file), allow)
+    assign(method, {**{name: method.state_dict()[name] for name in report.new}, **ours}, str(file))
     # Their pictures are pressed into the square, pixels in [-1, 1].
     view = ViewSpec(size=config.size, crop="squash", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    return Model(method, Processor(view, tokenizer))
+    return Model(method, Processor(view, tokenizer), report=report)
 
 
 def to_torchscale(model: Model, file: Path) -> None:
@@ -280,22 +274,3 @@ def to_torchscale(model: Model, file: Path) -> None:
     apart = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     save_file(apart, str(file), metadata={"format": "pt"})
     write_tokenizer(file.parent, model.processor)
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    """Tensors of a file; released ones are in an entry `model`."""
-    if not file.is_file():
-        raise WeightsError(f"{file} does not exist; expected a checkpoint of BEiT-3, .pth or .safetensors")
-    try:
-        held = load_file(str(file)) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
-        raise WeightsError(
-            f"{file} cannot be read as tensors alone: {error}; where it holds more, write its entry `model` as .safetensors"
-        ) from error
-    held = held.get("model", held)
-    if not isinstance(held, dict):
-        raise WeightsError(f"the entry `model` of {file} is a {type(held).__name__}; expected a state dict")
-    odd = [name for name, value in held.items() if not isinstance(value, Tensor)]
-    if odd:
-        raise WeightsError(f"{file} holds more than tensors: {', '.join(map(str, odd[:8]))}; expected a state dict")
-    return dict(held)

@@ -135,7 +135,7 @@ def write_view(folder: Path, view: ViewSpec, processor: str = "") -> None:
     """The `preprocessor_config.json` by which theirs draws pictures as the view does.
 
     None of theirs fits a picture on a background: for a view that does (`crop="pad"`) the middle is cut out, which is the same of
-    square pictures. `hub/model_card.py` says so to whoever converts.
+    square pictures. `workflows/model_card.py` says so to whoever converts.
 
     Args:
         folder: in their layout.
@@ -144,7 +144,10 @@ def write_view(folder: Path, view: ViewSpec, processor: str = "") -> None:
     """
     side = {"height": view.size, "width": view.size}
     cut = view.crop != "squash"
-    how: dict[str, Any] = {"size": {"shortest_edge": view.shortest or view.size} if cut else side, "do_center_crop": cut}
+    how: dict[str, Any] = {
+        "size": {"shortest_edge": view.shortest or view.size} if cut else side,
+        "do_center_crop": cut,
+    }
     if cut:
         how["crop_size"] = side
     write_json(

@@ -102,7 +102,10 @@ def blocks(own: str, their: str, names: Names) -> list[Rule]:
         )
     if names.scales[0]:
         rules += same(
-            *((f"{own}.{part}_residual.scale", f"{their}.{scale}") for part, scale in zip(("attention", "mlp"), names.scales))
+            *(
+                (f"{own}.{part}_residual.scale", f"{their}.{scale}")
+                for part, scale in zip(("attention", "mlp"), names.scales)
+            )
         )
     return rules + both(
         (f"{own}.attention.out", f"{their}.attention.output.dense"),

@@ -18,6 +18,7 @@ from multiway.hub.renaming import Table, fill
 from multiway.methods.method import Method
 from multiway.methods.picture_encoder import PictureEncoder
 
+
 def pictures(size: int = 32, rows: int = 3) -> Tensor:
     return torch.randn(rows, 3, size, size, generator=torch.Generator().manual_seed(1))
 

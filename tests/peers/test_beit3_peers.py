@@ -66,7 +66,7 @@ def pair(objective: str) -> tuple[Released, Beit3]:
         beit3_config(theirs.state_dict(), head_width=16), mask_id=MASK, start_id=START, end_id=END
     )  # fmt: skip
     ours = Beit3(config).eval()
-    ours.load_state_dict(theirs_to_ours(theirs.state_dict(), config))
+    ours.load_state_dict(theirs_to_ours(theirs.state_dict(), config)[0])
     return theirs, ours
 
 

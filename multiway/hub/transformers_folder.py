@@ -99,6 +99,8 @@ def read_view(folder: Path, default: ViewSpec, *, squeezes: bool = False, patch:
     if not file.is_file():
         return default
     theirs: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if "crop_pct" in theirs:
+        return _by_share(theirs, default)
     size: Any
     cut: Any
     size, cut = theirs.get("size", default.size), theirs.get("crop_size", default.size)
@@ -110,19 +112,37 @@ def read_view(folder: Path, default: ViewSpec, *, squeezes: bool = False, patch:
     cut = cut.get("height") if isinstance(cut, dict) else cut
     if patch and squash and size % patch == 0:
         default = replace(default, size=size)
-    elif patch and not given and theirs.get("do_center_crop", True) and size >= cut and cut % patch == 0:
+    elif patch and not squash and theirs.get("do_center_crop", True) and size >= cut and cut % patch == 0:
         default = replace(default, size=cut, shortest=size if size > cut else None)
         size = cut
     if size != default.size or (not squash and cut != default.size):
         raise WeightsError(
             f"{file} resizes to {size} and cuts {cut} for a model of {default.size}; only equal sizes are supported"
         )
-    return replace(
+    shortest = None if squash else default.shortest
+    return _coloured(theirs, replace(default, crop="squash" if squash else "center", shortest=shortest))
+
+
+def _by_share(theirs: dict[str, Any], default: ViewSpec) -> ViewSpec:
+    """ConvNeXt's way: below 384 pixels a share of the shorter side is cut out, from there on pictures are squeezed."""
+    size = theirs.get("size", default.size)
+    size = size.get("shortest_edge", default.size) if isinstance(size, dict) else size
+    small = size < 384
+    view = replace(
         default,
-        crop="squash" if squash else "center",
-        mean=tuple(theirs.get("image_mean", default.mean)),
-        std=tuple(theirs.get("image_std", default.std)),
-        resample=_RESAMPLE[theirs.get("resample", resample_number(default))],  # type: ignore[arg-type]
+        size=size,
+        crop="center" if small else "squash",
+        shortest=max(size, int(size / theirs["crop_pct"])) if small else None,
+    )
+    return _coloured(theirs, view)
+
+
+def _coloured(theirs: dict[str, Any], view: ViewSpec) -> ViewSpec:
+    return replace(
+        view,
+        mean=tuple(theirs.get("image_mean", view.mean)),
+        std=tuple(theirs.get("image_std", view.std)),
+        resample=_RESAMPLE[theirs.get("resample", resample_number(view))],  # type: ignore[arg-type]
     )
 
 

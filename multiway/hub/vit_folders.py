@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
@@ -32,7 +32,10 @@ from multiway.hub.transformers_folder import (
 from multiway.methods.picture_encoder import PictureEncoder, PictureEncoderConfig
 from multiway.nn.vit import VisionConfig, VisionTransformer
 
-__all__ = ["Family", "hidden_of", "read_encoder", "tensors_of", "tower_of", "write_encoder"]
+__all__ = ["Family", "hidden_of", "network_of", "read_encoder", "tensors_of", "tower_of", "write_encoder"]
+
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,10 @@ def read_encoder(source: str, family: Family, allow: Sequence[str] = ()) -> Mode
     config = family.config(theirs)
     method = PictureEncoder(config)
     report = fill(method, family.table(config), family.names(read_tensors(folder)), str(folder), allow)
-    image = config.backbone
-    view = read_view(
-        folder,
-        replace(family.view, size=image.size),
-        squeezes=family.squeezes,
-        patch=image.patch if family.any_size else 0,
-    )
+    # Networks of convolutions have no size of their own, and take any number of pixels.
+    size, patch = getattr(config.backbone, "size", None), getattr(config.backbone, "patch", 1)
+    default = replace(family.view, size=size, shortest=None) if size and size != family.view.size else family.view
+    view = read_view(folder, default, squeezes=family.squeezes, patch=patch if family.any_size else 0)
     return Model(method, Processor(view, None), report=report)
 
 
@@ -144,9 +144,26 @@ def tower_of(
     return tower
 
 
-def tensors_of(tower: VisionTransformer) -> dict[str, Tensor]:
-    """Those of a ViT as a picture encoder has them, fixed positions among them."""
-    return {f"backbone.{name}": tensor for name, tensor in state_of(tower).items()}
+def network_of(model: Model, wanted: type[Network], kind: str) -> Network:
+    """The backbone of a model, if it is such a network.
+
+    Args:
+        model: any.
+        wanted: the class.
+        kind: theirs, for the message.
+
+    Raises:
+        WeightsError: if the model has another backbone, or none.
+    """
+    found = getattr(model.method, "backbone", None)
+    if not isinstance(found, wanted):
+        raise WeightsError(f"a {kind} is a {wanted.__name__} on pictures; this {model.name} has none as its backbone")
+    return found
+
+
+def tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    """Those of a network as a picture encoder has them, fixed positions among them."""
+    return {f"backbone.{name}": tensor for name, tensor in state_of(network).items()}
 
 
 def hidden_of(config: VisionConfig) -> int:

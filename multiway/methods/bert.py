@@ -8,12 +8,13 @@ and RoBERTa (arXiv 1907.11692, section 4.2) showed that nothing is lost.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from multiway.abilities import Encoded, Fused
+from multiway.abilities import ABILITIES, Encoded, Fused
 from multiway.batch import Batch, DataInfo
+from multiway.config import LATER
 from multiway.losses.mlm import mlm
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
 from multiway.nn.heads import MaskedWordHead
@@ -29,9 +30,12 @@ class BertConfig:
 
     Attributes:
         text: the encoder. `tiny` has as many blocks as ALBEF's two halves together.
+        head: whether there is a head for masked words. Encoders that others publish often come without; they are read and tuned, and
+            cannot be trained on as they are.
     """
 
     text: TextConfig = TextConfig(context=0, width=128, layers=4, heads=2, causal=False, pool="class")
+    head: bool = field(default=True, metadata=LATER)
 
     def resolve(self, data: DataInfo) -> BertConfig:
         """The config with vocabulary and context filled in from the data; sizes that were given are kept."""
@@ -65,7 +69,14 @@ class Bert(Method):
             raise ValueError("the text encoder has no vocabulary or context yet; call config.resolve(data_info) first")
         self.config = config
         self.text = TextTransformer(config.text)
-        self.words = MaskedWordHead(config.text.width, config.text.vocabulary, config.text.epsilon)
+        self.words: MaskedWordHead | None = None
+        if config.head:
+            self.words = MaskedWordHead(config.text.width, config.text.vocabulary, config.text.epsilon)
+
+    def abilities(self) -> tuple[str, ...]:
+        """Names of what this model can be asked to do; without its head no words are guessed."""
+        found = (name for name, kind in ABILITIES.items() if isinstance(self, kind))
+        return tuple(name for name in found if self.words is not None or name != "fill_mask")
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:
         """(B, L) token ids -> (B, L, W) tokens; no embedding: there is no picture to share a space with."""
@@ -83,7 +94,13 @@ class Bert(Method):
         return Fused(text.tokens[:, 0], *((text.tokens, text.mask) if tokens else ()))
 
     def fill_mask(self, image: Encoded | None, ids: Tensor, mask: Tensor, at: Tensor) -> Tensor:
-        """(P, V) logits of the words at `at`. A picture, if given, is not looked at."""
+        """(P, V) logits of the words at `at`. A picture, if given, is not looked at.
+
+        Raises:
+            ValueError: if these weights have no head for masked words.
+        """
+        if self.words is None:
+            raise ValueError("these weights have no head for masked words; load those of a BertForMaskedLM or the like")
         return self.words(self.text(ids, mask).tokens[at], self.text.embed.words.weight)  # type: ignore[no-any-return]
 
     def losses(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:

@@ -1,7 +1,7 @@
 """A picture encoder as it comes, trained elsewhere: nothing to be trained for, everything to be measured, tuned or begun from.
 
 Dosovitskiy et al., ViT, 2021, arXiv 2010.11929; Caron et al., DINO, 2021, arXiv 2104.14294; Oquab et al., DINOv2, 2023, arXiv
-2304.07193; Bao et al., BEiT, 2022, arXiv 2106.08254. Released weights are of an encoder, without the heads, twins and queues of the
+2304.07193; Bao et al., BEiT, 2022, arXiv 2106.08254; ResNets, Swins and ConvNeXts (`nn/backbone.py`). Released weights are of an encoder, without the heads, twins and queues of the
 method that made them, so that this class is none of these methods. Its parts are called as theirs are: any of them can begin from it
 (`--init backbone=MODEL`), and a head can be put on it (`multiway finetune`).
 
@@ -19,6 +19,7 @@ from multiway.abilities import Encoded
 from multiway.batch import Batch, DataInfo
 from multiway.methods.masked_pictures import mask_token
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step
+from multiway.nn.backbone import BackboneConfig, backbone
 from multiway.nn.hidden_patches import cover
 from multiway.nn.pool import Tower
 from multiway.nn.transformer import init_weights
@@ -38,12 +39,12 @@ class PictureEncoderConfig:
     """What there is.
 
     Attributes:
-        backbone: the ViT.
-        covers: whether there is a token for hidden patches.
+        backbone: the network, mostly a ViT.
+        covers: whether there is a token for hidden patches; of a ViT alone.
         codes: K, of which the head guesses one for each patch; 0 for no such head.
     """
 
-    backbone: VisionConfig = VisionConfig()
+    backbone: BackboneConfig = VisionConfig()
     covers: bool = False
     codes: int = 0
 
@@ -53,10 +54,10 @@ class PictureEncoderConfig:
 
 
 class PictureEncoder(Method):
-    """A ViT that encodes pictures, whole or with patches hidden.
+    """A network that encodes pictures; a ViT also with patches hidden.
 
     Raises:
-        ValueError: if there is a head on hidden patches and no token for them.
+        ValueError: if there is a head on hidden patches and no token for them, or such a token and no ViT.
     """
 
     name = "picture-encoder"
@@ -69,16 +70,18 @@ class PictureEncoder(Method):
             raise ValueError(
                 f"a head on {config.codes} codes of hidden patches needs a token for them; set covers=True"
             )
+        if config.covers and not isinstance(config.backbone, VisionConfig):
+            raise ValueError("patches are hidden from a ViT, and this backbone is another network; set covers=False")
         self.config = config
-        self.backbone = VisionTransformer(config.backbone)
-        self.mask_token = mask_token(config.backbone.width) if config.covers else None
+        self.backbone = backbone(config.backbone)
+        self.mask_token = mask_token(self.backbone.width) if config.covers else None
         self.code_head: nn.Linear | None = None
         if config.codes:
-            self.code_head = nn.Linear(config.backbone.width, config.codes)
+            self.code_head = nn.Linear(self.backbone.width, config.codes)
             init_weights(self.code_head)
 
     def encode_image(self, images: Tensor) -> Encoded:
-        """(B, 3, H, W) -> the ViT's vector (B, W) on the unit sphere, and its tokens (B, prefix + N, W)."""
+        """(B, 3, H, W) -> the network's vector (B, W) on the unit sphere, and its tokens, of a ViT (B, prefix + N, W)."""
         pooled, tokens = self.backbone(images)
         return Encoded(F.normalize(pooled.float(), dim=-1), tokens)
 
@@ -95,6 +98,7 @@ class PictureEncoder(Method):
         if self.mask_token is None:
             raise ValueError("these weights have no token for hidden patches; load those of a pre-trained model")
         tower = self.backbone
+        assert isinstance(tower, VisionTransformer)
         tokens = tower.blocks(cover(tower, images, mask, self.mask_token), tower.patches.grid(images))
         return Tower(tower.pool(tokens), tokens)
 
@@ -108,6 +112,7 @@ class PictureEncoder(Method):
             raise ValueError(
                 "these weights have no head that guesses codes; load those of a BeitForMaskedImageModeling"
             )
+        assert isinstance(self.backbone, VisionTransformer)
         return self.code_head(self.covered(images, mask).tokens[:, self.backbone.prefix :])  # type: ignore[no-any-return]
 
     # There is no training step.

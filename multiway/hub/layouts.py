@@ -25,25 +25,32 @@ from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.open_clip_folder import CONFIG_FILE
 from multiway.hub.transformers_folder import open_folder, read_config
+from multiway.methods.clip import Clip
 from multiway.nn.vit import VisionTransformer
 
 __all__ = ["LAYOUTS", "RELEASES", "WRITERS", "from_file", "open_foreign", "to_open_clip", "to_transformers"]
 
 LAYOUTS: dict[str, str] = {
+    "align": "multiway.hub.transformers_parts",
     "beit": "multiway.hub.transformers_beit",
+    "bert": "multiway.hub.transformers_bert",
     "blip": "multiway.hub.transformers_blip",
+    "bridgetower": "multiway.hub.transformers_parts",
+    "chinese_clip": "multiway.hub.transformers_chinese_clip",
     "clip": "multiway.hub.transformers_clip",
     "convnext": "multiway.hub.transformers_convnext",
     "deit": "multiway.hub.transformers_deit",
     "dino": "multiway.hub.picture_encoders",
     "dinov2": "multiway.hub.transformers_dinov2",
     "dinov2_with_registers": "multiway.hub.transformers_dinov2",
+    "flava": "multiway.hub.transformers_parts",
     "ibot": "multiway.hub.picture_encoders",
     "moco": "multiway.hub.picture_encoders",
     "moco-v3": "multiway.hub.picture_encoders",
     "mae": "multiway.hub.transformers_vitmae",
     "picture-encoder": "multiway.hub.picture_encoders",
     "resnet": "multiway.hub.transformers_resnet",
+    "roberta": "multiway.hub.transformers_bert",
     "siglip": "multiway.hub.transformers_siglip",
     "swav": "multiway.hub.picture_encoders",
     "swin": "multiway.hub.transformers_swin",
@@ -71,8 +78,8 @@ def open_foreign(source: str, allow: Sequence[str] = ()) -> Model:
     """A model that another library wrote.
 
     Args:
-        source: a folder in the layout of `transformers`, `timm` or `open_clip`, its name on the hub, or a checkpoint file of
-            `RELEASES`.
+        source: a folder in the layout of `transformers`, `timm` or `open_clip`, its name on the hub, either followed by `#image` or
+            `#text` for a part by itself, or a checkpoint file of `RELEASES`.
         allow: regular expressions of tensors of either side that may be left over or start at random.
 
     Returns:
@@ -83,6 +90,9 @@ def open_foreign(source: str, allow: Sequence[str] = ()) -> Model:
     """
     if Path(source).is_file():
         return from_file(Path(source), allow)
+    name, _, part = source.rpartition("#")
+    if name and not Path(source).exists():
+        return import_module("multiway.hub.transformers_parts").from_part(name, part, allow)  # type: ignore[no-any-return]
     folder = open_folder(source)
     if (folder / CONFIG_FILE).is_file() and not (folder / "config.json").is_file():
         stated = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("model_cfg", {})
@@ -125,7 +135,9 @@ def to_transformers(model: Model, folder: Path) -> None:
     Raises:
         WeightsError: if it has none, or none that could have what this model has.
     """
-    module = _module(model.name, f"this {model.name}")
+    # A CLIP whose text tower is a BERT's is theirs under another name.
+    chinese = isinstance(model.method, Clip) and model.method.config.text.norm == "post"
+    module = _module("chinese_clip" if chinese else model.name, f"this {model.name}")
     towers = [part.config for part in model.method.modules() if isinstance(part, VisionTransformer)]
     if LAYOUTS[model.name] not in _EXTENDED and any(config.extended for config in towers):
         raise WeightsError(

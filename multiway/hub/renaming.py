@@ -39,6 +39,7 @@ __all__ = [
     "shifted",
     "state_of",
     "turned",
+    "under",
 ]
 
 log = logging.getLogger(__name__)
@@ -170,6 +171,11 @@ def placed(ours: str, theirs: str, *, batched: bool = True, first: str = "class_
 def laid_out(ours: str, theirs: str, read: Callable[[Tensor], Tensor], write: Callable[[Tensor], Tensor]) -> list[Rule]:
     """One tensor in another shape or order."""
     return [Rule((ours,), (theirs,), lambda tensors: [read(tensors[0])], lambda tensors: [write(tensors[0])])]
+
+
+def under(root: str, rules: Iterable[Rule]) -> list[Rule]:
+    """Rules for tensors whose names begin with a root there."""
+    return [replace(rule, theirs=tuple(root + each for each in rule.theirs)) for rule in rules]
 
 
 def shifted(rules: Iterable[Rule], offset: int) -> list[Rule]:

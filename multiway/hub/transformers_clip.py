@@ -34,7 +34,16 @@ from multiway.methods.clip import Clip, ClipConfig
 from multiway.nn.text import TextConfig
 from multiway.nn.vit import VisionConfig
 
-__all__ = ["TABLE", "blocks", "clip_config", "clip_picture", "from_transformers", "picture_config", "to_transformers"]
+__all__ = [
+    "TABLE",
+    "blocks",
+    "clip_config",
+    "clip_picture",
+    "from_transformers",
+    "picture_config",
+    "their_picture",
+    "to_transformers",
+]
 
 
 def blocks(ours: str, theirs: str) -> list[Rule]:
@@ -53,16 +62,17 @@ def blocks(ours: str, theirs: str) -> list[Rule]:
 
 
 def clip_picture(ours: str, theirs: str) -> list[Rule]:
-    """The picture's tower."""
+    """The picture's tower; `theirs` may be empty."""
+    theirs = f"{theirs}." if theirs else ""
     return [
-        *same((f"{ours}.class_token", f"{theirs}.embeddings.class_embedding")),
-        *patches(f"{ours}.patches.project", f"{theirs}.embeddings.patch_embedding"),
-        *placed(f"{ours}.", f"{theirs}.embeddings.position_embedding.weight", batched=False),
+        *same((f"{ours}.class_token", f"{theirs}embeddings.class_embedding")),
+        *patches(f"{ours}.patches.project", f"{theirs}embeddings.patch_embedding"),
+        *placed(f"{ours}.", f"{theirs}embeddings.position_embedding.weight", batched=False),
         *both(
-            (f"{ours}.pre_norm", f"{theirs}.pre_layrnorm"),  # their spelling
-            (f"{ours}.transformer.norm", f"{theirs}.post_layernorm"),
+            (f"{ours}.pre_norm", f"{theirs}pre_layrnorm"),  # their spelling
+            (f"{ours}.transformer.norm", f"{theirs}post_layernorm"),
         ),
-        *blocks(f"{ours}.transformer", f"{theirs}.encoder"),
+        *blocks(f"{ours}.transformer", f"{theirs}encoder"),
     ]
 
 
@@ -83,7 +93,7 @@ TABLE = Table(
 )
 
 
-def their_defaults(part: dict[str, Any], width: int, heads: int) -> dict[str, Any]:
+def _blocks_config(part: dict[str, Any], width: int, heads: int) -> dict[str, Any]:
     """Fields of our blocks from a part of their config."""
     width = part.get("hidden_size", width)
     return {
@@ -104,7 +114,7 @@ def picture_config(vision: dict[str, Any]) -> VisionConfig:
         pool="class",
         pre_norm=True,
         patch_bias=False,
-        **their_defaults(vision, 768, 12),
+        **_blocks_config(vision, 768, 12),
     )
 
 
@@ -119,7 +129,7 @@ def clip_config(theirs: dict[str, Any]) -> ClipConfig:
         pool="eos",
         # transformers reads 2 as "an old config whose end token is really the greatest id".
         eos_id=None if eos == 2 else eos,
-        **their_defaults(text, 512, 8),
+        **_blocks_config(text, 512, 8),
     )
     image = picture_config(theirs.get("vision_config") or {})
     return ClipConfig(image=image, text=words, embedding=theirs.get("projection_dim", 512))
@@ -154,6 +164,7 @@ def to_transformers(model: Model, folder: Path) -> None:
     if not isinstance(method, Clip) or not isinstance(method.config.image, VisionConfig):
         raise WeightsError("only a CLIP with a ViT image tower has a counterpart in transformers")
     config, image, text = method.config, method.config.image, method.config.text
+    assert isinstance(image, VisionConfig)
     if image.pool != "class" or not image.pre_norm or image.patch_bias or image.stem != "patch":
         raise WeightsError(
             "transformers' CLIP has a class token, a norm before the blocks and patches projected without bias; this model differs"
@@ -172,22 +183,27 @@ def to_transformers(model: Model, folder: Path) -> None:
 def _their_config(config: ClipConfig, processor: Processor) -> dict[str, Any]:
     assert isinstance(config.image, VisionConfig)
     special = processor.tokenizer.special if processor.tokenizer else {}
-
-    def blocks(part: VisionConfig | TextConfig) -> dict[str, Any]:
-        return {
-            "hidden_size": part.width, "num_hidden_layers": part.layers, "num_attention_heads": part.heads,
-            "intermediate_size": int(part.width * part.mlp_ratio), "layer_norm_eps": part.epsilon,
-            "hidden_act": their_activation(part.activation), "projection_dim": config.embedding,
-        }  # fmt: skip
-
     eos = 2 if config.text.eos_id is None else config.text.eos_id
     text = {"vocab_size": config.text.vocabulary, "max_position_embeddings": config.text.context, "eos_token_id": eos,
             "bos_token_id": special.get("bos", 0), "pad_token_id": special.get("pad", 1)}  # fmt: skip
-    vision = {"image_size": config.image.size, "patch_size": config.image.patch, "num_channels": 3}
+    dim = {"projection_dim": config.embedding}
     return {
         "architectures": ["CLIPModel"],
         "model_type": "clip",
-        "projection_dim": config.embedding,
-        "text_config": {"model_type": "clip_text_model", **blocks(config.text), **text},
-        "vision_config": {"model_type": "clip_vision_model", **blocks(config.image), **vision},
+        **dim,
+        "text_config": {"model_type": "clip_text_model", **_their_blocks(config.text), **text, **dim},
+        "vision_config": {"model_type": "clip_vision_model", **their_picture(config.image), **dim},
     }
+
+
+def their_picture(image: VisionConfig) -> dict[str, Any]:
+    """Their fields of the picture's tower."""
+    return {**_their_blocks(image), "image_size": image.size, "patch_size": image.patch, "num_channels": 3}
+
+
+def _their_blocks(part: VisionConfig | TextConfig) -> dict[str, Any]:
+    return {
+        "hidden_size": part.width, "num_hidden_layers": part.layers, "num_attention_heads": part.heads,
+        "intermediate_size": int(part.width * part.mlp_ratio), "layer_norm_eps": part.epsilon,
+        "hidden_act": their_activation(part.activation),
+    }  # fmt: skip

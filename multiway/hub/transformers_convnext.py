@@ -62,8 +62,8 @@ def convnext_config(theirs: Mapping[str, Any]) -> PictureEncoderConfig:
         WeightsError: for what has no counterpart here.
     """
     sizes, depths = theirs.get("hidden_sizes") or [96, 192, 384, 768], theirs.get("depths") or [3, 3, 9, 3]
-    plain = {"num_channels": 3, "hidden_act": "gelu", "layer_norm_eps": 1e-12}
-    other = {name: theirs[name] for name, value in list(plain.items())[:2] if theirs.get(name, value) != value}
+    plain = {"num_channels": 3, "hidden_act": "gelu"}
+    other = {name: theirs[name] for name, value in plain.items() if theirs.get(name, value) != value}
     if other or sizes != [sizes[0] * 2**stage for stage in range(len(depths))]:
         raise WeightsError(
             f"this ConvNeXt has hidden_sizes={sizes} {other or ''}; expected each stage twice as wide as the one before, GELU, and "

@@ -5,9 +5,17 @@ What the layouts of BERT, RoBERTa, Chinese CLIP, ALIGN, BridgeTower, ALBEF and B
 
 from __future__ import annotations
 
-from multiway.hub.renaming import Rule, both, joined, same
+from collections.abc import Mapping
+from dataclasses import replace
 
-__all__ = ["PARTS", "block", "blocks", "embedding", "word_head"]
+from torch import Tensor
+
+from multiway.hub.file import WeightsError
+from multiway.hub.renaming import Rule, both, joined, same
+from multiway.hub.transformers_folder import mlp_ratio
+from multiway.nn.text import BERT_BASE, TextConfig
+
+__all__ = ["PARTS", "block", "blocks", "embedding", "text_of_shapes", "word_head"]
 
 PARTS = ("attention", "attention_norm", "cross", "cross_norm", "mlp", "mlp_norm")
 """Of a block, by our names."""
@@ -64,3 +72,33 @@ def word_head(ours: str, theirs: str) -> list[Rule]:
         *both((f"{ours}.dense", f"{theirs}.transform.dense"), (f"{ours}.norm", f"{theirs}.transform.LayerNorm")),
         *same((f"{ours}.bias", f"{theirs}.bias")),
     ]
+
+
+def text_of_shapes(theirs: Mapping[str, Tensor], root: str) -> TextConfig:
+    """A BERT's sizes from a state dict; heads are 64 wide, and everything that no shape shows is BERT-base's.
+
+    Args:
+        theirs: by name.
+        root: what the encoder's names begin with, a dot at the end.
+
+    Raises:
+        WeightsError: if a tensor that shows a size is not there.
+    """
+    try:
+        vocabulary, width = theirs[f"{root}embeddings.word_embeddings.weight"].shape
+        context = len(theirs[f"{root}embeddings.position_embeddings.weight"])
+        hidden = len(theirs[f"{root}encoder.layer.0.intermediate.dense.weight"])
+    except KeyError as error:
+        raise WeightsError(f"the checkpoint lacks the tensor {error.args[0]}; is there a BERT in it?") from error
+    types = theirs.get(f"{root}embeddings.token_type_embeddings.weight")
+    inner = f"{root}encoder.layer."
+    return replace(
+        BERT_BASE,
+        vocabulary=vocabulary,
+        context=context,
+        width=width,
+        layers=len({name.removeprefix(inner).split(".")[0] for name in theirs if name.startswith(inner)}),
+        heads=max(1, width // 64),
+        mlp_ratio=mlp_ratio(width, hidden),
+        types=0 if types is None else len(types),
+    )

@@ -59,10 +59,45 @@ LAYOUTS: dict[str, str] = {
     "vit_mae": "multiway.hub.transformers_vitmae",
 }
 
-# What it is called -> (its module, names of tensors that all have to be there). The first that fits counts.
+# What it is called -> (its module, names of tensors that all have to be there, `a|b` one of two, `!a` not there). The first that fits
+# counts.
 RELEASES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "ALBEF (salesforce/ALBEF)": (
+        "multiway.hub.release_albef",
+        (
+            "visual_encoder.cls_token",
+            "temp",
+            "text_encoder.encoder.layer.0.output.dense.weight|text_encoder.bert.encoder.layer.0.output.dense.weight",
+            "!text_encoder.encoder.layer.0.crossattention.self.query.weight",
+            "!text_decoder.cls.predictions.bias",
+        ),
+    ),
+    "BLIP (salesforce/BLIP)": ("multiway.hub.release_blip", ("visual_encoder.cls_token",)),
+    "VLMo (microsoft/unilm)": ("multiway.hub.release_vlmo", ("transformer.blocks.0.norm2_imag.weight",)),
+    "ViLT (dandelin/ViLT)": (
+        "multiway.hub.release_vilt",
+        ("transformer.pos_embed", "text_embeddings.word_embeddings.weight"),
+    ),
     "BEiT-3 (microsoft/unilm)": ("multiway.hub.torchscale_beit3", ("beit3.text_embed.weight",)),
-    "CLIP (OpenAI, open_clip)": ("multiway.hub.open_clip_clip", ("visual.conv1.weight", "ln_final.weight")),
+    "CLIP (OpenAI, open_clip)": (
+        "multiway.hub.open_clip_clip",
+        ("visual.conv1.weight", "ln_final.weight|text.ln_final.weight"),
+    ),
+    "MoCo v1, v2 (facebookresearch/moco)": ("multiway.hub.release_views", ("encoder_q.conv1.weight",)),
+    "MoCo v3 (facebookresearch/moco-v3)": (
+        "multiway.hub.release_views",
+        ("predictor.0.weight", "base_encoder.conv1.weight|base_encoder.patch_embed.proj.weight"),
+    ),
+    "SwAV (facebookresearch/swav)": ("multiway.hub.release_views", ("prototypes.weight", "projection_head.0.weight")),
+    "DINO with its head (facebookresearch/dino)": ("multiway.hub.release_views", ("teacher.head.last_layer.weight_v",)),
+    "MAE with its decoder (facebookresearch/mae)": ("multiway.hub.release_mae", ("decoder_embed.weight", "pos_embed")),
+    "ViT (timm; DeiT, DINO's and MAE's encoders)": (
+        "multiway.hub.timm_networks",
+        ("cls_token", "patch_embed.proj.weight"),
+    ),
+    "Swin (timm)": ("multiway.hub.timm_networks", ("layers.0.blocks.0.attn.relative_position_bias_table",)),
+    "ConvNeXt (timm)": ("multiway.hub.timm_networks", ("stages.0.blocks.0.conv_dw.weight",)),
+    "ResNet (torchvision, timm)": ("multiway.hub.timm_networks", ("conv1.weight", "layer4.0.conv1.weight")),
 }
 
 WRITERS: dict[str, str] = {
@@ -98,8 +133,11 @@ def open_foreign(source: str, allow: Sequence[str] = ()) -> Model:
         stated = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("model_cfg", {})
         kind = "coca" if "multimodal_cfg" in stated else "clip"
         return import_module(f"multiway.hub.open_clip_{kind}").from_open_clip(folder, allow)  # type: ignore[no-any-return]
+    stated = read_config(folder)
+    if "architecture" in stated and "model_type" not in stated:
+        return import_module("multiway.hub.timm_networks").from_folder(folder, stated, allow)  # type: ignore[no-any-return]
     # Configs older than the field are CLIP's.
-    module = _module(read_config(folder).get("model_type", "clip"), str(folder))
+    module = _module(stated.get("model_type", "clip"), str(folder))
     return module.from_transformers(str(folder), allow)  # type: ignore[no-any-return]
 
 
@@ -121,12 +159,18 @@ def release_of(tensors: Mapping[str, Tensor], source: str) -> str:
         WeightsError: if none, with what there is.
     """
     for name, (_, marks) in RELEASES.items():
-        if all(any(own == mark or own.endswith(f".{mark}") for own in tensors) for mark in marks):
+        if all(_fits(mark, tensors) for mark in marks):
             return name
     raise WeightsError(
         f"{source} is a checkpoint of nothing known here; its tensors are named like {', '.join(list(tensors)[:4])}. Known are: "
         f"{', '.join(RELEASES)}"
     )
+
+
+def _fits(mark: str, tensors: Mapping[str, Tensor]) -> bool:
+    if mark.startswith("!"):
+        return mark[1:] not in tensors
+    return any(name in tensors for name in mark.split("|"))
 
 
 def to_transformers(model: Model, folder: Path) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "joined",
     "laid_out",
     "leading",
+    "one_way",
     "patches",
     "placed",
     "same",
@@ -171,6 +172,17 @@ def placed(ours: str, theirs: str, *, batched: bool = True, first: str = "class_
 def laid_out(ours: str, theirs: str, read: Callable[[Tensor], Tensor], write: Callable[[Tensor], Tensor]) -> list[Rule]:
     """One tensor in another shape or order."""
     return [Rule((ours,), (theirs,), lambda tensors: [read(tensors[0])], lambda tensors: [write(tensors[0])])]
+
+
+def one_way(ours: str, theirs: Sequence[str], read: Callable[..., Tensor]) -> list[Rule]:
+    """What several of theirs come to, for layouts that are read and never written."""
+
+    def write(tensors: Many) -> Many:
+        raise WeightsError(
+            f"{ours} comes from {', '.join(theirs)}, which cannot be told apart again: this layout is not written"
+        )
+
+    return [Rule((ours,), tuple(theirs), lambda tensors: [read(*tensors)], write)]
 
 
 def under(root: str, rules: Iterable[Rule]) -> list[Rule]:

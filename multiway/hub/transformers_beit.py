@@ -22,7 +22,7 @@ from multiway.batch import ViewSpec
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.renaming import Rule, Table, both, leading
-from multiway.hub.vit_folders import Family, hidden_of, read_encoder, tensors_of, tower_of, write_encoder
+from multiway.hub.vit_folders import Family, hidden_of, read_encoder, tensors_of, tower_of, vit_of, write_encoder
 from multiway.hub.vit_tensors import Names, blocks_of, grid_sides, older, require_plain, stripped, their_blocks, tower
 from multiway.methods.picture_encoder import PictureEncoderConfig
 from multiway.nn.vit import VisionConfig
@@ -54,7 +54,7 @@ def _tables(config: VisionConfig) -> list[str]:
 
 def table(config: PictureEncoderConfig) -> Table:
     """Which tensors are which."""
-    image = config.backbone
+    image = vit_of(config)
     rules = [
         *tower(image, _NAMES),
         *both(("backbone.pool_norm", _POOL), ("code_head", "lm_head")),

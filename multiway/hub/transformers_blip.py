@@ -54,27 +54,34 @@ LACKS: dict[str, tuple[str, ...]] = {
 _PICTURE = "student.image."
 
 
-def table(config: BlipConfig, kind: Kind) -> Table:
-    """Which tensors are which in one of their classes. What its two text transformers share here is written twice there."""
+def table(config: BlipConfig, kind: str, picture: Sequence[Rule] = ()) -> Table:
+    """Which tensors are which in one of their classes. What its two text transformers share here is written twice there.
+
+    Args:
+        config: of ours.
+        kind: one of `Kind`, or another name for what has all modes, as the authors' pre-training checkpoint.
+        picture: rules for the ViT, where it is not theirs.
+    """
     encoder, decoder = "text_encoder", "text_decoder.bert"
-    rules = _picture()
+    rules = [*(picture or _picture())]
     copies: list[tuple[str, str]] = []
     if kind != _CAPTIONING:
         rules += _text("student.text.embed", encoder)
         for part in bert_tables.PARTS:
             rules += bert_tables.block(part, f"student.text.transformer.blocks.*.{part}", f"{encoder}.encoder.layer.*")
-    if kind == _RETRIEVAL:
+    if kind not in (_CAPTIONING, _ANSWERING):
         rules += both(
             ("student.image_projection", "vision_proj"),
             ("student.text_projection", "text_proj"),
             ("match_head", "itm_head"),
         )
+    if kind == _RETRIEVAL:
         return Table(kind, rules, copies)
     apart = config.sharing == "none"
     own = _text("decoder.embed" if apart else "student.text.embed", decoder)
     for part in bert_tables.PARTS:
         own += bert_tables.block(part, _place(config, part), f"{decoder}.encoder.layer.*")
-    shared = [rule for rule in own if kind == _ANSWERING and rule.ours[0].startswith("student.")]
+    shared = [rule for rule in own if kind != _CAPTIONING and rule.ours[0].startswith("student.")]
     copies += [(each, each.replace(decoder, encoder, 1)) for rule in shared for each in rule.theirs]
     rules += [rule for rule in own if rule not in shared]
     rules += bert_tables.word_head("decoder.words", _HEAD)
@@ -119,14 +126,27 @@ def ours_to_theirs(method: Blip, kind: Kind) -> dict[str, Tensor]:
     return found.write({name: each for name, each in method.state_dict().items() if found.has(name)})
 
 
-def blip_config(theirs: dict[str, Any], kind: Kind) -> BlipConfig:
+def blip_config(
+    theirs: dict[str, Any],
+    kind: str,
+    sharing: Sharing | None = None,
+    lacks: tuple[str, ...] | None = None,
+    queue: int = 0,
+) -> BlipConfig:
     """Our config from their `config.json`, whose missing fields mean transformers' defaults.
 
-    A checkpoint of one text transformer is one whose modes share all; question answering has two that share nothing.
+    Args:
+        theirs: the parsed file.
+        kind: their class.
+        sharing: what the modes share. By default a checkpoint of one text transformer is one whose modes share all; question
+            answering has two that share nothing.
+        lacks: abilities without weights; by default those of the class.
+        queue: rows of the queue.
     """
     vision, text = theirs.get("vision_config") or {}, theirs.get("text_config") or {}
     width, words = vision.get("hidden_size", 768), text.get("hidden_size", 768)
-    sharing: Sharing = "none" if kind == _ANSWERING else "all"
+    if sharing is None:
+        sharing = "none" if kind == _ANSWERING else "all"
     return BlipConfig(
         image=VisionConfig(
             size=vision.get("image_size", 384),
@@ -156,11 +176,11 @@ def blip_config(theirs: dict[str, Any], kind: Kind) -> BlipConfig:
             attention_dropout=float(text.get("attention_probs_dropout_prob", 0.0)),
         ),
         sharing=sharing,
-        lacks=LACKS[kind],
+        lacks=LACKS[kind] if lacks is None else lacks,
         end=text.get("sep_token_id", 102),
         pad=text.get("pad_token_id", 0),
         embedding=theirs.get("image_text_hidden_size", 256),
-        queue=0,
+        queue=queue,
     )
 
 

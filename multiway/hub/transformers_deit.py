@@ -18,7 +18,7 @@ from multiway.batch import ViewSpec
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.renaming import Many, Rule, Table
-from multiway.hub.vit_folders import Family, hidden_of, read_encoder, tensors_of, tower_of, write_encoder
+from multiway.hub.vit_folders import Family, hidden_of, read_encoder, tensors_of, tower_of, vit_of, write_encoder
 from multiway.hub.vit_tensors import Names, blocks_of, grid_sides, older, require_plain, stripped, their_blocks, tower
 from multiway.methods.picture_encoder import PictureEncoderConfig
 from multiway.nn.vit import VisionConfig
@@ -51,9 +51,8 @@ def with_distillation(ours: str, token: str, positions: str) -> Rule:
 
 def table(config: PictureEncoderConfig) -> Table:
     """Which tensors are which."""
-    assert isinstance(config.backbone, VisionConfig)
     both = with_distillation("backbone.", "embeddings.distillation_token", "embeddings.position_embeddings")
-    rules = [both, *tower(config.backbone, Names())]
+    rules = [both, *tower(vit_of(config), Names())]
     heads = [
         (r"^pooler\.", "a linear map and tanh on the class token"),
         (r"^(cls_|distillation_)?classifier\.", "a classifier"),

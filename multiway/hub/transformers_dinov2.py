@@ -20,7 +20,7 @@ from multiway.batch import ViewSpec
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.renaming import Table, leading
-from multiway.hub.vit_folders import Family, hidden_of, read_encoder, tensors_of, tower_of, write_encoder
+from multiway.hub.vit_folders import Family, hidden_of, read_encoder, tensors_of, tower_of, vit_of, write_encoder
 from multiway.hub.vit_tensors import Names, blocks_of, grid_sides, older, require_plain, stripped, their_blocks, tower
 from multiway.methods.picture_encoder import PictureEncoderConfig
 from multiway.nn.vit import VisionConfig
@@ -55,7 +55,7 @@ def _gates_joined(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def table(config: PictureEncoderConfig) -> Table:
     """Which tensors are which."""
-    rules = [*tower(config.backbone, _names(config.backbone)), *leading(("mask_token", _MASK), dims=1)]
+    rules = [*tower(vit_of(config), _names(vit_of(config))), *leading(("mask_token", _MASK), dims=1)]
     return Table("Dinov2Model", rules, apart=[(r"^classifier\.", "a classifier")])
 
 

@@ -18,7 +18,7 @@ from multiway.batch import ViewSpec
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.renaming import Table
-from multiway.hub.vit_folders import Family, hidden_of, read_encoder, tensors_of, tower_of, write_encoder
+from multiway.hub.vit_folders import Family, hidden_of, read_encoder, tensors_of, tower_of, vit_of, write_encoder
 from multiway.hub.vit_tensors import Names, blocks_of, grid_sides, older, require_plain, stripped, their_blocks, tower
 from multiway.methods.picture_encoder import PictureEncoderConfig
 from multiway.nn.vit import VisionConfig
@@ -32,7 +32,7 @@ _NAMES = Names()
 def table(config: PictureEncoderConfig) -> Table:
     """Which tensors are which."""
     apart = [(r"^pooler\.", "a linear map and tanh on the class token"), (r"^classifier\.", "a classifier")]
-    return Table(KINDS[0], tower(config.backbone, _NAMES), apart=apart)
+    return Table(KINDS[0], tower(vit_of(config), _NAMES), apart=apart)
 
 
 def names(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:

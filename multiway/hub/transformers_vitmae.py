@@ -22,7 +22,7 @@ from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.renaming import Table, both, fill, laid_out, leading, patches, placed, state_of
+from multiway.hub.renaming import Rule, Table, both, fill, laid_out, leading, patches, placed, state_of
 from multiway.hub.transformers_folder import (
     activation_of,
     mlp_ratio,
@@ -41,7 +41,16 @@ from multiway.nn.mae_decoder import MaeDecoderConfig
 from multiway.nn.patch import sincos_positions
 from multiway.nn.vit import VisionConfig
 
-__all__ = ["from_transformers", "mae_config", "older", "ours_to_theirs", "table", "to_transformers"]
+__all__ = [
+    "decoder",
+    "from_transformers",
+    "is_fixed",
+    "mae_config",
+    "older",
+    "ours_to_theirs",
+    "table",
+    "to_transformers",
+]
 
 KIND = "ViTMAEForPreTraining"
 _POSITIONS, _DECODER_POSITIONS = "vit.embeddings.position_embeddings", "decoder.decoder_pos_embed"
@@ -69,26 +78,32 @@ def table(patch: int) -> Table:
         patch: side of a patch, of whose values (row, column, colour) is the order there, and (colour, row, column) here.
     """
     rules = [
+        *decoder("decoder.", patch),
         *patches("backbone.patches.project", "vit.embeddings.patch_embeddings.projection"),
-        *leading(("backbone.class_token", "vit.embeddings.cls_token"), ("decoder.mask_token", "decoder.mask_token")),
+        *leading(("backbone.class_token", "vit.embeddings.cls_token")),
         *placed("backbone.", _POSITIONS),
-        *placed("decoder.", _DECODER_POSITIONS),
-        *both(
-            ("backbone.transformer.norm", "vit.layernorm"),
-            ("decoder.embed", "decoder.decoder_embed"),
-            ("decoder.transformer.norm", "decoder.decoder_norm"),
-        ),
+        *both(("backbone.transformer.norm", "vit.layernorm")),
         *blocks("backbone.transformer.blocks.*", "vit.encoder.layer.*", Names()),
         *blocks("decoder.transformer.blocks.*", "decoder.decoder_layers.*", Names()),
+    ]
+    return Table(KIND, rules)
+
+
+def decoder(root: str, patch: int) -> list[Rule]:
+    """The decoder without its blocks, by the names of the authors' code, before which there may be a root."""
+    rules = [
+        *leading(("decoder.mask_token", f"{root}mask_token")),
+        *placed("decoder.", f"{root}decoder_pos_embed"),
+        *both(("decoder.embed", f"{root}decoder_embed"), ("decoder.transformer.norm", f"{root}decoder_norm")),
     ]
     for each in ("weight", "bias"):
         rules += laid_out(
             f"decoder.predict.{each}",
-            f"decoder.decoder_pred.{each}",
+            f"{root}decoder_pred.{each}",
             lambda values: values.unflatten(0, (patch, patch, 3)).movedim(2, 0).flatten(0, 2),
             lambda values: values.unflatten(0, (3, patch, patch)).movedim(0, 2).flatten(0, 2),
         )
-    return Table(KIND, rules)
+    return rules
 
 
 def ours_to_theirs(method: Mae) -> dict[str, Tensor]:
@@ -129,19 +144,24 @@ def mae_config(theirs: dict[str, Any], tensors: Mapping[str, Tensor]) -> MaeConf
         mlp_ratio=mlp_ratio(width, theirs.get("intermediate_size", 3072)),
         activation=activation_of(theirs.get("hidden_act", "gelu")),  # type: ignore[arg-type]
         epsilon=theirs.get("layer_norm_eps", 1e-12),
-        positions="sincos" if _fixed(seen[1:], grid) else "learned",
+        positions="sincos" if is_fixed(seen[1:], grid) else "learned",
     )
     decoder = MaeDecoderConfig(
         inner,
         theirs.get("decoder_num_hidden_layers", 8),
         theirs.get("decoder_num_attention_heads", 16),
         mlp_ratio(inner, theirs.get("decoder_intermediate_size", 2048)),
-        "sincos" if _fixed(decoded[1:], grid) and not decoded[0].any() else "learned",
+        "sincos" if is_fixed(decoded[1:], grid) and not decoded[0].any() else "learned",
     )
     return MaeConfig(image, decoder=decoder, normalised=theirs.get("norm_pix_loss", False))
 
 
-def _fixed(positions: Tensor, grid: tuple[int, int]) -> bool:
+def is_fixed(positions: Tensor, grid: tuple[int, int]) -> bool:
+    """Whether (N, W) positions of a grid are sines and cosines.
+
+    Raises:
+        WeightsError: if there are more or fewer than the grid has patches.
+    """
     wanted = (grid[0] * grid[1], positions.shape[1])
     if positions.shape != wanted:
         raise WeightsError(

@@ -32,7 +32,7 @@ from multiway.hub.transformers_folder import (
 from multiway.methods.picture_encoder import PictureEncoder, PictureEncoderConfig
 from multiway.nn.vit import VisionConfig, VisionTransformer
 
-__all__ = ["Family", "hidden_of", "network_of", "read_encoder", "tensors_of", "tower_of", "write_encoder"]
+__all__ = ["Family", "hidden_of", "network_of", "read_encoder", "tensors_of", "tower_of", "vit_of", "write_encoder"]
 
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -142,6 +142,17 @@ def tower_of(
     if wrong:
         raise WeightsError(f"a {kind} cannot have what this {model.name} has: {', '.join(wrong)}")
     return tower
+
+
+def vit_of(config: PictureEncoderConfig) -> VisionConfig:
+    """The ViT of a picture encoder's config.
+
+    Raises:
+        WeightsError: if it has another network.
+    """
+    if not isinstance(config.backbone, VisionConfig):
+        raise WeightsError(f"this layout is of a Vision Transformer; given {type(config.backbone).__name__}")
+    return config.backbone
 
 
 def network_of(model: Model, wanted: type[Network], kind: str) -> Network:

@@ -14,19 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from multiway.data.processor import Processor
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.open_clip_clip import vit
 from multiway.hub.open_clip_folder import picture, read_folder, resblocks, view_of, write_folder
-from multiway.hub.renaming import Many, Rule, Table, both, fill, joined, same, turned
+from multiway.hub.renaming import Many, Rule, Table, both, fill, joined, renamed, same, turned
 from multiway.hub.transformers_folder import read_tokenizer
 from multiway.methods.coca import Coca, CocaConfig
 from multiway.nn.text import TextConfig
 from multiway.nn.vit import VisionConfig
 
-__all__ = ["coca_config", "from_open_clip", "table", "to_open_clip"]
+__all__ = ["coca_config", "from_open_clip", "table", "theirs_to_ours", "to_open_clip"]
 
 _POOL, _OUR_POOL = "visual.attn_pool.attn", "pools.caption.attention"
 
@@ -150,6 +151,11 @@ def coca_config(theirs: Mapping[str, Any]) -> CocaConfig:
         end=text.get("vocab_size", 49408) - 1,
         pad=text.get("pad_id", 0),
     )
+
+
+def theirs_to_ours(theirs: Mapping[str, Tensor], config: CocaConfig) -> dict[str, Tensor]:
+    """Their tensors under our names, of a model in memory; see `renamed`."""
+    return renamed(table(config), theirs, lambda: Coca(config))
 
 
 def from_open_clip(folder: Path, allow: Sequence[str] = ()) -> Model:

@@ -36,6 +36,7 @@ __all__ = [
     "one_way",
     "patches",
     "placed",
+    "renamed",
     "same",
     "shifted",
     "state_of",
@@ -361,6 +362,22 @@ def fill(
     assign(method, {**{name: own[name] for name in kept}, **ours}, source or "the checkpoint")
     method.started()
     return report
+
+
+def renamed(table: Table, theirs: Mapping[str, Tensor], make: Callable[[], Method]) -> dict[str, Tensor]:
+    """Their tensors under our names, for who has a model of theirs in memory.
+
+    Args:
+        table: the layout.
+        theirs: by name.
+        make: builds the method, of which the names alone are wanted; what theirs has no counterpart of is left out.
+
+    Raises:
+        WeightsError: naming tensors that are missing or left over.
+    """
+    with torch.device("meta"):
+        own = [name for name in make().state_dict() if table.has(name)]
+    return table.read(theirs, own)[0]
 
 
 def state_of(method: torch.nn.Module) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ hides (`BlipConfig.lacks`). Out again a model of ours, however its modes share w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,7 +18,7 @@ from multiway.data.processor import Processor
 from multiway.hub import bert_tables
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.renaming import Rule, Table, both, fill, leading, patches, placed
+from multiway.hub.renaming import Rule, Table, both, fill, leading, patches, placed, renamed
 from multiway.hub.transformers_folder import (
     activation_of,
     mlp_ratio,
@@ -38,7 +38,16 @@ from multiway.nn.decoder import SHARING, Sharing
 from multiway.nn.text import TextConfig
 from multiway.nn.vit import VisionConfig
 
-__all__ = ["LACKS", "Kind", "blip_config", "from_transformers", "ours_to_theirs", "table", "to_transformers"]
+__all__ = [
+    "LACKS",
+    "Kind",
+    "blip_config",
+    "from_transformers",
+    "ours_to_theirs",
+    "table",
+    "theirs_to_ours",
+    "to_transformers",
+]
 
 Kind = Literal["BlipForImageTextRetrieval", "BlipForConditionalGeneration", "BlipForQuestionAnswering"]
 
@@ -182,6 +191,11 @@ def blip_config(
         embedding=theirs.get("image_text_hidden_size", 256),
         queue=queue,
     )
+
+
+def theirs_to_ours(theirs: Mapping[str, Tensor], config: BlipConfig, kind: Kind) -> dict[str, Tensor]:
+    """Their tensors under our names, of a model in memory; see `renamed`."""
+    return renamed(table(config, kind), theirs, lambda: Blip(config))
 
 
 def from_transformers(source: str, allow: Sequence[str] = ()) -> Model:

@@ -7,15 +7,17 @@ to the bit. Activation, epsilon, normalisation, resolution and tokeniser come al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.renaming import Rule, Table, both, fill, joined, patches, placed, same, state_of
+from multiway.hub.renaming import Rule, Table, both, fill, joined, patches, placed, renamed, same, state_of
 from multiway.hub.transformers_folder import (
     activation_of,
     mlp_ratio,
@@ -42,6 +44,7 @@ __all__ = [
     "from_transformers",
     "picture_config",
     "their_picture",
+    "theirs_to_ours",
     "to_transformers",
 ]
 
@@ -133,6 +136,11 @@ def clip_config(theirs: dict[str, Any]) -> ClipConfig:
     )
     image = picture_config(theirs.get("vision_config") or {})
     return ClipConfig(image=image, text=words, embedding=theirs.get("projection_dim", 512))
+
+
+def theirs_to_ours(theirs: Mapping[str, Tensor], config: ClipConfig) -> dict[str, Tensor]:
+    """Their tensors under our names, of a model in memory; see `renamed`."""
+    return renamed(TABLE, theirs, lambda: Clip(config))
 
 
 def from_transformers(source: str, allow: Sequence[str] = ()) -> Model:

@@ -20,7 +20,7 @@ from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.renaming import Rule, Table, both, fill, laid_out, leading, patches, placed, same, state_of
+from multiway.hub.renaming import Rule, Table, both, fill, laid_out, leading, patches, placed, renamed, same, state_of
 from multiway.hub.transformers_folder import (
     activation_of,
     mlp_ratio,
@@ -38,7 +38,16 @@ from multiway.hub.transformers_folder import (
 from multiway.hub.vit_tensors import Names, blocks, older
 from multiway.methods.vilt import Vilt, ViltConfig
 
-__all__ = ["Kind", "from_transformers", "ours_to_theirs", "table", "tied", "to_transformers", "vilt_config"]
+__all__ = [
+    "Kind",
+    "from_transformers",
+    "ours_to_theirs",
+    "table",
+    "theirs_to_ours",
+    "tied",
+    "to_transformers",
+    "vilt_config",
+]
 
 Kind = Literal["ViltModel", "ViltForMaskedLM", "ViltForImageAndTextRetrieval", "ViltForQuestionAnswering"]
 _BASE: Kind = "ViltModel"
@@ -157,6 +166,11 @@ def vilt_config(theirs: dict[str, Any], kind: Kind, tied_words: bool = True) -> 
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
     )
+
+
+def theirs_to_ours(theirs: Mapping[str, Tensor], config: ViltConfig, kind: Kind) -> dict[str, Tensor]:
+    """Their tensors under our names, of a model in memory; see `renamed`."""
+    return renamed(table(config, kind), theirs, lambda: Vilt(config))
 
 
 def from_transformers(source: str, allow: Sequence[str] = ()) -> Model:

@@ -22,7 +22,7 @@ from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.renaming import Rule, Table, both, fill, laid_out, leading, patches, placed, state_of
+from multiway.hub.renaming import Rule, Table, both, fill, laid_out, leading, patches, placed, renamed, state_of
 from multiway.hub.transformers_folder import (
     activation_of,
     mlp_ratio,
@@ -49,6 +49,7 @@ __all__ = [
     "older",
     "ours_to_theirs",
     "table",
+    "theirs_to_ours",
     "to_transformers",
 ]
 
@@ -170,6 +171,12 @@ def is_fixed(positions: Tensor, grid: tuple[int, int]) -> bool:
     return positions.shape[1] % 4 == 0 and bool(
         (positions.float() - sincos_positions(grid, positions.shape[1])).abs().max() < _TOLERANCE
     )
+
+
+def theirs_to_ours(theirs: Mapping[str, Tensor], config: MaeConfig) -> dict[str, Tensor]:
+    """Their tensors under our names, of a model in memory; see `renamed`."""
+    older_names = {older(name): tensor for name, tensor in theirs.items()}
+    return renamed(table(config.backbone.patch), older_names, lambda: Mae(config))
 
 
 def from_transformers(source: str, allow: Sequence[str] = ()) -> Model:

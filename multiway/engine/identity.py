@@ -26,11 +26,13 @@ __all__ = [
     "RunMismatch",
     "as_kept",
     "claim",
+    "read_config",
     "read_object",
     "reconcile",
 ]
 
 CONFIG, PROVENANCE, CHECKPOINTS = "config.json", "provenance.json", "checkpoints"
+CONFIG_FORMAT = 1  # of config.json; what was written before there was a number is the same
 
 
 class RunError(RuntimeError):
@@ -68,7 +70,7 @@ def reconcile(
     changed: list[Difference] = []
     provenance: dict[str, Any] = {"data": fingerprint, "starts": []}
     if resumed:
-        changed = differences(read_object(path / CONFIG), asked)
+        changed = differences(read_config(path), asked)
         provenance = read_object(path / PROVENANCE)
         identity = [each for each in changed if not _belongs(each.path, operational)]
         if provenance.get("data") != fingerprint:
@@ -88,7 +90,7 @@ def reconcile(
     # The configuration comes last: its presence is what makes the folder a run.
     _replace_json(path / PROVENANCE, provenance)
     if not resumed or changed:
-        _replace_json(path / CONFIG, asked)
+        _replace_json(path / CONFIG, {"format": CONFIG_FORMAT, **asked})
     return provenance, resumed
 
 
@@ -103,6 +105,22 @@ def as_kept(config: Mapping[str, Any]) -> dict[str, Any]:
         return json.loads(json.dumps(to_json(dict(config)), allow_nan=False))  # type: ignore[no-any-return]
     except ValueError as error:
         raise RunError(f"the configuration cannot be kept as JSON: {error}") from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The configuration of a run folder, without the number of its format.
+
+    Raises:
+        RunError: if it cannot be read, or is of a format that is not known here.
+    """
+    config = read_object(path / CONFIG)
+    found = config.pop("format", CONFIG_FORMAT)
+    if found != CONFIG_FORMAT:
+        raise RunError(
+            f"{path / CONFIG} has format {found!r}, and this version of multiway reads format {CONFIG_FORMAT}; install the version that "
+            "wrote it (provenance.json names it)"
+        )
+    return config
 
 
 def read_object(path: Path) -> dict[str, Any]:

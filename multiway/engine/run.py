@@ -35,6 +35,7 @@ from multiway.engine.identity import (
     RunMismatch,
     as_kept,
     claim,
+    read_config,
     read_object,
     reconcile,
 )
@@ -128,7 +129,7 @@ class Run:
         if not (path / CONFIG).is_file():
             what = "has no config.json" if path.is_dir() else "is not a folder" if path.exists() else "does not exist"
             raise RunError(f"{path} is not a run folder: it {what}; expected the --out of a `multiway train`")
-        return cls(path, read_object(path / CONFIG), read_object(path / PROVENANCE), resumed=True)
+        return cls(path, read_config(path), read_object(path / PROVENANCE), resumed=True)
 
     @property
     def checkpoints(self) -> Path:

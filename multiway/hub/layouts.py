@@ -24,7 +24,7 @@ from multiway.hub.checkpoint_file import read_checkpoint
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.open_clip_folder import CONFIG_FILE
-from multiway.hub.transformers_folder import open_folder, read_config
+from multiway.hub.transformers_folder import open_folder, read_config, stated_licence
 from multiway.methods.clip import Clip
 from multiway.nn.vit import VisionTransformer
 
@@ -126,9 +126,19 @@ def open_foreign(source: str, allow: Sequence[str] = ()) -> Model:
     if Path(source).is_file():
         return from_file(Path(source), allow)
     name, _, part = source.rpartition("#")
-    if name and not Path(source).exists():
-        return import_module("multiway.hub.transformers_parts").from_part(name, part, allow)  # type: ignore[no-any-return]
-    folder = open_folder(source)
+    taken = bool(name) and not Path(source).exists()
+    folder = open_folder(name if taken else source)
+    model = _from_part(folder, part, allow) if taken else _from_folder(folder, allow)
+    licence = stated_licence(folder)
+    model.origin |= {"source": source} | ({"licence": licence} if licence else {})
+    return model
+
+
+def _from_part(folder: Path, part: str, allow: Sequence[str]) -> Model:
+    return import_module("multiway.hub.transformers_parts").from_part(str(folder), part, allow)  # type: ignore[no-any-return]
+
+
+def _from_folder(folder: Path, allow: Sequence[str]) -> Model:
     if (folder / CONFIG_FILE).is_file() and not (folder / "config.json").is_file():
         stated = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("model_cfg", {})
         kind = "coca" if "multimodal_cfg" in stated else "clip"

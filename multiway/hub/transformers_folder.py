@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ __all__ = [
     "read_tokenizer",
     "read_view",
     "resample_number",
+    "stated_licence",
     "their_activation",
     "write_json",
     "write_tensors",
@@ -52,9 +54,21 @@ def open_folder(source: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors", "pytorch_model.bin"]))
+        return Path(
+            snapshot_download(source, allow_patterns=["*.json", "*.safetensors", "*pytorch_model.bin", "README.md"])
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise WeightsError(f"{source} is neither a folder here nor reachable on the hub: {error}") from error
+
+
+def stated_licence(folder: Path) -> str:
+    """The licence in the head of the folder's `README.md`; empty where none is stated."""
+    card = folder / "README.md"
+    head = card.read_text(encoding="utf-8", errors="replace").split("---", 2) if card.is_file() else []
+    found = (
+        re.search(r"^license:\s*[\"']?([\w.+-]+)", head[1], re.M) if len(head) == 3 and not head[0].strip() else None
+    )
+    return found[1] if found and found[1] != "unknown" else ""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -115,6 +129,8 @@ def read_view(folder: Path, default: ViewSpec, *, squeezes: bool = False, patch:
     elif patch and not squash and theirs.get("do_center_crop", True) and size >= cut and cut % patch == 0:
         default = replace(default, size=cut, shortest=size if size > cut else None)
         size = cut
+    elif not squash and cut == default.size and size > cut:
+        default, size = replace(default, crop="center", shortest=size), cut
     if size != default.size or (not squash and cut != default.size):
         raise WeightsError(
             f"{file} resizes to {size} and cuts {cut} for a model of {default.size}; only equal sizes are supported"

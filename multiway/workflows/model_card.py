@@ -133,6 +133,10 @@ def caveats(model: Model, layout: str) -> list[str]:
     view, words, found = model.processor.view, model.processor.tokenizer, []
     if layout == "multiway":
         return []
+    found.append(
+        f"transparent pixels are drawn on a background of {view.background} here, and in the colours that are hidden there; flatten such "
+        "pictures before"
+    )
     if view.crop == "pad":
         found.append(
             f"here pictures that are not square are fitted on a background of {view.background}; no processor there does that, and the "
@@ -140,7 +144,7 @@ def caveats(model: Model, layout: str) -> list[str]:
         )
     if layout == "open_clip" and words is not None:
         found.append("open_clip takes its tokeniser by name; use this folder's tokenizer.json, as the code above does")
-    if layout != "multiway" and view.shortest is not None and layout == "open_clip":
+    if layout == "open_clip" and view.shortest is not None:
         found.append(
             f"open_clip resizes to {view.size} pixels and cuts nothing more; here {view.size} are cut out of {view.shortest}"
         )

@@ -34,7 +34,7 @@ def test_a_new_run_and_the_same_again(tmp_path: Path) -> None:
     path = tmp_path / "runs" / "a"
     with _open(path) as run:
         assert not run.resumed
-        assert run.config == json.loads((path / "config.json").read_text())
+        assert {"format": 1, **run.config} == json.loads((path / "config.json").read_text())
         start = run.provenance["starts"][0]
         assert start["torch"] == torch.__version__
         assert start["multiway"] == multiway.__version__
@@ -247,3 +247,20 @@ def test_two_ranks_open_resume_and_are_refused_together(tmp_path: Path) -> None:
         else:
             assert said[0] == said[1] and "seed: 0 in the folder, 5 asked for" in said[0]
     assert [line["why"] for line in Run.read(tmp_path / "run").skipped()] == ["row of rank 1"]
+
+
+def test_the_format_of_a_configuration_is_told(tmp_path: Path) -> None:
+    """One without a number is from before there was one; one of a later version is refused by name, to resume and to read."""
+    with Run.open(tmp_path / "run", {"recipe": "clip", "seed": 0}, tensorboard=False):
+        pass
+    file = tmp_path / "run" / "config.json"
+    kept = json.loads(file.read_text())
+    assert kept.pop("format") == 1
+    file.write_text(json.dumps(kept))
+    assert Run.read(tmp_path / "run").config == kept
+    with Run.open(tmp_path / "run", kept, tensorboard=False) as run:
+        assert run.resumed
+    file.write_text(json.dumps(kept | {"format": 7}))
+    for opened in (lambda: Run.read(tmp_path / "run"), lambda: Run.open(tmp_path / "run", kept, tensorboard=False)):
+        with pytest.raises(RunError, match=r"config\.json has format 7, and this version of multiway reads format 1"):
+            opened()

@@ -1,4 +1,4 @@
-"""`multiway list methods|recipes|data|tasks`."""
+"""`multiway list methods|recipes|data|tasks|layouts`."""
 
 from __future__ import annotations
 
@@ -54,7 +54,20 @@ def _tasks() -> list[tuple[str, str]]:
     ]
 
 
-_KINDS = {"methods": _methods, "recipes": _recipes, "data": _data, "tasks": _tasks}
+def _layouts() -> list[tuple[str, str]]:
+    from importlib import import_module
+
+    from multiway.hub.layouts import LAYOUTS, RELEASES, WRITERS
+
+    def about(place: str) -> str:
+        return (import_module(place).__doc__ or "").strip().splitlines()[0]
+
+    read = [(f"hf: {kind}", about(place)) for kind, place in LAYOUTS.items()]
+    files = [(name, f"A checkpoint file. {about(place)}") for name, (place, _) in RELEASES.items()]
+    return read + files + [(f"--layout {name}", f"Written: {what}.") for name, what in WRITERS.items()]
+
+
+_KINDS = {"methods": _methods, "recipes": _recipes, "data": _data, "tasks": _tasks, "layouts": _layouts}
 
 
 def run(args: list[str]) -> int:

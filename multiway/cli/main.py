@@ -36,10 +36,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "caption": ("multiway.cli.caption", "caption them: multiway caption RUN --data 'web/*.tar' --out captions"),
     "filter": ("multiway.cli.filter", "keep the pairs that fit: multiway filter RUN --data 'web/*.tar' --out clean"),
     "index": ("multiway.cli.index", "an index of what was embedded: multiway index vectors --out index"),
-    "convert": ("multiway.cli.convert", "between multiway's and transformers' weights: multiway convert SRC DST"),
+    "convert": ("multiway.cli.convert", "between ours and other libraries' weights: multiway convert SRC DST"),
     "consolidate": ("multiway.cli.consolidate", "a checkpoint as one file: multiway consolidate runs/a --step 400"),
     "average": ("multiway.cli.average", "weights between two runs (WiSE-FT): multiway average runs/a runs/a-vqa"),
-    "list": ("multiway.cli.listing", "what there is: multiway list methods|recipes|data|tasks"),
+    "list": ("multiway.cli.listing", "what there is: multiway list methods|recipes|data|tasks|layouts"),
 }
 
 

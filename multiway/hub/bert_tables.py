@@ -11,7 +11,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from multiway.hub.file import WeightsError
-from multiway.hub.renaming import Rule, both, joined, same
+from multiway.hub.rules import Rule, both, joined, same
 from multiway.hub.transformers_folder import mlp_ratio
 from multiway.nn.text import BERT_BASE, TextConfig
 

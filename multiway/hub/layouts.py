@@ -1,13 +1,11 @@
 """Whose weights can be read and written, and which module knows them.
 
-Three plain tables, so that listing the layouts imports none of them:
+Plain tables, so that listing the layouts imports none of them:
 
-`LAYOUTS`   folders of `transformers`: `model_type` in their `config.json`, and the method's name here where that is another
-`RELEASES`  checkpoint files as their authors' code writes them, told by names of tensors
-`WRITERS`   what `multiway convert --layout` writes
-
-A module of the first has `from_transformers(source, allow) -> Model` and mostly `to_transformers(model, folder)`, one of the second
-`from_state(tensors, file, allow) -> Model`.
+`LAYOUTS`        folders of `transformers` by `model_type` in their `config.json`; modules with `from_transformers(source, allow) -> Model`
+`COUNTERPARTS`   methods of which `transformers` has a counterpart; modules with `to_transformers(model, folder)`
+`RELEASES`       checkpoint files as their authors' code writes them, told by names of tensors; `from_state(tensors, file, allow) -> Model`
+`WRITERS`        what `multiway convert --layout` writes
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 from torch import Tensor
 
@@ -28,7 +25,16 @@ from multiway.hub.transformers_folder import open_folder, read_config, stated_li
 from multiway.methods.clip import Clip
 from multiway.nn.vit import VisionTransformer
 
-__all__ = ["LAYOUTS", "RELEASES", "WRITERS", "from_file", "open_foreign", "to_open_clip", "to_transformers"]
+__all__ = [
+    "COUNTERPARTS",
+    "LAYOUTS",
+    "RELEASES",
+    "WRITERS",
+    "from_file",
+    "open_foreign",
+    "to_open_clip",
+    "to_transformers",
+]
 
 LAYOUTS: dict[str, str] = {
     "align": "multiway.hub.transformers_parts",
@@ -40,23 +46,22 @@ LAYOUTS: dict[str, str] = {
     "clip": "multiway.hub.transformers_clip",
     "convnext": "multiway.hub.transformers_convnext",
     "deit": "multiway.hub.transformers_deit",
-    "dino": "multiway.hub.picture_encoders",
     "dinov2": "multiway.hub.transformers_dinov2",
     "dinov2_with_registers": "multiway.hub.transformers_dinov2",
     "flava": "multiway.hub.transformers_parts",
-    "ibot": "multiway.hub.picture_encoders",
-    "moco": "multiway.hub.picture_encoders",
-    "moco-v3": "multiway.hub.picture_encoders",
-    "mae": "multiway.hub.transformers_vitmae",
-    "picture-encoder": "multiway.hub.picture_encoders",
     "resnet": "multiway.hub.transformers_resnet",
     "roberta": "multiway.hub.transformers_bert",
     "siglip": "multiway.hub.transformers_siglip",
-    "swav": "multiway.hub.picture_encoders",
     "swin": "multiway.hub.transformers_swin",
-    "vit": "multiway.hub.transformers_vit",
     "vilt": "multiway.hub.transformers_vilt",
+    "vit": "multiway.hub.transformers_vit",
     "vit_mae": "multiway.hub.transformers_vitmae",
+}
+
+COUNTERPARTS: dict[str, str] = {
+    **{name: f"multiway.hub.transformers_{name}" for name in ("beit", "bert", "blip", "clip", "siglip", "vilt")},
+    "mae": "multiway.hub.transformers_vitmae",
+    **dict.fromkeys(("picture-encoder", "dino", "ibot", "moco", "moco-v3", "swav"), "multiway.hub.picture_encoders"),
 }
 
 # What it is called -> (its module, names of tensors that all have to be there, `a|b` one of two, `!a` not there). The first that fits
@@ -146,9 +151,12 @@ def _from_folder(folder: Path, allow: Sequence[str]) -> Model:
     stated = read_config(folder)
     if "architecture" in stated and "model_type" not in stated:
         return import_module("multiway.hub.timm_networks").from_folder(folder, stated, allow)  # type: ignore[no-any-return]
-    # Configs older than the field are CLIP's.
-    module = _module(stated.get("model_type", "clip"), str(folder))
-    return module.from_transformers(str(folder), allow)  # type: ignore[no-any-return]
+    kind = stated.get("model_type", "clip")  # configs older than the field are CLIP's
+    if kind not in LAYOUTS:
+        raise WeightsError(
+            f"{folder} is a model of type {kind!r}; those that can be converted are: {', '.join(LAYOUTS)}"
+        )
+    return import_module(LAYOUTS[kind]).from_transformers(str(folder), allow)  # type: ignore[no-any-return]
 
 
 def from_file(file: Path, allow: Sequence[str] = ()) -> Model:
@@ -191,13 +199,19 @@ def to_transformers(model: Model, folder: Path) -> None:
     """
     # A CLIP whose text tower is a BERT's is theirs under another name.
     chinese = isinstance(model.method, Clip) and model.method.config.text.norm == "post"
-    module = _module("chinese_clip" if chinese else model.name, f"this {model.name}")
+    place = LAYOUTS["chinese_clip"] if chinese else COUNTERPARTS.get(model.name)
+    if place is None:
+        raise WeightsError(
+            f"this is a model of type {model.name!r}, of which transformers has no counterpart; those that can be converted are: "
+            f"{', '.join(COUNTERPARTS)}"
+        )
     towers = [part.config for part in model.method.modules() if isinstance(part, VisionTransformer)]
-    if LAYOUTS[model.name] not in _EXTENDED and any(config.extended for config in towers):
+    if place not in _EXTENDED and any(config.extended for config in towers):
         raise WeightsError(
             f"this {model.name} has a ViT with relative positions or none, registers, a norm after the mean, or SwiGLU, which its "
             "counterpart in transformers has not; only a picture encoder, dino, ibot or beit with these can be written"
         )
+    module = import_module(place)
     module.to_transformers(model, folder)
 
 
@@ -212,9 +226,3 @@ def to_open_clip(model: Model, folder: Path) -> None:
             f"of the models here open_clip has CLIP and CoCa; given {model.name}: try --layout transformers"
         )
     import_module(f"multiway.hub.open_clip_{model.name}").to_open_clip(model, folder)
-
-
-def _module(kind: str, what: str) -> ModuleType:
-    if kind not in LAYOUTS:
-        raise WeightsError(f"{what} is a model of type {kind!r}; those that can be converted are: {', '.join(LAYOUTS)}")
-    return import_module(LAYOUTS[kind])

@@ -21,7 +21,8 @@ from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.open_clip_clip import vit
 from multiway.hub.open_clip_folder import picture, read_folder, resblocks, view_of, write_folder
-from multiway.hub.renaming import Many, Rule, Table, both, fill, joined, renamed, same, turned
+from multiway.hub.renaming import Table, fill, renamed
+from multiway.hub.rules import Many, Rule, both, joined, same, turned
 from multiway.hub.transformers_folder import read_tokenizer
 from multiway.methods.coca import Coca, CocaConfig
 from multiway.nn.text import TextConfig

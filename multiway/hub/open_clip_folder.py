@@ -19,7 +19,7 @@ from torch import Tensor
 from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
 from multiway.hub.file import WeightsError
-from multiway.hub.renaming import Rule, both, same
+from multiway.hub.rules import Rule, both, same
 from multiway.hub.transformers_folder import write_json, write_tokenizer
 
 __all__ = ["CONFIG_FILE", "picture", "plain", "read_folder", "resblocks", "view_of", "write_folder"]

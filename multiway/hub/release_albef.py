@@ -17,7 +17,8 @@ from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
 from multiway.hub import bert_tables, timm_names
 from multiway.hub.model import Model
-from multiway.hub.renaming import Table, both, fill, same, shifted
+from multiway.hub.renaming import Table, fill
+from multiway.hub.rules import both, same, shifted
 from multiway.hub.timm_networks import vit_of_shapes
 from multiway.hub.transformers_folder import read_tokenizer
 from multiway.methods.albef import Albef, AlbefConfig

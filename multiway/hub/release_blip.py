@@ -20,7 +20,8 @@ from multiway.hub.bert_tables import text_of_shapes
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.release_albef import MOMENTUM
-from multiway.hub.renaming import Table, fill, same
+from multiway.hub.renaming import Table, fill
+from multiway.hub.rules import same
 from multiway.hub.timm_networks import vit_of_shapes
 from multiway.hub.transformers_blip import blip_config
 from multiway.hub.transformers_folder import read_tokenizer

@@ -16,7 +16,8 @@ from torch import Tensor
 from multiway.data.processor import Processor
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.renaming import Rule, Table, batch_norms, both, fill, laid_out, same
+from multiway.hub.renaming import Table, fill
+from multiway.hub.rules import Rule, batch_norms, both, laid_out, same
 from multiway.hub.timm_names import rules
 from multiway.hub.timm_networks import IMAGENET, resnet_of_shapes, vit_of_shapes
 from multiway.methods.dino import Dino, DinoConfig

@@ -18,7 +18,8 @@ from multiway.data.processor import Processor
 from multiway.hub import bert_tables, timm_names
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.renaming import Table, both, fill, leading, patches, placed, same
+from multiway.hub.renaming import Table, fill
+from multiway.hub.rules import both, leading, patches, placed, same
 from multiway.hub.timm_networks import count
 from multiway.hub.transformers_folder import mlp_ratio, read_tokenizer
 from multiway.methods.vilt import Vilt, ViltConfig

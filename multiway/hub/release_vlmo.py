@@ -23,7 +23,8 @@ from multiway.data.processor import Processor
 from multiway.hub import bert_tables
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.renaming import Table, both, fill, leading, one_way, patches, same
+from multiway.hub.renaming import Table, fill
+from multiway.hub.rules import both, leading, one_way, patches, same
 from multiway.hub.timm_networks import count
 from multiway.hub.transformers_folder import mlp_ratio, read_tokenizer
 from multiway.methods.vlmo import Vlmo, VlmoConfig

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from multiway.hub.file import WeightsError, assign
-from multiway.hub.renaming import Rule, Table, both, leading, patches, placed
+from multiway.hub.renaming import Table
+from multiway.hub.rules import Rule, both, leading, patches, placed
 from multiway.hub.torchscale_beit3 import without
 from multiway.methods.beit3 import Beit3, Beit3Config
 

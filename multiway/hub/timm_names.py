@@ -6,7 +6,7 @@ What its state dicts share with the releases of DeiT, DINO, MAE, MoCo, SwAV, ALB
 from __future__ import annotations
 
 from multiway.hub.file import WeightsError
-from multiway.hub.renaming import Rule, batch_norms, both, leading, patches, placed, same, shifted
+from multiway.hub.rules import Rule, batch_norms, both, leading, patches, placed, same, shifted
 from multiway.hub.transformers_deit import with_distillation
 from multiway.hub.transformers_swin import displacements
 from multiway.nn.backbone import BackboneConfig

@@ -20,7 +20,8 @@ from multiway.data.processor import Processor
 from multiway.hub import bert_tables
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.renaming import Rule, Table, both, fill, laid_out, same
+from multiway.hub.renaming import Table, fill
+from multiway.hub.rules import Rule, both, laid_out, same
 from multiway.hub.transformers_folder import (
     activation_of,
     mlp_ratio,

@@ -18,7 +18,8 @@ from multiway.data.processor import Processor
 from multiway.hub import bert_tables
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.renaming import Rule, Table, both, fill, leading, patches, placed, renamed
+from multiway.hub.renaming import Table, fill, renamed
+from multiway.hub.rules import Rule, both, leading, patches, placed
 from multiway.hub.transformers_folder import (
     activation_of,
     mlp_ratio,

@@ -15,7 +15,8 @@ from multiway.data.processor import Processor
 from multiway.hub import bert_tables
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.renaming import Table, fill, same, state_of
+from multiway.hub.renaming import Table, fill, state_of
+from multiway.hub.rules import same
 from multiway.hub.transformers_bert import text_config, their_text
 from multiway.hub.transformers_clip import clip_picture, picture_config, their_picture
 from multiway.hub.transformers_folder import (

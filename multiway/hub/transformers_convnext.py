@@ -14,7 +14,8 @@ from torch import Tensor
 from multiway.batch import ViewSpec
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.renaming import Table, both, same, shifted
+from multiway.hub.renaming import Table
+from multiway.hub.rules import both, same, shifted
 from multiway.hub.vit_folders import Family, network_of, read_encoder, tensors_of, write_encoder
 from multiway.hub.vit_tensors import stripped
 from multiway.methods.picture_encoder import PictureEncoderConfig

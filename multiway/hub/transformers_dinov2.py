@@ -19,7 +19,8 @@ from torch import Tensor
 from multiway.batch import ViewSpec
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.renaming import Table, leading
+from multiway.hub.renaming import Table
+from multiway.hub.rules import leading
 from multiway.hub.vit_folders import Family, hidden_of, read_encoder, tensors_of, tower_of, vit_of, write_encoder
 from multiway.hub.vit_tensors import Names, blocks_of, grid_sides, older, require_plain, stripped, their_blocks, tower
 from multiway.methods.picture_encoder import PictureEncoderConfig

@@ -18,7 +18,8 @@ from multiway.data.processor import Processor
 from multiway.hub import bert_tables, open_clip_folder, transformers_clip
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.renaming import Rule, Table, both, fill, leading, patches, placed, same, under
+from multiway.hub.renaming import Table, fill
+from multiway.hub.rules import Rule, both, leading, patches, placed, same, under
 from multiway.hub.transformers_bert import offset_positions, text_config
 from multiway.hub.transformers_folder import open_folder, read_config, read_tensors, read_tokenizer, read_view
 from multiway.hub.vit_tensors import Names, blocks, blocks_of, grid_sides, require_plain, stripped, tower

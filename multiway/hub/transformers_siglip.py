@@ -16,7 +16,8 @@ from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.renaming import Many, Rule, Table, both, fill, laid_out, leading, patches, same, state_of
+from multiway.hub.renaming import Table, fill, state_of
+from multiway.hub.rules import Many, Rule, both, laid_out, leading, patches, same
 from multiway.hub.transformers_clip import blocks
 from multiway.hub.transformers_folder import (
     activation_of,

@@ -22,7 +22,8 @@ from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.renaming import Rule, Table, both, fill, laid_out, leading, patches, placed, renamed, state_of
+from multiway.hub.renaming import Table, fill, renamed, state_of
+from multiway.hub.rules import Rule, both, laid_out, leading, patches, placed
 from multiway.hub.transformers_folder import (
     activation_of,
     mlp_ratio,

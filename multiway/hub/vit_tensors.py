@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from multiway.hub.file import WeightsError
-from multiway.hub.renaming import Rule, both, joined, leading, patches, placed, same
+from multiway.hub.rules import Rule, both, joined, leading, patches, placed, same
 from multiway.hub.transformers_folder import activation_of, mlp_ratio, their_activation
 from multiway.nn.vit import VisionConfig
 

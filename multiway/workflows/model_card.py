@@ -133,10 +133,11 @@ def caveats(model: Model, layout: str) -> list[str]:
     view, words, found = model.processor.view, model.processor.tokenizer, []
     if layout == "multiway":
         return []
-    found.append(
-        f"transparent pixels are drawn on a background of {view.background} here, and in the colours that are hidden there; flatten such "
-        "pictures before"
-    )
+    if layout == "open_clip" or view.background != 255:
+        there = "in the colours that are hidden under them" if layout == "open_clip" else "on white"
+        found.append(
+            f"transparent pixels are drawn on a background of {view.background} here, and {there} there; flatten such pictures before"
+        )
     if view.crop == "pad":
         found.append(
             f"here pictures that are not square are fitted on a background of {view.background}; no processor there does that, and the "

@@ -15,7 +15,7 @@ from multiway.data.open import ALL, open_source, parse, parts_of, splits_of, sub
 from multiway.data.source import BadRow, DataError, Source
 from multiway.data.thumbnail import picture_uri
 from multiway.engine.run import Run
-from multiway.hub.layouts import LAYOUTS
+from multiway.hub.layouts import COUNTERPARTS
 from multiway.hub.load import load
 from multiway.hub.model import Model
 from multiway.tasks import TASKS, Result
@@ -228,6 +228,6 @@ def _commands(
             "and train on them",
         ),
     ]
-    if model.name in LAYOUTS:  # what transformers has a layout for
+    if model.name in COUNTERPARTS:  # what transformers has a layout for
         commands += [(f"multiway convert {run} clip-folder", "use it from transformers")]
     return commands

@@ -25,16 +25,25 @@ def test_help_needs_no_torch() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("methods", "clip"), ("recipes", "clip"), ("data", "emoji"), ("tasks", "retrieval"), ("tasks", "zeroshot")],
+    [
+        ("methods", "clip"),
+        ("recipes", "clip"),
+        ("data", "emoji"),
+        ("tasks", "retrieval"),
+        ("tasks", "zeroshot"),
+        ("layouts", "hf: siglip"),
+        ("layouts", "ALBEF (salesforce/ALBEF)"),
+        ("layouts", "--layout open_clip"),
+    ],
 )
 def test_list(kind: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list", kind]) == 0 and name in capsys.readouterr().out
+    assert main(["list", kind]) == 0 and name.split()[0] in capsys.readouterr().out
     assert main(["list", kind, "--json"]) == 0
     assert name in [row["name"] for row in json.loads(capsys.readouterr().out)[kind]]
 
 
 def test_list_of_nothing_known(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list", "colours"]) == 2 and "methods|recipes|data|tasks" in capsys.readouterr().err
+    assert main(["list", "colours"]) == 2 and "methods|recipes|data|tasks|layouts" in capsys.readouterr().err
 
 
 def own(tiny_run: Path) -> list[str]:

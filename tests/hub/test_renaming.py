@@ -10,20 +10,8 @@ from torch import Tensor, nn
 
 from multiway.hub.accounting import Accounting, Report, compiled
 from multiway.hub.file import WeightsError
-from multiway.hub.renaming import (
-    Rule,
-    Table,
-    both,
-    joined,
-    leading,
-    one_way,
-    patches,
-    placed,
-    same,
-    shifted,
-    turned,
-    under,
-)
+from multiway.hub.renaming import Table
+from multiway.hub.rules import Rule, both, joined, leading, one_way, patches, placed, same, shifted, turned, under
 
 RULES = [
     *same(("scale", "temp")),

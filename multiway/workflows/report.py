@@ -229,5 +229,5 @@ def _commands(
         ),
     ]
     if model.name in COUNTERPARTS:  # what transformers has a layout for
-        commands += [(f"multiway convert {run} clip-folder", "use it from transformers")]
+        commands += [(f"multiway convert {run} clip-folder", "use it from transformers, if its form has a counterpart there")]
     return commands

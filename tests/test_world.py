@@ -17,6 +17,8 @@ def test_alone_everything_is_the_identity() -> None:
     assert not world.gather(rows).requires_grad
     assert world.all_agree(True) and not world.all_agree(False)
     assert world.mean(rows).requires_grad is False
+    assert world.turns(rows) is rows
+    assert world.fetch(rows, torch.tensor([1, -1, 0]))[:, 0].tolist() == [1.0, 0.0, 1.0]
 
 
 def _worker(rank: int, folder: str) -> None:
@@ -34,6 +36,14 @@ def _worker(rank: int, folder: str) -> None:
         if loss is not None:
             loss.backward()
         found[mode] = None if own.grad is None else own.grad.flatten().tolist()
+    # Rows dealt by turns: rank r has rows r, r + 2, r + 4 of six, each filled with its number.
+    own = (2.0 * torch.arange(3.0) + rank)[:, None].expand(3, 2).clone().requires_grad_()
+    found["turns"] = world.turns(world.gather(own))[:, 0].tolist()
+    wanted = torch.tensor([[1, -1, 5, 1], [4, 0, 3, -1]])[rank]  # one of them is this rank's own
+    there = world.fetch(own, wanted)
+    found["fetched"] = there[:, 1].tolist()
+    (there * torch.tensor([1.0, 10.0, 100.0, 1000.0])[:, None] * (rank + 1)).sum().backward()
+    found["sent back"] = own.grad[:, 0].tolist()
     found["mean"] = float(world.mean(torch.tensor(float(rank))))
     found["agree"] = world.all_agree(rank == 0)
     torch.save(found, f"{folder}/{rank}.pt")
@@ -57,3 +67,15 @@ def test_gradient_modes(two_ranks: list[dict]) -> None:
 def test_mean_and_agreement(two_ranks: list[dict]) -> None:
     assert [each["mean"] for each in two_ranks] == [0.5, 0.5]
     assert [each["agree"] for each in two_ranks] == [False, False]
+
+
+def test_rows_in_the_datas_order_and_rows_of_others(two_ranks: list[dict]) -> None:
+    first, second = two_ranks
+    assert first["turns"] == second["turns"] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert first["fetched"] == [1.0, 0.0, 5.0, 1.0] and second["fetched"] == [4.0, 0.0, 3.0, 0.0]
+    assert first["sent back"] == [
+        20.0,
+        0.0,
+        2.0,
+    ]  # rows 0, 2, 4: rank 1 asked for 4 with weight 1 and 0 with 10, twice each
+    assert second["sent back"] == [1001.0, 200.0, 100.0]  # rows 1, 3, 5

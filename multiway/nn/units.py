@@ -54,8 +54,8 @@ def units(network: nn.Module) -> dict[str, nn.Module]:
             for own, inner in part.network.named_children():
                 if own in _LISTS and isinstance(inner, nn.Sequential | nn.ModuleList):
                     found |= {f"{name}.network.{own}.{index}".lstrip("."): each for index, each in enumerate(inner)}
-    used = Counter(id(own) for part in network.modules() for own in part._parameters.values() if own is not None)
-    return {name: unit for name, unit in found.items() if not _shares(unit, used)}
+    used = _uses(network)
+    return {name: unit for name, unit in found.items() if all(used[key] == own for key, own in _uses(unit).items())}
 
 
 def rounds_nothing(unit: nn.Module) -> bool:
@@ -73,9 +73,10 @@ def rounds_nothing(unit: nn.Module) -> bool:
     )
 
 
-def _shares(unit: nn.Module, used: Counter[int]) -> bool:
-    own = Counter(id(each) for part in unit.modules() for each in part._parameters.values() if each is not None)
-    return any(used[key] > count for key, count in own.items())
+def _uses(network: nn.Module) -> Counter[int]:
+    """How often each parameter is somebody's, whichever way one comes to it."""
+    parts = network.named_modules(remove_duplicate=False)
+    return Counter(id(own) for _, part in parts for own in part._parameters.values() if own is not None)
 
 
 def recompute(network: nn.Module) -> int:

@@ -162,7 +162,7 @@ def looked_at(method: Method, step: int) -> tuple[dict, float | None]:
     return {"whole": whole, "training": method.training, "norm": float(size)}, None
 
 
-def run(cases: dict[str, Case], world: World, folder: Path) -> dict[str, dict]:
+def run(cases: dict[str, Case], world: World, folder: Path, rows: type[Rows] = Rows) -> dict[str, dict]:
     """Train each; on the main rank terms of every step, and the whole method's tensors at the end, by the case's key."""
     found = {}
     for key, case in cases.items():
@@ -170,7 +170,7 @@ def run(cases: dict[str, Case], world: World, folder: Path) -> dict[str, dict]:
         kept, started = Kept(folder / (case.begun or key), world), build(case.name, world, dtype).state_dict()
         with exact():
             outcome = train(
-                build(case.name, world, dtype), Rows(case.name, world, dtype, case.bad), case.settings(), world, kept,
+                build(case.name, world, dtype), rows(case.name, world, dtype, case.bad), case.settings(), world, kept,
                 finish=lambda batch: batch, evaluate=looked_at,
             )  # fmt: skip
         if world.is_main:
@@ -189,23 +189,28 @@ def run(cases: dict[str, Case], world: World, folder: Path) -> dict[str, dict]:
     return found
 
 
-def _work(rank: int, size: int, port: int, folder: str, cases: dict[str, Case]) -> None:
+def _work(
+    rank: int, size: int, port: int, folder: str, cases: dict[str, Case], rows: type[Rows], configs: dict
+) -> None:
     torch.set_num_threads(1)
+    CONFIGS.update(configs)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
-    found = run(cases, World(rank, size), Path(folder))
+    found = run(cases, World(rank, size), Path(folder), rows)
     if rank == 0:
         torch.save(found, f"{folder}/found.pt")
     dist.barrier()
     dist.destroy_process_group()
 
 
-def spawned(cases: dict[str, Case], folder: Path, size: int = 2) -> dict[str, dict]:
+def spawned(
+    cases: dict[str, Case], folder: Path, size: int = 2, rows: type[Rows] = Rows, configs: dict | None = None
+) -> dict[str, dict]:
     """`run` on several ranks."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
-    mp.spawn(_work, (size, port, str(folder), cases), nprocs=size)
+    mp.spawn(_work, (size, port, str(folder), cases, rows, configs or {}), nprocs=size)
     return torch.load(folder / "found.pt", weights_only=True)
 
 

@@ -99,7 +99,7 @@ class CachedStep:
             ValueError: if `encode` is not row-local or not replayable, or a loss reads pictures.
         """
         rows, size = len(batch), self.settings.cache
-        starts = range(0, rows, size)
+        starts = self.micro_batches(rows)
 
         # A context of its own for every pass: autocast keeps cast weights, and those of a pass without graph have none.
         def computing() -> torch.autocast:
@@ -144,6 +144,10 @@ class CachedStep:
         average(self.method.parameters(), self.world)
         return losses
 
+    def micro_batches(self, rows: int) -> range:
+        """Where micro-batches begin. A plan, which computes nothing, takes the first few for all (`workflows/plan_step.py`)."""
+        return range(0, rows, self.settings.cache)
+
     def _leaves(self, first: Reps, rows: int) -> dict[str, Leaf]:
         """Room for what `encode` gives of all rows, announced before it is taken."""
         if not any(each.requires_grad for each in first.values()):
@@ -168,7 +172,7 @@ class CachedStep:
     ) -> Losses:
         """The row-local part, forward and backward, each micro-batch weighed by its share of what the means are over."""
         size, rows = self.settings.cache, next(iter(leaves.values())).shape[0]
-        starts = range(0, rows, size)
+        starts = self.micro_batches(rows)
         borrowed = Borrowed(leaves, pairs, words, self.world, self.lends, self.settings)
         leaves, pairs, words = borrowed.leaves, borrowed.pairs, borrowed.words
         own = [{name: each[start : start + size] for name, each in pairs.items()} for start in starts]

@@ -14,6 +14,7 @@ __all__ = ["VERBS", "main"]
 # verb -> (where its `run(args) -> exit code` is, one line of help)
 VERBS: dict[str, tuple[str, str]] = {
     "train": ("multiway.cli.train", "train a method: multiway train clip --data emoji --out runs/a"),
+    "plan": ("multiway.cli.plan", "memory, time and price of a run: multiway plan clip --preset vit-l-14 --gpu h200"),
     "finetune": ("multiway.cli.finetune", "tune a run for a task: multiway finetune runs/a --task vqa"),
     "eval": (
         "multiway.cli.evaluate",

@@ -19,8 +19,12 @@ from multiway.recipes.stages import chained, split_stages
 __all__ = ["edited", "parse", "planned"]
 
 
-def parse(args: list[str]) -> Recipe:
+def parse(args: list[str], verb: str = "train") -> Recipe:
     """A recipe from the command line: its name, its preset, then any of its fields.
+
+    Args:
+        args: of the verb.
+        verb: that asks, for messages.
 
     Raises:
         SystemExit: on bad usage, as argument parsers do.
@@ -28,9 +32,13 @@ def parse(args: list[str]) -> Recipe:
     if not args or args[0].startswith("-"):
         asked = bool(args) and args[0] in ("-h", "--help")
         usage = (
-            "usage: multiway train RECIPE [options]\n"
-            f"recipes: {', '.join(sorted(RECIPES))}; `multiway train RECIPE --help` lists the options\n"
-            "in stages, each from the one before: multiway train RECIPE [options] --stage NAME [its options] --stage NAME ..."
+            f"usage: multiway {verb} RECIPE [options]\n"
+            f"recipes: {', '.join(sorted(RECIPES))}; `multiway {verb} RECIPE --help` lists the options"
+            + (
+                "\nin stages, each from the one before: multiway train RECIPE [options] --stage NAME [its options] --stage NAME ..."
+                if verb == "train"
+                else ""
+            )
         )
         print(usage, file=sys.stdout if asked else sys.stderr)
         raise SystemExit(0 if asked else 2)
@@ -40,9 +48,9 @@ def parse(args: list[str]) -> Recipe:
         preset = _preset(rest)
         default = function() if preset is None else function(preset)
     except KeyError as error:
-        print(f"multiway train: {error.args[0]}", file=sys.stderr)
+        print(f"multiway {verb}: {error.args[0]}", file=sys.stderr)
         raise SystemExit(2) from error
-    return edited(default, rest, f"multiway train {name}", inspect.getdoc(function))
+    return edited(default, rest, f"multiway {verb} {name}", inspect.getdoc(function))
 
 
 def planned(args: list[str]) -> tuple[tuple[str, Recipe], ...]:

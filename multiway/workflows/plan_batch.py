@@ -7,6 +7,7 @@ the tokeniser lets them be.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -87,6 +88,7 @@ class Rows:
         info: what the method is built for.
         tokens: of the longest text of a batch; 0 where nothing is read.
         samples: rows of the data.
+        seconds: in which one process of this machine made a row ready; 0 for rows that stand in.
         why_not: why they stand in for the data; empty where they are of the data.
     """
 
@@ -94,6 +96,7 @@ class Rows:
     info: DataInfo
     tokens: int
     samples: int
+    seconds: float
     why_not: str
 
 
@@ -118,12 +121,16 @@ def open_rows(recipe: Recipe, tokens: int = 0, samples: int = 0) -> Rows:
     info = small.info(source, tokenizer)
     if why_not and tokenizer is not None:
         info = replace(info, vocabulary=max(info.vocabulary, spec.vocabulary))
-    batch = small.loader(source, tokenizer, info, World()).batch(0)
+    loader = small.loader(source, tokenizer, info, World())
+    batch = loader.batch(0)
+    began = time.perf_counter()
+    loader.batch(1)
+    seconds = 0.0 if why_not else (time.perf_counter() - began) / SAMPLE
     longest = 0
     if batch.text is not None and tokenizer is not None:
         longest = tokens or (tokenizer.context if why_not else _longest(source, tokenizer, recipe.settings.batch))
         longest = min(longest, tokenizer.context)
-    return Rows(batch, info, longest, len(source), why_not)
+    return Rows(batch, info, longest, len(source), seconds, why_not)
 
 
 _PLAIN = {"cache_bf16": False, "cache_on_cpu": False, "compile": False, "workers": 0}

@@ -20,13 +20,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-__all__ = ["BACKWARD", "FORWARD", "GRADIENTS", "UPDATE", "Meter", "Operation"]
+__all__ = ["BACKWARD", "FORWARD", "GRADIENTS", "PARAMETERS", "UPDATE", "WEIGHT_COPIES", "Meter", "Operation"]
 
-GRADIENTS, FORWARD, BACKWARD, UPDATE = "gradients", "forward", "backward", "update"
+FORWARD, BACKWARD, UPDATE = "forward", "backward", "update"
+PARAMETERS, GRADIENTS, WEIGHT_COPIES = "parameters", "gradients", "weights in 16 bits"
 
 aten = torch.ops.aten
 # Read only those rows of their first operand that they give.
 _PICKS = {aten.index, aten.gather, aten.embedding, aten.index_select, aten.slice_backward}
+# Compute more of a number than reading and writing it takes, on a processor.
+_FUNCTIONS = {
+    getattr(aten, f"{name}{way}")
+    for name in ("gelu", "silu", "sigmoid", "tanh", "exp", "log", "erf", "pow", "rsqrt", "sin", "cos", "native_layer_norm",
+                 "_softmax", "_log_softmax", "native_batch_norm", "native_group_norm", "softplus", "mish", "elu")
+    for way in ("", "_backward", "_backward_data")
+    if hasattr(aten, f"{name}{way}")
+}  # fmt: skip
 # Take memory, and write nothing.
 _FREE = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided, aten.detach}
 
@@ -57,6 +66,7 @@ class Operation:
         phase: `forward`, `backward` or `update`.
         flops: of its products, two for each multiply-add; 0 where it has none.
         bytes: read and written.
+        functions: numbers of which it takes an exponential, an error function, a root or the like.
         half: whether its products are of 16-bit numbers.
         times: how often it is in the step.
     """
@@ -65,6 +75,7 @@ class Operation:
     phase: str
     flops: float
     bytes: float
+    functions: int
     half: bool
     times: float
 
@@ -97,25 +108,36 @@ class Meter(TorchDispatchMode):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         made = [each for each in tree_leaves(out) if isinstance(each, Tensor)]
-        fresh = [each for each in made if self.holds(each)]
+        label = WEIGHT_COPIES if func is aten._to_copy.default and self.label_of(args[0]) == PARAMETERS else self.label
+        fresh = [each for each in made if self.holds(each, label, move=False)]
         self._count(func, args, kwargs, out, fresh)
         if fresh and self.total > self.peak:
             self.peak, self.at_peak = self.total, dict(self.live)
         return out
 
-    def holds(self, tensor: Tensor, label: str = "") -> bool:
-        """Count a tensor's memory from now on; False where it was counted already, which then only gets the label."""
+    def label_of(self, tensor: Tensor) -> str:
+        """What its memory is for; empty where it is not counted."""
+        return self._stored.get(tensor.untyped_storage()._cdata, ("",))[0]
+
+    def holds(self, tensor: Tensor, label: str, move: bool = True) -> bool:
+        """Count a tensor's memory from now on, as being for `label`.
+
+        Args:
+            move: what was counted for something else is for this now.
+
+        Returns:
+            Whether it was not counted yet.
+        """
         storage = tensor.untyped_storage()
-        key, label_before = storage._cdata, None
+        key = storage._cdata
         if key in self._stored:
-            if label:
-                label_before, size, reference = self._stored[key]
+            if move:
+                before, size, reference = self._stored[key]
                 self._stored[key] = (label, size, reference)
-                self.live[label_before] -= size
+                self.live[before] -= size
                 self.live[label] = self.live.get(label, 0) + size
             return False
         size = -(-storage.nbytes() // self.block) * self.block
-        label = label or self.label
         self._stored[key] = (label, size, weakref.ref(storage, partial(self._gone, key)))
         self.live[label] = self.live.get(label, 0) + size
         self.total += size
@@ -150,7 +172,8 @@ class Meter(TorchDispatchMode):
         flops = _PRODUCTS[packet](*args, **kwargs, out_val=out) if packet in _PRODUCTS else 0
         half = any(each.dtype in (torch.bfloat16, torch.float16) for each in given)
         name = str(packet).removeprefix("aten.")
-        self.operations.append(Operation(name, self.phase, flops, read + written, half, self.times))
+        functions = max((each.numel() for each in given), default=0) if packet in _FUNCTIONS else 0
+        self.operations.append(Operation(name, self.phase, flops, read + written, functions, half, self.times))
 
     @contextmanager
     def parts(self, method: nn.Module, depth: int = 2) -> Iterator[None]:

@@ -25,21 +25,16 @@ from multiway.world import GradientMode, World
 from multiway.workflows.plan_batch import Rows, hollow_batch
 from multiway.workflows.plan_fake import Known, hollow, shapes_only, uninitialised
 from multiway.workflows.plan_gpu import like_a_gpu
-from multiway.workflows.plan_meter import BACKWARD, FORWARD, GRADIENTS, UPDATE, Meter, Operation
+from multiway.workflows.plan_meter import BACKWARD, FORWARD, GRADIENTS, PARAMETERS, UPDATE, Meter, Operation
 from multiway.workflows.step_times import LATE
 
-__all__ = ["PlannedWorld", "Trace", "trace"]
+__all__ = ["OPTIMISER", "TWINS", "PlannedWorld", "Trace", "trace"]
 
 TRACED = 2
 """Micro-batches that are traced; the others are like them."""
 
-PARAMETERS, OPTIMISER, TWINS, BUFFERS, BATCH = (
-    "parameters",
-    "optimiser state",
-    "twins and frozen parts",
-    "queues, banks and statistics",
-    "batch",
-)
+OPTIMISER, TWINS = "optimiser state", "twins and frozen parts"
+BUFFERS, BATCH, LOSSES = "queues, banks and statistics", "batch", "activations: losses"
 
 
 class _Gather(torch.autograd.Function):
@@ -100,6 +95,7 @@ class Trace:
         operations: all that is computed.
         sent: bytes of contrastive losses and statistics that this rank's links carry.
         parameters, learnt: how many numbers the method has, and how many of them learn.
+        learnt_bytes: of the gradients.
         blocks: bytes of the parameters of each repeated block, whatever else there is being one more.
         tokens, rows: of the longest text; of this rank.
         assumed: what had to be taken for granted.
@@ -112,6 +108,7 @@ class Trace:
     sent: int
     parameters: int
     learnt: int
+    learnt_bytes: int
     blocks: tuple[int, ...]
     rows: int
     tokens: int
@@ -167,6 +164,7 @@ def trace(recipe: Recipe, rows: Rows, ranks: int = 1, *, gpu: bool = False, chec
             sent=sum(world.sent),
             parameters=sum(each.numel() for each in method.parameters()),
             learnt=sum(each.numel() for each in method.parameters() if each.requires_grad),
+            learnt_bytes=sum(each.numel() * each.element_size() for each in method.parameters() if each.requires_grad),
             blocks=_blocks(method),
             rows=settings.batch // ranks,
             tokens=rows.tokens,
@@ -262,7 +260,7 @@ def _micro_batches(method: Method, batch: Batch, settings: Settings, world: Worl
     parts = []
     for part in range(traced):
         some = batch if settings.accumulate == 1 else batch.rows(part * micro, (part + 1) * micro)
-        meter.phase, meter.label = FORWARD, "activations: losses"
+        meter.phase, meter.label = FORWARD, LOSSES
         with torch.autocast(_kind(method), torch.bfloat16, enabled=settings.precision == "bf16"):
             losses = method(some, world, LATE)
         total = losses.total / settings.accumulate
@@ -299,13 +297,13 @@ class _Cached(CachedStep):
 
     def _encode(self, own: Any, batch: Batch, step: Step) -> Reps:
         self.meter.times = self.share
-        self.meter.phase, self.meter.label = FORWARD, "activations: losses"
+        self.meter.phase, self.meter.label = FORWARD, LOSSES
         return own(batch, step)  # type: ignore[no-any-return]
 
     def _over_all(self, own: Any, others: World, reps: Reps, *args: Any) -> Any:
         """A stage that sees all rows: with the other ranks in place of none, which come before the step."""
         self.meter.times = 1.0
-        self.meter.label = "activations: losses"
+        self.meter.label = LOSSES
         return own(reps, *args[:-2], others, args[-1])
 
     def _leaves(self, first: Reps, rows: int) -> dict[str, Leaf]:
@@ -319,7 +317,7 @@ class _Cached(CachedStep):
         return found
 
     def _within(self, *args: Any) -> Losses:
-        self.meter.times, self.meter.label = self.share, "activations: losses"
+        self.meter.times, self.meter.label = self.share, LOSSES
         return super()._within(*args)
 
     def _replay(self, *args: Any) -> None:

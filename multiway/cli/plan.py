@@ -16,9 +16,10 @@ from multiway.workflows.plan_batch import open_rows
 from multiway.workflows.plan_devices import PlanError, accelerator
 from multiway.workflows.plan_fit import Option, fit, proposed
 from multiway.workflows.plan_ranks import Hardware, Shard
-from multiway.workflows.plan_report import command, option_json, show_options, show_plan
+from multiway.workflows.plan_report import command, duration, option_json, show_options, show_plan
 
 __all__ = ["PlanOptions", "run"]
+
 
 @dataclass(frozen=True)
 class PlanOptions:
@@ -78,7 +79,7 @@ def run(args: list[str]) -> int:
         print_json({"stages": [said for said, _ in found]} if len(found) > 1 else found[0][0])
     elif len(found) > 1:
         hours = sum(said["run"]["hours"] for said, _ in found)
-        print(f"all stages: {hours:,.1f} h, {hours * hardware.ranks:,.1f} device hours")
+        print(f"all stages: {duration(3600 * hours)}, {hours * hardware.ranks:,.1f} device hours")
     return int(not all(fits for _, fits in found))
 
 

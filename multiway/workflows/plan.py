@@ -171,8 +171,8 @@ def choose_planned_precision(recipe: Recipe, device: Accelerator) -> Recipe:
     """The recipe with `auto` precision decided for the device it is planned for."""
     if recipe.settings.precision != "auto":
         return recipe
-    precision = "bf16" if device.half > device.full else "fp32"
-    return replace(recipe, settings=replace(recipe.settings, precision=precision))
+    half = device.half > device.full
+    return replace(recipe, settings=replace(recipe.settings, precision="bf16" if half else "fp32"))
 
 
 def plan(recipe: Recipe, rows: Rows, hardware: Hardware, shard: Shard = "none", checkpoint: bool = False) -> Plan:

@@ -19,7 +19,7 @@ from torch import Tensor
 from multiway.batch import Batch, DataInfo
 from multiway.data.open import BUNDLED, parse
 from multiway.data.source import DataError, Row, stable_id
-from multiway.data.tokenizer import Tokenizer, TokenizerSpec
+from multiway.data.tokenizer import Tokenizer
 from multiway.recipes.recipe import Recipe
 from multiway.world import World
 
@@ -110,9 +110,13 @@ def open_rows(recipe: Recipe, tokens: int = 0, samples: int = 0) -> Rows:
     Raises:
         ConfigError: if the recipe cannot be built.
     """
-    small = replace(recipe, settings=replace(recipe.settings, batch=SAMPLE, accumulate=1, cache=0, **_PLAIN), init="")
+    settings = replace(
+        recipe.settings, batch=SAMPLE, accumulate=1, cache=0, cache_bf16=False, cache_on_cpu=False, workers=0
+    )
+    small = replace(recipe, settings=settings, init="")
     source, why_not = _source(recipe, samples)
     spec = recipe.tokenizer
+    tokenizer: Any  # a recipe whose `tokeniser` is None takes None where others take one
     try:
         tokenizer = small.tokeniser(source)
     except DataError as error:  # a tokenizer.json that is not here
@@ -133,14 +137,12 @@ def open_rows(recipe: Recipe, tokens: int = 0, samples: int = 0) -> Rows:
     return Rows(batch, info, longest, len(source), seconds, why_not)
 
 
-_PLAIN = {"cache_bf16": False, "cache_on_cpu": False, "compile": False, "workers": 0}
-
-
-
 def _source(recipe: Recipe, samples: int) -> tuple[Any, str]:
     """The data, or what stands in for them and why."""
     name = recipe.data or "no data"
     try:
+        if not recipe.data:
+            raise DataError(f"{recipe.name} {recipe.preset} names none; --data does")
         parsed = parse(recipe.data)
         if recipe.preset != "tiny" and parsed.name in BUNDLED and not samples:
             why = f"{recipe.data} is not what {recipe.name} {recipe.preset} is made for"

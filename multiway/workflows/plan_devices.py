@@ -121,7 +121,9 @@ def accelerator(name: str, tflops: float = 0.0, memory: float = 0.0) -> Accelera
     elif name in ACCELERATORS:
         found = ACCELERATORS[name]
     else:
-        raise PlanError(f"--gpu {name}: there are {', '.join(ACCELERATORS)}; `this` and `cpu` measure the device that is here")
+        raise PlanError(
+            f"--gpu {name}: there are {', '.join(ACCELERATORS)}; `this` and `cpu` measure the device that is here"
+        )
     if tflops:
         given = f"{found.source}; products at {tflops:g} TFLOP/s as given"
         found = replace(found, half=tflops * 1e12, full=tflops * 1e12, efficiency=1.0, source=given)

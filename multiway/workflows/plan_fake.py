@@ -10,7 +10,7 @@ in `assumed`: a mask that is not known takes all, a draw by weights that are not
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -24,10 +24,10 @@ from torch._subclasses.fake_tensor import (
     unset_fake_temporarily,
 )
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-__all__ = ["Known", "fake_values", "forget", "hollow", "shapes_only", "uninitialised"]
+__all__ = ["Known", "fake_values", "forget", "hollow", "real", "shapes_only", "uninitialised"]
 
 LIMIT = 2**22
 """Elements above which a tensor's values are not computed."""
@@ -49,8 +49,11 @@ def shapes_only() -> Iterator[Known]:
 def uninitialised() -> Iterator[None]:
     """While a method is built: torch's initialisations leave tensors as they are, since there is nothing to fill, and hollow tensors
     can be copied with the module that they belong to, which torch cannot do."""
-    filling = {name: _as_it_is for name in dir(nn.init) if name.endswith("_") and not name.startswith("_")}
-    with patch.multiple(nn.init, **filling), _Copies():  # type: ignore[arg-type]
+    with ExitStack() as stack:
+        for name in dir(nn.init):
+            if name.endswith("_") and not name.startswith("_"):
+                stack.enter_context(patch.object(nn.init, name, _as_it_is))
+        stack.enter_context(_Copies())
         yield
 
 
@@ -63,6 +66,13 @@ class _Copies(TorchFunctionMode):
                 id(own), nn.Parameter(copied, own.requires_grad) if isinstance(own, nn.Parameter) else copied
             )
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def real() -> Iterator[None]:
+    """Within `shapes_only`, work that has to see numbers: what is made here holds them."""
+    with _disable_current_modes(), torch._C.DisableTorchFunction():
+        yield
 
 
 def _as_it_is(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -87,12 +97,13 @@ def fake_values(mode: FakeTensorMode, value: Tensor) -> Tensor:
 def hollow(module: nn.Module, known: Known) -> None:
     """Make a module's parameters and buffers fake that still are real, and forget the values of all parameters."""
     for part in module.modules():
-        for name, each in part._parameters.items():
-            if each is not None and not isinstance(each, FakeTensor):
-                part._parameters[name] = nn.Parameter(fake_values(known.mode, each.detach()), each.requires_grad)
-        for name, each in part._buffers.items():
-            if each is not None and not isinstance(each, FakeTensor):
-                part._buffers[name] = fake_values(known.mode, each)
+        for name, parameter in part._parameters.items():
+            if parameter is not None and not isinstance(parameter, FakeTensor):
+                own = fake_values(known.mode, parameter.detach())
+                part._parameters[name] = nn.Parameter(own, parameter.requires_grad)
+        for name, buffer in part._buffers.items():
+            if buffer is not None and not isinstance(buffer, FakeTensor):
+                part._buffers[name] = fake_values(known.mode, buffer)
     for each in module.parameters():
         forget(each)
 
@@ -167,6 +178,10 @@ class Known(TorchDispatchMode):
                 numbers = torch.arange(own.shape[0] if func is aten.unique_dim.default else own.numel())
             found = own.clone() if func is aten.unique_dim.default else own.flatten()
             return found, fake_values(self.mode, numbers), fake_values(self.mode, torch.ones_like(numbers))
+        if func is aten.bincount.default:
+            weights, length = (*args[1:], None, 0)[:2] if len(args) > 1 else (None, 0)
+            self._assume("numbers to be counted lie in the range that is asked for")
+            return torch.zeros(kwargs.get("minlength", length), dtype=torch.int64 if weights is None else weights.dtype)
         raise RuntimeError(f"the shape of what {func} gives depends on values that are not known without running it")
 
     def _places(self, index: Any) -> tuple[Any, ...]:

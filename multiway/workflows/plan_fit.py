@@ -17,8 +17,9 @@ from multiway.engine.settings import Settings
 from multiway.recipes.recipe import Recipe
 from multiway.workflows.plan import Plan, choose_planned_precision, plan
 from multiway.workflows.plan_batch import SAMPLE, Rows
-from multiway.workflows.plan_ranks import Hardware, Shard
-from multiway.workflows.plan_step import BUFFERS, trace
+from multiway.workflows.plan_meter import BUFFERS
+from multiway.workflows.plan_ranks import Hardware, Shard, sharded_memory
+from multiway.workflows.plan_step import trace
 
 __all__ = ["Option", "checkpoint_flags", "compares_rows", "fit", "proposed"]
 
@@ -61,7 +62,9 @@ class Option:
 
 def compares_rows(recipe: Recipe, rows: Rows, ranks: int = 2) -> bool:
     """Whether a row's loss depends on other rows of its batch: a rank among several would then ask for those of others."""
-    settings = replace(recipe.settings, batch=ranks * SAMPLE, accumulate=1, cache=0, cache_bf16=False, cache_on_cpu=False)
+    settings = replace(
+        recipe.settings, batch=ranks * SAMPLE, accumulate=1, cache=0, cache_bf16=False, cache_on_cpu=False
+    )
     return trace(replace(recipe, settings=settings), rows, ranks).sent > 0
 
 
@@ -99,30 +102,26 @@ class _Search:
         return replace(option, plan=replace(found, shard=option.shard))
 
     def in_micro_batches(self, option: Option, kind: str) -> Option:
-        """The option with the largest micro-batches that fit: memory grows with their rows in a straight line, by which the size is
-        found before it is planned."""
+        """The option with micro-batches about as large as fit: what a step adds to what stays grows with the rows, by which their
+        number is estimated; it is halved until the plan fits."""
         own = option.recipe.settings.batch // self.hardware.ranks
         divisors = [size for size in range(1, own) if own % size == 0]
         sizes = [size for size in divisors if size & (size - 1) == 0] or divisors or [own]
-
-        def at(size: int) -> Option:
+        whole = self.planned(option).plan
+        if whole is not None:
+            stays = sum(sharded_memory(whole.trace, self.hardware, option.shard, persistent=True).values())
+            each = (whole.peak - stays) / own
+            sizes = [size for size in sizes if stays + size * each < self.hardware.usable] or sizes[:1]
+        while True:
+            size = sizes.pop()
             if kind == "cache":
-                return self.planned(option.with_settings(f"gradient caching by {size}", "--cache", str(size), cache=size))
-            parts = own // size
-            return self.planned(option.with_settings(f"accumulation of {parts}", "--accumulate", str(parts), accumulate=parts))
-
-        place = min(3, len(sizes) - 1)
-        small, larger = at(sizes[0]), at(sizes[place])
-        if small.plan is None or larger.plan is None or place == 0:
-            return larger
-        slope = (larger.plan.peak - small.plan.peak) / (sizes[place] - sizes[0])
-        room = self.hardware.usable - small.plan.peak
-        wanted = [size for size in sizes if slope * (size - sizes[0]) <= room] or sizes[:1]
-        found = at(wanted[-1])
-        while not found.fits and len(wanted) > 1:
-            wanted.pop()
-            found = at(wanted[-1])
-        return found
+                made = option.with_settings(f"gradient caching by {size}", "--cache", str(size), cache=size)
+            else:
+                parts = own // size
+                made = option.with_settings(f"accumulation of {parts}", "--accumulate", str(parts), accumulate=parts)
+            found = self.planned(made)
+            if found.fits or not sizes or found.plan is None:
+                return found
 
 
 def fit(recipe: Recipe, rows: Rows, hardware: Hardware, shard: Shard = "none") -> list[Option]:
@@ -139,33 +138,47 @@ def fit(recipe: Recipe, rows: Rows, hardware: Hardware, shard: Shard = "none") -
 
 
 def _others(base: Option, search: _Search) -> Iterator[Option]:
-    """Everything that can be switched on."""
+    """What can be switched on: one thing at a time, then together what alone is not enough; what changes the loss only where nothing
+    else fits."""
     device, settings = search.hardware.accelerator, base.recipe.settings
+    found: list[Option] = []
     if settings.precision == "fp32" and device.half > device.full:
         base = base.with_settings("bf16", "--precision", "bf16", precision="bf16")
-        yield search.planned(base)
-    flags = checkpoint_flags(base.recipe.method)
-    names = (*base.names, "recomputed blocks")
-    recomputed = [replace(base, names=names, arguments=(*base.arguments, *flags), checkpoint=True)] if flags else []
-    ways = [base, *recomputed]
+        found.append(search.planned(base))
+        yield found[-1]
+    ways = [base]
+    if flags := checkpoint_flags(base.recipe.method):
+        names = (*base.names, "recomputed blocks")
+        ways.append(replace(base, names=names, arguments=(*base.arguments, *flags), checkpoint=True))
     shared: list[Option] = []
     if search.hardware.ranks > 1 and base.shard == "none" and "shard" in _FIELDS:
         kinds: Sequence[Shard] = ("hybrid", "full") if search.hardware.nodes > 1 else ("full",)
-        shared = [
-            replace(way, names=(*way.names, f"shard {kind}"), arguments=(*way.arguments, "--shard", kind), shard=kind)
-            for kind in kinds
-            for way in ways
-        ]
-    for way in (*recomputed, *shared):
-        yield search.planned(way)
-    if settings.accumulate == 1 and settings.cache == 0:
-        compared = compares_rows(base.recipe, search.rows)
-        for way in (*ways, *shared[-1:]):
-            if compared and way.shard == "none":
-                yield search.in_micro_batches(way, "cache")
-            if not compared or way is (ways + shared)[-1]:
-                yield search.in_micro_batches(replace(way, changes=_ALONE if compared else ""), "accumulate")
-    yield from _shorter_queue(base, search)
+        shared = [_shared(way, kind) for kind in kinds for way in ways]
+    divided = settings.accumulate == 1 and settings.cache == 0
+    compared = divided and compares_rows(base.recipe, search.rows)
+    kind = "cache" if compared else "accumulate"
+    for way in ways[1:]:
+        found.append(search.planned(way))
+        yield found[-1]
+    for way in ways if divided and (base.shard == "none" or not compared) else ():
+        if way is base or not any(each.fits for each in found):
+            found.append(search.in_micro_batches(way, kind))
+            yield found[-1]
+    for way in shared:
+        found.append(search.planned(way))
+        yield found[-1]
+    if shared and divided and not compared and not any(each.fits for each in found):
+        found.append(search.in_micro_batches(shared[-1], kind))
+        yield found[-1]
+    if not any(each.fits for each in found):
+        yield from _shorter_queue(base, search)
+        if compared:
+            yield search.in_micro_batches(replace((ways + shared)[-1], changes=_ALONE), "accumulate")
+
+
+def _shared(way: Option, kind: Shard) -> Option:
+    """The same, with parameters, gradients and moments shared."""
+    return replace(way, names=(*way.names, f"shard {kind}"), arguments=(*way.arguments, "--shard", kind), shard=kind)
 
 
 def _shorter_queue(base: Option, search: _Search) -> Iterator[Option]:

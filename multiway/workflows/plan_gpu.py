@@ -87,7 +87,9 @@ def _attention(
         bias = attn_mask
         if bias.dtype == torch.bool:
             bias = torch.zeros(bias.shape, dtype=query.dtype).masked_fill_(~bias, -torch.inf)
-        bias = F.pad(bias.to(query.dtype), (0, -bias.shape[-1] % 16))[..., : bias.shape[-1]]  # rows begin at 16 elements
+        bias = F.pad(bias.to(query.dtype), (0, -bias.shape[-1] % 16))[
+            ..., : bias.shape[-1]
+        ]  # rows begin at 16 elements
         bias = bias.expand(*query.shape[:-1], key.shape[-2])
     learns = torch.is_grad_enabled() and any(each.requires_grad for each in (query, key, value))
     return torch.ops.aten._scaled_dot_product_efficient_attention(  # type: ignore[no-any-return]
@@ -107,5 +109,16 @@ def _autocast(own: Callable[..., Any]) -> Callable[..., Any]:
 @contextmanager
 def like_a_gpu() -> Iterator[None]:
     """Code that runs within it takes the ways that it would take on a GPU."""
-    with patch.object(torch, "autocast", _autocast(torch.autocast)), _LikeGpu():
+    mode, run_backward = _LikeGpu(), torch.autograd._engine_run_backward  # type: ignore[attr-defined]
+
+    def backward(*args: Any, **kwargs: Any) -> Any:
+        # A mode is left while it handles a call, which `backward` is; blocks that are recomputed in it need it again.
+        with mode:
+            return run_backward(*args, **kwargs)
+
+    with (
+        patch.object(torch, "autocast", _autocast(torch.autocast)),
+        patch.object(torch.autograd, "_engine_run_backward", backward),
+        mode,
+    ):
         yield

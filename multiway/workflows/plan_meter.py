@@ -20,10 +20,31 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-__all__ = ["BACKWARD", "FORWARD", "GRADIENTS", "PARAMETERS", "UPDATE", "WEIGHT_COPIES", "Meter", "Operation"]
+__all__ = [
+    "BACKWARD",
+    "BATCH",
+    "BUFFERS",
+    "FORWARD",
+    "GRADIENTS",
+    "LOSSES",
+    "OPTIMISER",
+    "PARAMETERS",
+    "TRACED",
+    "TWINS",
+    "UPDATE",
+    "WEIGHT_COPIES",
+    "Meter",
+    "Operation",
+]
 
 FORWARD, BACKWARD, UPDATE = "forward", "backward", "update"
-PARAMETERS, GRADIENTS, WEIGHT_COPIES = "parameters", "gradients", "weights in 16 bits"
+# What memory is for.
+PARAMETERS, GRADIENTS, OPTIMISER, TWINS = "parameters", "gradients", "optimiser state", "twins and frozen parts"
+BUFFERS, BATCH, LOSSES = "queues, banks and statistics", "batch", "activations: losses"
+WEIGHT_COPIES = "weights in 16 bits"
+
+TRACED = 2
+"""Micro-batches of a step that are run; all are counted like them."""
 
 aten = torch.ops.aten
 # Read only those rows of their first operand that they give.
@@ -38,8 +59,6 @@ _FUNCTIONS = {
 }  # fmt: skip
 # Take memory, and write nothing.
 _FREE = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided, aten.detach}
-
-
 
 
 def _attention_flops(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:

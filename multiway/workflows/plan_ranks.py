@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from multiway.workflows.plan_devices import Accelerator, PlanError
-from multiway.workflows.plan_meter import BACKWARD, GRADIENTS, PARAMETERS, WEIGHT_COPIES
-from multiway.workflows.plan_step import OPTIMISER, TWINS, Trace
+from multiway.workflows.plan_meter import BACKWARD, GRADIENTS, OPTIMISER, PARAMETERS, TWINS, WEIGHT_COPIES
+from multiway.workflows.plan_step import Trace
 
 __all__ = ["Hardware", "Shard", "communication", "sharded_memory"]
 
@@ -76,15 +76,18 @@ class Hardware:
         return {"none": 1, "full": self.ranks, "hybrid": self.gpus}[shard]
 
 
-def sharded_memory(trace: Trace, hardware: Hardware, shard: Shard) -> dict[str, float]:
-    """Bytes at the peak by what they are for, with parameters, gradients and moments shared as `shard` says."""
-    found: dict[str, float] = dict(trace.at_peak)
+def sharded_memory(trace: Trace, hardware: Hardware, shard: Shard, persistent: bool = False) -> dict[str, float]:
+    """Bytes at the peak by what they are for, with parameters, gradients and moments shared as `shard` says; or of that which stays
+    from step to step."""
+    found: dict[str, float] = dict(trace.persistent if persistent else trace.at_peak)
     count = hardware.shards(shard)
     if count == 1:
         return found
     for label in (PARAMETERS, GRADIENTS, OPTIMISER, TWINS):
         if label in found:
             found[label] /= count
+    if persistent:
+        return found
     *blocks, rest = trace.blocks
     half = WEIGHT_COPIES in found
     # Blocks come in the 16 bits that they are computed in, so that no copies of them are made; the rest comes in 32.
@@ -95,7 +98,9 @@ def sharded_memory(trace: Trace, hardware: Hardware, shard: Shard) -> dict[str, 
     return found
 
 
-def communication(trace: Trace, hardware: Hardware, shard: Shard, backward: float, forward: float, apart: bool) -> dict[str, float]:
+def communication(
+    trace: Trace, hardware: Hardware, shard: Shard, backward: float, forward: float, apart: bool
+) -> dict[str, float]:
     """Seconds of a step in which a rank waits for its links, by what they carry.
 
     Args:
@@ -119,7 +124,9 @@ def communication(trace: Trace, hardware: Hardware, shard: Shard, backward: floa
     half = 0.5 if WEIGHT_COPIES in trace.at_peak else 1.0
     weights = sum(trace.blocks[:-1]) * half + trace.blocks[-1]
     gathering, reducing = weights * part, gradients * half * part
-    if shard == "hybrid" and hardware.nodes > 1:  # what a node has summed up is summed over nodes, by one rank for each part
+    if (
+        shard == "hybrid" and hardware.nodes > 1
+    ):  # what a node has summed up is summed over nodes, by one rank for each part
         reducing += 2 * gradients / count * (hardware.nodes - 1) / hardware.nodes / hardware.network
     waits["weights"] = max(0.0, gathering - forward) + max(0.0, gathering + reducing - backward)
     return waits

@@ -14,7 +14,7 @@ from multiway.workflows.plan import Plan
 from multiway.workflows.plan_fit import Option, proposed
 from multiway.workflows.plan_ranks import Hardware
 
-__all__ = ["command", "option_json", "show_options", "show_plan"]
+__all__ = ["command", "duration", "option_json", "show_options", "show_plan"]
 
 _SMALL = 0.01
 """Share of the whole below which parts of a table are put together."""
@@ -70,21 +70,23 @@ def show_plan(plan: Plan, console: Console, title: str = "") -> None:
     said = f"{title or plan.recipe.name} {plan.recipe.preset}: {trace.parameters / 1e6:,.1f} M parameters{learnt}; {', '.join(ways)}"
     console.print(said, highlight=False, markup=False, soft_wrap=True)
     console.print(f"{device.name}: {device.source}", highlight=False, markup=False, soft_wrap=True)
-    for said in (plan.why_not and f"the data stand in: {plan.why_not}", trace.tokens and f"texts of up to {trace.tokens} tokens"):
-        if said:
-            console.print(said, highlight=False, markup=False, soft_wrap=True)
-    for said in trace.assumed:
-        console.print(f"assumed: {said}", highlight=False, markup=False, soft_wrap=True)
+    notes = [f"made-up rows stand for the data: {plan.why_not}"] if plan.why_not else []
+    notes += [f"texts of up to {trace.tokens} tokens"] if trace.tokens else []
+    for note in (*notes, *(f"assumed: {each}" for each in trace.assumed)):
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     console.print(_shares("memory of a device at its peak", plan.memory, size))
     verdict = "fits" if plan.fits else "[bold]does not fit[/]"
-    console.print(f"{size(plan.peak)} of {size(hardware.usable)} ({size(device.memory)}, {hardware.headroom:.0%} left free): {verdict}")
+    console.print(
+        f"{size(plan.peak)} of {size(hardware.usable)} ({size(device.memory)}, {hardware.headroom:.0%} left free): {verdict}"
+    )
     if trace.host:
         console.print(f"and {size(trace.host)} of main memory for each device", highlight=False)
     console.print(_shares("time of a step", plan.seconds, duration))
     console.print(
         f"{duration(plan.step_seconds)} a step, {settings.batch / plan.step_seconds:,.0f} rows a second, "
         f"{trace.flops * ranks / 1e12:,.1f} TFLOP, {plan.used:.0%} of the matrix rate",
-        highlight=False, soft_wrap=True,
+        highlight=False,
+        soft_wrap=True,
     )
     console.print(f"most: {plan.bottleneck}", highlight=False, markup=False, soft_wrap=True)
     console.print(_run(plan), highlight=False, markup=False, soft_wrap=True)
@@ -103,7 +105,9 @@ def _run(plan: Plan) -> str:
     if hardware.price:
         said.append(f"{hours * hardware.price:,.2f} at {hardware.price:g} an hour")
     if plan.workers:
-        said.append(f"{plan.workers} worker{'s' * (plan.workers > 1)} per device to read as fast, by this machine's pace")
+        said.append(
+            f"{plan.workers} worker{'s' * (plan.workers > 1)} per device to read as fast, by this machine's pace"
+        )
     return ", ".join(said)
 
 
@@ -155,5 +159,7 @@ def command(given: Sequence[str], option: Option, hardware: Hardware) -> str:
     train = ["train", *given, *option.arguments]
     if hardware.ranks == 1:
         return shlex.join(["multiway", *train])
-    nodes = ["--nnodes", str(hardware.nodes)] if hardware.nodes > 1 else []
-    return shlex.join(["torchrun", *nodes, "--nproc-per-node", str(hardware.gpus), "-m", "multiway", *train])
+    where = ["--standalone"]
+    if hardware.nodes > 1:  # the first node's name is the reader's to fill in
+        where = ["--nnodes", str(hardware.nodes), "--rdzv-backend", "c10d", "--rdzv-endpoint", "NODE1:29400"]
+    return shlex.join(["torchrun", *where, "--nproc-per-node", str(hardware.gpus), "-m", "multiway", *train])

@@ -4,84 +4,48 @@ from __future__ import annotations
 
 import warnings
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
+import multiway.recipes.lent
 from multiway.batch import Batch
 from multiway.data.augment import finish
-from multiway.engine.cached import CachedStep
-from multiway.engine.cached_leaves import Leaf
 from multiway.engine.optim import build_optimiser
 from multiway.engine.settings import Settings
-from multiway.methods.method import Losses, Method, Pairs, Reps, Step
+from multiway.hub.load import load
+from multiway.hub.model import Model
+from multiway.methods.method import Losses, Method
 from multiway.nn.batch_norm import across_ranks
 from multiway.nn.queue import FeatureQueue
 from multiway.recipes.recipe import Recipe
-from multiway.world import GradientMode, World
 from multiway.workflows.plan_batch import Rows, hollow_batch
-from multiway.workflows.plan_fake import Known, hollow, shapes_only, uninitialised
+from multiway.workflows.plan_cached import PlannedCachedStep
+from multiway.workflows.plan_fake import Known, hollow, real, shapes_only, uninitialised
 from multiway.workflows.plan_gpu import like_a_gpu
-from multiway.workflows.plan_meter import BACKWARD, FORWARD, GRADIENTS, PARAMETERS, UPDATE, Meter, Operation
+from multiway.workflows.plan_meter import (
+    BACKWARD,
+    BATCH,
+    BUFFERS,
+    FORWARD,
+    GRADIENTS,
+    LOSSES,
+    OPTIMISER,
+    PARAMETERS,
+    TRACED,
+    TWINS,
+    UPDATE,
+    Meter,
+    Operation,
+)  # fmt: skip
+from multiway.workflows.plan_world import PlannedWorld
 from multiway.workflows.step_times import LATE
+from multiway.world import World
 
-__all__ = ["OPTIMISER", "TWINS", "PlannedWorld", "Trace", "trace"]
-
-TRACED = 2
-"""Micro-batches that are traced; the others are like them."""
-
-OPTIMISER, TWINS = "optimiser state", "twins and frozen parts"
-BUFFERS, BATCH, LOSSES = "queues, banks and statistics", "batch", "activations: losses"
-
-
-class _Gather(torch.autograd.Function):
-    """Rows of all ranks, of which the gradient of the own ones comes back."""
-
-    @staticmethod
-    def forward(ctx: Any, own: Tensor, size: int) -> Tensor:  # type: ignore[override]
-        ctx.rows = len(own)
-        return torch.cat([own.clone() for _ in range(size)])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return gradient.contiguous()[: ctx.rows], None
-
-
-@dataclass(frozen=True)
-class PlannedWorld(World):
-    """Ranks that are not there. What is gathered from them is as large as it would be; all of them bring the same rows.
-
-    Attributes:
-        sent: bytes that this rank's links carry, one entry for each exchange.
-    """
-
-    sent: list[int] = field(default_factory=list)
-
-    def gather(self, own: Tensor, gradient: GradientMode = "none") -> Tensor:
-        """As of `World`."""
-        if self.size == 1:
-            return super().gather(own, gradient)
-        bytes_of_all = own.numel() * own.element_size() * (self.size - 1)
-        # Back comes the sum of all ranks' gradients, by an all-reduce of all rows: as much twice.
-        self.sent.extend([bytes_of_all] + [2 * bytes_of_all] * (gradient == "global"))
-        if gradient == "global":
-            return _Gather.apply(own, self.size)  # type: ignore[no-any-return]
-        others = torch.cat([own.detach().clone() for _ in range(self.size)])
-        return others if gradient == "none" else torch.cat([own, others[len(own) :]])
-
-    def mean(self, value: Tensor) -> Tensor:
-        """The value: that of all ranks is as large."""
-        return value.detach()
-
-    def all_agree(self, flag: bool) -> bool:
-        """They do."""
-        return flag
-
-    def barrier(self) -> None:
-        """Nobody is waited for."""
+__all__ = ["Trace", "trace"]
 
 
 @dataclass(frozen=True)
@@ -91,7 +55,7 @@ class Trace:
     Attributes:
         at_peak: bytes by what they are for, at the moment of the greatest sum.
         persistent: bytes by what they are for of that which stays from step to step.
-        host: bytes kept in the main memory of what a GPU computes.
+        host: bytes in the main memory, of what gradient caching leaves or keeps there.
         operations: all that is computed.
         sent: bytes of contrastive losses and statistics that this rank's links carry.
         parameters, learnt: how many numbers the method has, and how many of them learn.
@@ -174,7 +138,12 @@ def trace(recipe: Recipe, rows: Rows, ranks: int = 1, *, gpu: bool = False, chec
 
 def _method(recipe: Recipe, rows: Rows, world: World, known: Known, checkpoint: bool) -> Method:
     """The method, hollow, as it is late in training: queues are full."""
-    with uninitialised():
+
+    def lent(path: str) -> Model:
+        with real():
+            return load(path)
+
+    with uninitialised(), patch.object(multiway.recipes.lent, "load", lent):
         method = recipe.build(rows.info)
     if recipe.over_ranks:
         method = across_ranks(method, world)
@@ -182,9 +151,9 @@ def _method(recipe: Recipe, rows: Rows, world: World, known: Known, checkpoint: 
     for part in method.modules():
         if isinstance(part, FeatureQueue):
             part.filled.fill_(part.rows)
-        config = getattr(part, "config", None)
+        config: Any = getattr(part, "config", None)
         if checkpoint and hasattr(config, "checkpoint"):
-            part.config = replace(config, checkpoint=True)  # type: ignore[arg-type, type-var]
+            part.config = replace(config, checkpoint=True)
     return method.train()
 
 
@@ -229,8 +198,12 @@ def _step(
     own = settings.batch // world.size
     meter.label = BATCH
     batch = hollow_batch(rows, own)
+    if settings.cache and gpu:  # its pictures come to the device a micro-batch at a time
+        for each in (batch.images, *batch.views):
+            if each is not None:
+                meter.elsewhere(each)
     if settings.cache:
-        cached = _Cached(method, settings, world, meter, gpu)
+        cached = PlannedCachedStep(method, settings, world, meter, gpu)
         losses = cached(batch, lambda part: _finished(part, recipe, meter), LATE, settings.precision == "bf16")
     else:
         finished = _finished(batch, recipe, meter)
@@ -275,56 +248,6 @@ def _micro_batches(method: Method, batch: Batch, settings: Settings, world: Worl
 
 def _kind(method: nn.Module) -> str:
     return next(method.parameters()).device.type
-
-
-class _Cached(CachedStep):
-    """Gradient caching of a few micro-batches, which stand for all, and of the loss over all rows."""
-
-    def __init__(self, method: Method, settings: Settings, world: World, meter: Meter, gpu: bool) -> None:
-        # One rank with its own rows: there is nobody to send weights to. Losses alone see the others.
-        super().__init__(method, replace(settings, batch=settings.batch // world.size), World(), lambda text: None)
-        self.meter, self.gpu = meter, gpu
-        self.begun = True  # the first step holds features against each other, which have no values here
-        count = self.settings.batch // self.settings.cache
-        self.share = count / min(count, TRACED)
-        method.encode = partial(self._encode, method.encode)  # type: ignore[method-assign]
-        for name in ("mine", "across", "losses"):
-            setattr(method, name, partial(self._over_all, getattr(method, name), world))
-
-    def micro_batches(self, rows: int) -> range:
-        """The first few."""
-        return range(0, rows, self.settings.cache)[:TRACED]
-
-    def _encode(self, own: Any, batch: Batch, step: Step) -> Reps:
-        self.meter.times = self.share
-        self.meter.phase, self.meter.label = FORWARD, LOSSES
-        return own(batch, step)  # type: ignore[no-any-return]
-
-    def _over_all(self, own: Any, others: World, reps: Reps, *args: Any) -> Any:
-        """A stage that sees all rows: with the other ranks in place of none, which come before the step."""
-        self.meter.times = 1.0
-        self.meter.label = LOSSES
-        return own(reps, *args[:-2], others, args[-1])
-
-    def _leaves(self, first: Reps, rows: int) -> dict[str, Leaf]:
-        self.meter.label = "gradient cache"
-        found = super()._leaves(first, rows)
-        for leaf in found.values():
-            if self.gpu and leaf.apart and self.settings.cache_on_cpu:
-                for each in (leaf.value, leaf.gradient):
-                    if each is not None:
-                        self.meter.elsewhere(each)
-        return found
-
-    def _within(self, *args: Any) -> Losses:
-        self.meter.times, self.meter.label = self.share, LOSSES
-        return super()._within(*args)
-
-    def _replay(self, *args: Any) -> None:
-        self.meter.times = self.share
-        self.meter.phase = self.meter.label = BACKWARD
-        super()._replay(*args)
-        self.meter.phase = FORWARD
 
 
 def _blocks(method: nn.Module) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ PEERS := .venv-peers
 export OMP_WAIT_POLICY = PASSIVE
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo demo-fusion test test-slow test-faults fuzz peers test-peers lint types contracts bench docs data env clean
+.PHONY: help demo demo-fusion test test-slow test-faults fuzz peers test-peers lint types contracts bench bench-check docs data env clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -66,11 +66,16 @@ $(PEERS)/.made: pyproject.toml constraints.txt constraints-peers.txt
 test-peers: peers ## equality with those libraries
 	$(PEERS)/bin/python -m pytest tests/peers
 
-bench: env       ## side by side with the peers, and the memory of the chunked loss
-	$(BIN)/python benchmarks/clip_step.py
-	$(BIN)/python benchmarks/peer_steps.py
-	$(BIN)/python benchmarks/itc_memory.py
-	$(BIN)/python benchmarks/attention.py
+# With `make peers` there are more to compare with.
+BENCH = $(if $(wildcard $(PEERS)/.made),$(PEERS)/bin/python,$(BIN)/python)
+
+bench: env       ## side by side with the peers, every method's step, views, retrieval; and the memory of the chunked loss
+	$(BENCH) benchmarks/run.py $(if $(ONLY),--only $(ONLY))
+	$(if $(ONLY),,$(BIN)/python benchmarks/itc_memory.py)
+	$(if $(ONLY),,$(BIN)/python benchmarks/attention.py --quick)
+
+bench-check: env ## the same against benchmarks/baseline.json; fails if a ratio or a share of the machine fell
+	$(BENCH) benchmarks/run.py --check benchmarks/baseline.json
 
 docs: env        ## the documentation site, in site/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

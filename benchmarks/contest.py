@@ -1,23 +1,40 @@
 """What benchmarks beside a peer have in common: a training step, turns within rounds, and the machine's own matrix rate.
 
 Contenders take turns within each round, so that a machine whose speed drifts drifts for all of them: times are medians over
-rounds, and a ratio is the median of the rounds' ratios.
+rounds, and a ratio is the median of the rounds' ratios. By default time is that of the clock. With `time.process_time` it is the
+processor's: other programs that want the same cores then cost much less, and threads that share a step are counted each, so that it
+is for steps on one thread.
 """
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["DTYPES", "Contender", "Precision", "Times", "matrix_rate", "products", "race", "training_step"]
+__all__ = [
+    "DTYPES",
+    "Clock",
+    "Contender",
+    "Precision",
+    "Times",
+    "interval",
+    "matrix_rate",
+    "operators",
+    "products",
+    "race",
+    "training_step",
+]
 
+Clock = Callable[[], float]  # seconds: time.perf_counter, or time.process_time
 Precision = Literal["fp32", "bf16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -57,7 +74,19 @@ class Times:
 
     def ratio(self, slower: str, faster: str) -> float:
         """How many times as long `slower` takes: the median of the rounds' ratios."""
-        return statistics.median(a / b for a, b in zip(self.seconds[slower], self.seconds[faster], strict=True))
+        return statistics.median(self.ratios(slower, faster))
+
+    def ratios(self, slower: str, faster: str) -> list[float]:
+        """Round by round, how many times as long `slower` takes."""
+        return [a / b for a, b in zip(self.seconds[slower], self.seconds[faster], strict=True)]
+
+
+def interval(values: Sequence[float], level: float = 0.95, draws: int = 2000) -> tuple[float, float]:
+    """Bootstrap interval of the median: (low, high), by percentiles of medians of samples drawn with replacement, seeded."""
+    generator = random.Random(0)
+    medians = sorted(statistics.median(generator.choices(values, k=len(values))) for _ in range(draws))
+    tail = (1.0 - level) / 2.0
+    return medians[int(tail * draws)], medians[min(draws - 1, int((1.0 - tail) * draws))]
 
 
 def training_step(
@@ -77,34 +106,45 @@ def training_step(
     return step
 
 
-def matrix_rate(dtype: torch.dtype, size: int = 1024, seconds: float = 0.2) -> float:
+def matrix_rate(dtype: torch.dtype, size: int = 1024, seconds: float = 0.2, clock: Clock = time.perf_counter) -> float:
     """Operations per second of a square matrix product, the best of a short run."""
     left, right = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        began = time.perf_counter()
+    best, end = float("inf"), clock() + seconds
+    while clock() < end:
+        began = clock()
         left @ right
-        best = min(best, time.perf_counter() - began)
+        best = min(best, clock() - began)
     return 2 * size**3 / best
 
 
-def race(contenders: list[Contender], rounds: int, steps: int) -> Times:
+def race(contenders: list[Contender], rounds: int, steps: int, clock: Clock = time.perf_counter) -> Times:
     """Let them take turns: in every round, `steps` steps each. The matrix rate is taken once a round."""
     found = Times({each.name: each.step() for each in contenders}, {each.name: [] for each in contenders})
     for turn in range(rounds):
-        for precision, dtype in DTYPES.items():
-            found.rates[precision] = max(found.rates[precision], matrix_rate(dtype))
+        for precision in {each.precision: None for each in contenders}:
+            found.rates[precision] = max(found.rates[precision], matrix_rate(DTYPES[precision], clock=clock))
         # Back and forth, so that nobody always follows the same neighbour, whose memory it would inherit.
         for each in contenders if turn % 2 == 0 else reversed(contenders):
-            began = time.perf_counter()
+            began = clock()
             for _ in range(steps):
                 each.step()
-            found.seconds[each.name].append((time.perf_counter() - began) / steps)
+            found.seconds[each.name].append((clock() - began) / steps)
     return found
 
 
-def products(step: Callable[[], float]) -> int:
+def products(step: Callable[[], object]) -> int:
     """Multiply-adds x 2 of a step's matrix products. Attention has to be written out: torch does not count its CPU kernel."""
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops()
+
+
+def operators(step: Callable[[], object], steps: int = 3, most: int = 14) -> list[tuple[str, float, int]]:
+    """(operator, milliseconds of its own, calls) of a step, the dearest first, then all others together."""
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        for _ in range(steps):
+            step()
+    events = sorted(found.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    lines = [(each.key, each.self_cpu_time_total / 1000 / steps, round(each.count / steps)) for each in events]
+    rest = lines[most:]
+    return [*lines[:most], ("all others", sum(line[1] for line in rest), sum(line[2] for line in rest))]

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from contest import Contender
 from PIL import Image
 from torch import Tensor
 
@@ -53,6 +54,58 @@ class Dot:
         return image.embedding.float() @ text.embedding.float().T
 
 
+def features(pictures: int, captions: int, width: int) -> tuple[Tensor, Tensor]:
+    """Random unit features of pictures and of their texts, those of one picture side by side."""
+    generator = torch.Generator().manual_seed(0)
+    found = F.normalize(torch.randn(pictures, width, generator=generator), dim=1)
+    noise = torch.randn(pictures * captions, width, generator=generator) / width**0.5
+    return found, F.normalize(found.repeat_interleave(captions, 0) + 4 * noise, dim=1)
+
+
+def recalls_by_top_k(
+    pictures: Tensor, texts: Tensor, captions: int, ks: tuple[int, ...] = (1, 5, 10)
+) -> dict[str, float]:
+    """R@k in both directions as retrieval is commonly scored: all scores at once, and the k best of every row for each k."""
+    scores = pictures @ texts.T
+    owner = torch.arange(len(texts)) // captions
+    found = {}
+    for k in ks:
+        best = scores.topk(k, 1).indices
+        found[f"text_retrieval/R@{k}"] = (
+            (owner[best] == torch.arange(len(pictures))[:, None]).any(1).float().mean().item()
+        )
+        best = scores.T.topk(k, 1).indices
+        found[f"image_retrieval/R@{k}"] = (best == owner[:, None]).any(1).float().mean().item()
+    return found
+
+
+def contenders(pictures: int = 1000, captions: int = 5, width: int = 256) -> list[Contender]:
+    """`peer`, by `recalls_by_top_k`, and `ours`: the task's ranking of both directions and its recalls, without intervals.
+
+    Raises:
+        ValueError: if the two find different recalls.
+    """
+    images, texts = features(pictures, captions, width)
+    gallery = Gallery.of(Shelf(pictures, captions))
+    similarity = Similarity.of(Dot(), Encoded(images), Encoded(texts))
+
+    def ours() -> dict[str, float]:
+        details = RetrievalDetails.of(gallery, similarity)
+        ways = {"text_retrieval": details.text_retrieval, "image_retrieval": details.image_retrieval}
+        return {f"{name}/R@{k}": float(found.hits(k).mean()) for name, found in ways.items() for k in (1, 5, 10)}
+
+    def peer() -> dict[str, float]:
+        return recalls_by_top_k(images, texts, captions)
+
+    mine, theirs = ours(), peer()
+    if any(abs(mine[name] - value) > 1e-6 for name, value in theirs.items()):
+        raise ValueError(f"the two sides rank differently: {mine} and {theirs}")
+    return [
+        Contender("peer", "fp32", lambda: peer()["text_retrieval/R@1"]),
+        Contender("ours", "fp32", lambda: ours()["text_retrieval/R@1"]),
+    ]
+
+
 def peak() -> float:
     """Of this process so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -76,10 +129,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
 
-    generator = torch.Generator().manual_seed(0)
-    pictures = F.normalize(torch.randn(asked.pictures, asked.width, generator=generator), dim=1)
-    noise = torch.randn(asked.pictures * asked.captions, asked.width, generator=generator) / asked.width**0.5
-    texts = F.normalize(pictures.repeat_interleave(asked.captions, 0) + 4 * noise, dim=1)
+    pictures, texts = features(asked.pictures, asked.captions, asked.width)
     shelf = Shelf(asked.pictures, asked.captions)
     print(f"{len(pictures):,} pictures, {len(texts):,} texts, width {asked.width}; peak before {peak():.0f} MiB")
 

@@ -1,4 +1,4 @@
-"""Training steps of SimCLR, MoCo and DINO beside the same steps built from lightly's parts, views included, in one process.
+"""Training steps of SimCLR, SimSiam, BYOL, MoCo and DINO beside the same steps built from lightly's parts, views included.
 
     make peers && .venv-peers/bin/python benchmarks/view_steps.py                    all contests, fp32 and bf16
     .venv-peers/bin/python benchmarks/view_steps.py --contest dino --size mid --rounds 5 --threads 1 --no-views
@@ -35,12 +35,14 @@ from multiway.data.emoji import Emoji
 from multiway.data.view import draw
 from multiway.data.views import ViewsSpec, draw_views
 from multiway.engine.optim import OptimiserSpec, build_optimiser
+from multiway.methods.byol import Byol, ByolConfig
 from multiway.methods.dino import Dino, DinoConfig
 from multiway.methods.method import Method, Step
 from multiway.methods.moco import Moco, MocoConfig
 from multiway.methods.simclr import SimClr, SimClrConfig
+from multiway.methods.simsiam import SimSiam, SimSiamConfig
 from multiway.nn.backbone import resnet
-from multiway.nn.mlp_head import DINO, MOCO_V2, SIMCLR
+from multiway.nn.mlp_head import BYOL, DINO, MOCO_V2, SIMCLR, SIMSIAM, SIMSIAM_PREDICTOR
 from multiway.nn.vit import VisionConfig
 from multiway.world import World
 
@@ -108,6 +110,61 @@ def simclr(size: str) -> Entry:
     return Entry(lambda: SimClr(config), view_presets.simclr_cifar(pixels), transform, model, loss)
 
 
+def simsiam(size: str) -> Entry:
+    """SimSiam: each view's prediction beside the other's projection, which no gradient reaches."""
+    from lightly.loss import NegativeCosineSimilarity
+    from lightly.models.modules.heads import SimSiamPredictionHead, SimSiamProjectionHead
+    from lightly.transforms import SimCLRTransform
+
+    pixels, base, _ = SIZES[size]
+    projector, predictor = replace(SIMSIAM, hidden=256, output=256), replace(SIMSIAM_PREDICTOR, hidden=64)
+    config = SimSiamConfig(resnet(18, "cifar", base), projector, predictor)
+    criterion = NegativeCosineSimilarity()
+
+    def model() -> nn.Module:
+        online = nn.Sequential(their_resnet(base), SimSiamProjectionHead(8 * base, 256, 256))
+        return nn.ModuleDict({"online": online, "predictor": SimSiamPredictionHead(256, 64, 256)})
+
+    def loss(net: Any, views: list[Tensor]) -> Tensor:
+        first, second = (net["online"](each) for each in views)
+        told = net["predictor"](first), net["predictor"](second)
+        return 0.5 * (criterion(told[0], second.detach()) + criterion(told[1], first.detach()))  # type: ignore[no-any-return]
+
+    transform = SimCLRTransform(input_size=pixels, cj_strength=0.5, gaussian_blur=0.0)
+    return Entry(lambda: SimSiam(config), view_presets.simclr_cifar(pixels), transform, model, loss)
+
+
+def byol(size: str) -> Entry:
+    """BYOL: each view's prediction beside the twin's projection of the other."""
+    import copy
+
+    from lightly.loss import NegativeCosineSimilarity
+    from lightly.models.modules.heads import BYOLPredictionHead, BYOLProjectionHead
+    from lightly.models.utils import update_momentum
+    from lightly.transforms import SimCLRTransform
+
+    pixels, base, _ = SIZES[size]
+    head = replace(BYOL, hidden=512, output=128)
+    config = ByolConfig(resnet(18, "cifar", base), head, head)
+    criterion = NegativeCosineSimilarity()
+
+    def model() -> nn.Module:
+        online = nn.Sequential(their_resnet(base), BYOLProjectionHead(8 * base, 512, 128))
+        net = nn.ModuleDict({"online": online, "predictor": BYOLPredictionHead(128, 512, 128)})
+        net["twin"] = copy.deepcopy(online).requires_grad_(False)
+        return net
+
+    def loss(net: Any, views: list[Tensor]) -> Tensor:
+        update_momentum(net["online"], net["twin"], 0.99)
+        told = [net["predictor"](net["online"](each)) for each in views]
+        with torch.no_grad():
+            seen = [net["twin"](each) for each in views]
+        return 0.5 * (criterion(told[0], seen[1]) + criterion(told[1], seen[0]))  # type: ignore[no-any-return]
+
+    transform = SimCLRTransform(input_size=pixels, cj_strength=0.5, gaussian_blur=0.0)
+    return Entry(lambda: Byol(config), view_presets.simclr_cifar(pixels), transform, model, loss)
+
+
 def moco(size: str) -> Entry:
     """MoCo v2 with a queue of 4,096."""
     import copy
@@ -168,7 +225,7 @@ def dino(size: str) -> Entry:
     return Entry(lambda: Dino(config), views, transform, model, loss)
 
 
-ENTRIES = {"simclr": simclr, "moco": moco, "dino": dino}
+ENTRIES = {"simclr": simclr, "simsiam": simsiam, "byol": byol, "moco": moco, "dino": dino}
 
 
 def enter(entry: Entry, rows: int, precision: Precision, with_views: bool, plain: bool) -> list[Contender]:

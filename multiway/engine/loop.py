@@ -19,6 +19,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compr
 from torch.nn.parallel import DistributedDataParallel
 
 from multiway.batch import Batch
+from multiway.engine.allocator import keep_freed_memory
 from multiway.engine.cached import CachedStep
 from multiway.engine.device import choose_device, choose_precision
 from multiway.engine.gradients import clip
@@ -160,6 +161,8 @@ def train(
     autocast = choose_precision(settings.precision, device) == "bf16"
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    if device.type == "cpu":
+        keep_freed_memory()
     method.train()
     sharded = None
     if settings.shard != "none" and world.size > 1:

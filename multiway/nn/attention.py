@@ -305,6 +305,8 @@ class Attention(nn.Module):
     def _split(self, projected: Tensor, parts: int, kernel: Kernel) -> tuple[Tensor, ...]:
         """(B, N, parts x W) -> `parts` tensors (B, H, N, D)."""
         rows, length, _ = projected.shape
-        split = projected.view(rows, length, parts, self.heads, -1).permute(2, 0, 3, 1, 4)
+        # Parted before heads are put beside rows: the backward then gathers the parts' gradients in one pass, not two.
+        each = projected.view(rows, length, parts, self.heads, -1).unbind(2)
+        split = tuple(part.transpose(1, 2) for part in each)
         # Batched products need heads beside rows: one copy here replaces one per operand (8 % of attention in bf16).
-        return (split.contiguous() if kernel == "written" else split).unbind(0)
+        return tuple(part.contiguous() for part in split) if kernel == "written" else split

@@ -1,0 +1,46 @@
+"""Memory kept by the C library: what is freed is there for the next step, and settings of the environment win."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's allocator")
+
+SCRIPT = """
+import resource, sys
+import torch
+from multiway.engine.allocator import keep_freed_memory
+print(keep_freed_memory() if sys.argv[1] == "kept" else None)
+def step():
+    parts = [torch.ones(2_000_000) for _ in range(4)]  # 8 MB each, 2,000 pages
+for _ in range(3):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how: str, **environment: str) -> tuple[str, int]:
+    """What was returned, and how many pages were fetched from the kernel in four steps."""
+    known = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_", "LD_PRE"))}
+    done = subprocess.run([sys.executable, "-c", SCRIPT, how], env=known | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told, count = done.stdout.split()
+    return told, int(count)
+
+
+def test_pages_are_fetched_once() -> None:
+    """Without the setting each step fetches its 8,000 pages anew."""
+    assert faults("stock")[1] > 20_000
+    told, count = faults("kept")
+    assert told == "True" and count < 1_000
+
+
+def test_the_environment_decides_where_it_says_something() -> None:
+    told, count = faults("kept", MALLOC_MMAP_THRESHOLD_="131072")
+    assert told == "False" and count > 20_000

@@ -32,4 +32,5 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     settings = ((_M_MMAP_THRESHOLD, _LARGEST), (_M_TRIM_THRESHOLD, _NEVER), (_M_TOP_PAD, _STRIDE))
-    return all([mallopt(option, value) == 1 for option, value in settings])
+    told = [mallopt(option, value) for option, value in settings]
+    return all(told)

@@ -94,10 +94,10 @@ def parts(method: Albef, batch: Batch) -> dict[str, Callable[[], None]]:
 
     def matching() -> Tensor:
         own, leaf = torch.arange(len(ids)), fused()
-        texts = torch.cat([leaf["text_tokens"], leaf["text_tokens"][pairs["text_of_image"]], leaf["text_tokens"]])
-        masks = torch.cat([mask, mask[pairs["text_of_image"]], mask])
-        rows = torch.cat([own, own, pairs["image_of_text"]])
-        return method._match(leaf["image_tokens"], texts, masks, rows).float().sum()
+        shown, read = (
+            torch.cat(each) for each in ((own, own, pairs["image_of_text"]), (own, pairs["text_of_image"], own))
+        )
+        return method._match(leaf["image_tokens"], leaf["text_tokens"], mask, shown, read).float().sum()
 
     def words() -> Tensor:
         leaf = fused()

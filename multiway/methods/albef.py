@@ -217,16 +217,16 @@ class Albef(MomentumContrast):
         _, tokens = self.student.encode_text(ids, mask)
         return self.student.guess(tokens, mask, None if image is None else image.tokens, at)
 
-    def _match(self, image: Tensor, text: Tensor, mask: Tensor | None, rows: Tensor | None = None) -> Tensor:
-        """(B, 2) logits, no and yes, from the fused class token; see `_fuse`."""
-        return self.match_head(self._fuse(image, text, mask, rows)[:, 0])  # type: ignore[no-any-return]
+    def _match(self, image: Tensor, text: Tensor, mask: Tensor | None, shown: Tensor, read: Tensor) -> Tensor:
+        """(B, 2) logits, no and yes, from the fused class token, of pictures `shown` with texts `read`, (B,) rows of either."""
+        at = torch.zeros_like(read)
+        fused = self.student.fusion(text, mask, image, memory_rows=shown, rows=read, at=at)
+        return self.match_head(fused[:, 0])  # type: ignore[no-any-return]
 
-    def _fuse(
-        self, image: Tensor, text: Tensor, mask: Tensor | None, rows: Tensor | None = None, first: bool = True
-    ) -> Tensor:
-        """(B, 1, W) the fused class token, or (B, L, W) all; `rows` says which picture belongs to each text."""
+    def _fuse(self, image: Tensor, text: Tensor, mask: Tensor | None, first: bool = True) -> Tensor:
+        """(B, 1, W) the fused class token, or (B, L, W) all."""
         at = torch.zeros(len(text), dtype=torch.int64, device=text.device) if first else None
-        return self.student.fusion(text, mask, image, memory_rows=rows, at=at)  # type: ignore[no-any-return]
+        return self.student.fusion(text, mask, image, at=at)  # type: ignore[no-any-return]
 
     # Schedules.
 
@@ -291,14 +291,10 @@ class Albef(MomentumContrast):
         texts, mask, wrong_text = reps["text_tokens"], batch.text_mask, pairs["text_of_image"]
         # Three texts look at each picture's tokens, on average; they are projected to keys and values once.
         images, shown = pictures_shown(reps["image_tokens"], pairs["image_of_text"], rows)
-        own_text, own_mask = first(texts, rows), first(mask, rows)
-        logits = self._match(
-            images,
-            torch.cat([own_text, texts[wrong_text], own_text]),
-            torch.cat([own_mask, mask[wrong_text], own_mask]),
-            shown,
-        )
+        own = torch.arange(rows, device=texts.device)
+        logits = self._match(images, texts, mask, shown, torch.cat([own, wrong_text, own]))
 
+        own_mask = first(mask, rows)
         alpha, at = self.alpha(step), first(batch.masked, rows)
         read = own_mask[:, : at.shape[1]]  # without what partners of other ranks are longer by
         teacher = None

@@ -183,6 +183,7 @@ class Block(nn.Module):
         memory_visibility: Visibility = ALL_VISIBLE,
         *,
         memory_rows: Tensor | None = None,
+        rows: Tensor | None = None,
         at: Tensor | None = None,
         bias: Tensor | None = None,
         cache: BlockCache | None = None,
@@ -196,6 +197,7 @@ class Block(nn.Module):
             tokens: (B, N, W).
             memory: (B, M, cross_width).
             memory_rows: (B,) which row of the memory each row attends to; see `Attention.forward`.
+            rows: (R,) which of the tokens' rows each row is from the attention over the memory on, of which B is then R.
             visibility, memory_visibility: what the tokens may look at among themselves, and in the memory.
             at: (B,) or (B, P), the positions that are wanted; see `Attention.forward`.
             bias: added to the scores of self-attention.
@@ -223,6 +225,8 @@ class Block(nn.Module):
             return attention(x, None, visibility, at=at, bias=bias, cache=own, record=record, path=f"{path}.attention")
 
         tokens = self._part(tokens, look, parts.get("attention_norm", self.attention_norm), self.attention_residual, at)
+        if rows is not None:
+            tokens = tokens.index_select(0, rows)
         if self.cross is not None and (memory is not None or (seen is not None and len(seen) > 0)):
             cross = parts.get("cross", self.cross)
 

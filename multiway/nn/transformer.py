@@ -36,6 +36,7 @@ class Transformer(nn.Module):
         memory_mask: Tensor | None = None,
         *,
         memory_rows: Tensor | None = None,
+        rows: Tensor | None = None,
         at: Tensor | None = None,
         bias: Tensor | None = None,
         causal: bool | None = None,
@@ -51,6 +52,9 @@ class Transformer(nn.Module):
             memory: (B, M, cross_width) for the blocks that attend to it.
             memory_mask: (B, M) bool.
             memory_rows: (B,) int64, where the memory has other rows than the tokens: which of them each row attends to.
+            rows: (R,) int64, for R results over fewer texts: `tokens[rows]` and `mask[rows]` are meant, and B is R everywhere
+                else. What comes before the first look at the memory, where equal texts are still equal, is computed once for
+                each text. The result is the same; where parts are dropped out, each of the R rows has its own.
             at: (B,) or (B, P), the one position per row or the P that are wanted. The last block then computes nothing
                 else that the result does not depend on, which saves most of it; the result is exactly the same.
             bias: added to the scores of self-attention in every block, broadcastable to (B, H, N, N); or with the blocks first,
@@ -69,6 +73,8 @@ class Transformer(nn.Module):
         """
         causal = self.config.causal if causal is None else causal
         past = 0 if cache is None else len(cache)
+        if rows is not None and not (bias is None and cache is None and record is None and self._shares_start()):
+            tokens, mask, rows = tokens[rows], None if mask is None else mask[rows], None
         visibility = Visibility.of(mask, past + tokens.shape[1], tokens.device, causal=causal, past=past)
         memory_visibility = ALL_VISIBLE
         if cache is not None:
@@ -98,15 +104,25 @@ class Transformer(nn.Module):
                 instead=None if instead is None else instead[index],
                 record=record,
                 path=path,
+                rows=rows,
             )
             seen = (tokens, memory, visibility, memory_visibility)
             tokens = checkpoint(run, *seen, use_reentrant=False) if recompute else run(*seen)
+            if rows is not None:
+                mask, rows = None if mask is None else mask[rows], None
+                visibility = Visibility.of(mask, tokens.shape[1], tokens.device, causal=causal)
             if record is not None:
                 record[path] = tokens
         tokens = self.norm(tokens)
         if record is not None:
             record["tokens"] = tokens
         return tokens
+
+    def _shares_start(self) -> bool:
+        """Whether rows that begin alike are alike until they look at a memory: in the first of several blocks, if no chance is in it."""
+        config = self.config
+        chance = self.training and (config.dropout or config.attention_dropout or config.drop_path)
+        return not chance and len(self.blocks) > 1
 
 
 def init_weights(module: nn.Module, std: float = 0.02) -> None:

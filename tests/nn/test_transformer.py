@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from peer_weights import randomise
+from torch.utils.flop_counter import FlopCounterMode
 
 from multiway.nn.block import FeedForward, Residual
 from multiway.nn.transformer import Transformer, TransformerConfig, clip_init
@@ -131,3 +132,41 @@ def test_rows_may_share_a_memory():
         (expected,) = torch.autograd.grad(spread.square().sum(), memory)
         torch.testing.assert_close(shared, spread)
         torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_rows_of_one_text_begin_together_and_are_the_same_as_apart(norm, checkpoint):
+    """Results and all gradients, with unequal lengths, of a causal stack too; less is computed."""
+    config = replace(TINY, norm=norm, checkpoint=checkpoint, cross_layers=None)
+    rows, shown = torch.tensor([0, 1, 1, 0, 2, 0]), torch.tensor([0, 1, 0, 1, 1, 1])
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2, [True] * 4 + [False]])
+    for causal in (False, True):
+        found = []
+        for together in (True, False):
+            model = randomise(Transformer(config)).train()
+            generator = torch.Generator().manual_seed(1)
+            tokens = torch.randn(3, 5, 32, generator=generator).requires_grad_()
+            memory = torch.randn(2, 4, 16, generator=generator).requires_grad_()
+            more = {"memory_rows": shown, "causal": causal, "at": torch.zeros(6, dtype=torch.int64)}
+            given = (tokens, mask) if together else (tokens[rows], mask[rows])
+            with FlopCounterMode(display=False) as counter:
+                out = model(*given, memory, rows=rows if together else None, **more)
+            (out * torch.arange(6)[:, None, None]).sum().backward()
+            found.append((out, tokens.grad, memory.grad, *(each.grad for each in model.parameters())))
+            found.append(counter.get_total_flops())
+        torch.testing.assert_close(found[0], found[2], atol=2e-5, rtol=1e-4)
+        assert found[1] < found[3]
+
+
+def test_rows_of_one_text_are_dropped_out_each_by_itself():
+    """With chance in the first block they do not begin together, as they would not apart."""
+    model = randomise(Transformer(replace(TINY, dropout=0.3, cross_layers=(2,)))).train()
+    tokens, rows = torch.randn(1, 5, 32), torch.zeros(2, dtype=torch.int64)
+    record = {}
+    model.blocks[0].register_forward_hook(lambda _, args, out: record.update(out=out))
+    model(tokens, memory=torch.randn(2, 4, 16), rows=rows)
+    assert record["out"].shape[0] == 2 and (record["out"][0] - record["out"][1]).abs().max() > 0.1
+    model.eval()
+    out = model(tokens, memory=torch.randn(1, 4, 16).expand(2, -1, -1), rows=rows)
+    torch.testing.assert_close(out[0], out[1])

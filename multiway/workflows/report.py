@@ -229,5 +229,7 @@ def _commands(
         ),
     ]
     if model.name in COUNTERPARTS:  # what transformers has a layout for
-        commands += [(f"multiway convert {run} clip-folder", "use it from transformers, if its form has a counterpart there")]
+        commands += [
+            (f"multiway convert {run} clip-folder", "use it from transformers, if its form has a counterpart there")
+        ]
     return commands

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 import tyro
 from rich.console import Console
 
@@ -13,10 +14,11 @@ from multiway.recipes.command import parse
 from multiway.recipes.recipe import Recipe
 from multiway.workflows.plan import plan
 from multiway.workflows.plan_batch import open_rows
+from multiway.workflows.plan_check import measured
 from multiway.workflows.plan_devices import PlanError, accelerator
 from multiway.workflows.plan_fit import Option, fit, proposed
 from multiway.workflows.plan_ranks import Hardware, Shard
-from multiway.workflows.plan_report import command, duration, option_json, show_options, show_plan
+from multiway.workflows.plan_report import command, duration, option_json, show_measured, show_options, show_plan
 
 __all__ = ["PlanOptions", "run"]
 
@@ -39,6 +41,7 @@ class PlanOptions:
         tokens: of the longest text of a batch; by default what the data have, or the context where they are not here.
         samples: rows of data that are not here.
         price: of a device for an hour.
+        check: train a few steps as well, on the one device that is here, and print what they took beside the plan.
         fit: if it does not fit, plan everything that makes it smaller, and propose a command line.
         json: print one JSON object.
     """
@@ -53,6 +56,7 @@ class PlanOptions:
     tokens: int = 0
     samples: int = 0
     price: float = 0.0
+    check: bool = False
     fit: bool = False
     json: bool = False
 
@@ -69,7 +73,15 @@ def run(args: list[str]) -> int:
     )
     given = [args[0], *rest]
     recipe = parse(given, "plan")
+    if recipe.settings.threads:
+        torch.set_num_threads(recipe.settings.threads)
+    if asked.gpu == "cpu":
+        recipe = replace(recipe, settings=replace(recipe.settings, device="cpu"))
     device = accelerator(asked.gpu, asked.measured_rate, asked.memory)
+    if asked.check and (asked.gpu not in ("this", "cpu") or asked.gpus * asked.nodes > 1):
+        raise PlanError(
+            "--check trains on the one device that is here: plan for --gpu this or --gpu cpu, and for one device"
+        )
     hardware = Hardware(device, asked.gpus, asked.nodes, asked.network * 1e9, asked.headroom, asked.price)
     try:
         found = [_stage(name, part, asked, hardware, given) for name, part in recipe.stages()]
@@ -100,9 +112,14 @@ def _stage(
     if asked.fit:
         said["options"] = [option_json(each) for each in options]
         said["proposed"] = None if best is None else command(given, best, hardware)
+    real = measured(first.recipe) if asked.check else None
+    if real is not None:
+        said["measured"] = {"memory": real.peak, "step": real.seconds}
     if not asked.json:
         console = Console()
         show_plan(first, console, name)
+        if real is not None:
+            show_measured(first, real, console)
         if len(options) > 1:
             show_options(options, given, console)
         elif not first.fits:

@@ -114,15 +114,24 @@ class Known(TorchDispatchMode):
     Attributes:
         mode: that one.
         assumed: what was taken for granted, and how often.
+        inside: whether an operation is being worked out, by torch's code rather than a method's.
     """
 
     def __init__(self, mode: FakeTensorMode) -> None:
         super().__init__()
         self.mode = mode
         self.assumed: dict[str, int] = {}
+        self.inside = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        before, self.inside = self.inside, True
+        try:
+            return self._work_out(func, args, kwargs or {})
+        finally:
+            self.inside = before
+
+    def _work_out(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The result's shape, and its values where they can be known."""
         given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         complete = all(_value(each) is not None for each in given)
         if func is aten.index.Tensor or func in (aten.index_put.default, aten.index_put_.default):
@@ -145,7 +154,10 @@ class Known(TorchDispatchMode):
 
     def _keep(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         """Compute the values beside a fake result."""
-        values = tree_leaves(self._really(func, args, kwargs))
+        try:
+            values = tree_leaves(self._really(func, args, kwargs))
+        except NotImplementedError:  # a GPU's own kernel
+            return
         for own, value in zip(tree_leaves(out), values, strict=True):
             if isinstance(own, FakeTensor):
                 own.known = value  # type: ignore[attr-defined]

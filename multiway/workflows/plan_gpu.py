@@ -1,8 +1,8 @@
 """What differs when the same code runs on a GPU, for a plan that is made without one.
 
 Hollow tensors lie on the processor, whose autocast, attention kernels and sizes of chunks differ from a GPU's. While `like_a_gpu`
-is entered, code that asks a tensor where it lies is told `meta`, which is not the processor; attention takes the kernels that a
-GPU takes; and autocast keeps in 32 bits what it keeps so on a GPU (torch's "CUDA Ops that can autocast to float32"). So a plan is
+is entered, code that asks a tensor where it lies is told `meta`, which is not the processor, and torch's own code the truth; attention
+takes the kernels that a GPU takes; and autocast keeps in 32 bits what it keeps so on a GPU (torch's "CUDA Ops that can autocast to float32"). So a plan is
 the same wherever it is made.
 """
 
@@ -16,8 +16,11 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
+
+from multiway.workflows.plan_fake import Known
 
 __all__ = ["like_a_gpu"]
 
@@ -39,14 +42,11 @@ _PRECISE = _all(
 )  # fmt: skip
 # ... or gives their result in 32 bits, where no type was asked for.
 _SUMS = _all("softmax", "log_softmax", "sum", "cumsum", "prod", "cumprod")
-_WHERE = Tensor.device.__get__  # type: ignore[attr-defined]
 
 
 class _LikeGpu(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func == _WHERE:
-            return _ELSEWHERE
         args, kwargs = tree_map_only(torch.device, lambda each: _HERE, (args, kwargs))
         if func is F.scaled_dot_product_attention:
             return _attention(*args, **kwargs)
@@ -107,8 +107,13 @@ def _autocast(own: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def like_a_gpu() -> Iterator[None]:
-    """Code that runs within it takes the ways that it would take on a GPU."""
+def like_a_gpu(known: Known) -> Iterator[None]:
+    """Code that runs within it, on tensors of `shapes_only`, takes the ways that it would take on a GPU."""
+    place = FakeTensor.device
+
+    def device(tensor: FakeTensor) -> torch.device:
+        return place.fget(tensor) if known.inside else _ELSEWHERE  # type: ignore[attr-defined, no-any-return]
+
     mode, run_backward = _LikeGpu(), torch.autograd._engine_run_backward  # type: ignore[attr-defined]
 
     def backward(*args: Any, **kwargs: Any) -> Any:
@@ -117,6 +122,7 @@ def like_a_gpu() -> Iterator[None]:
             return run_backward(*args, **kwargs)
 
     with (
+        patch.object(FakeTensor, "device", property(device)),
         patch.object(torch, "autocast", _autocast(torch.autocast)),
         patch.object(torch.autograd, "_engine_run_backward", backward),
         mode,

@@ -11,10 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from multiway.workflows.plan import Plan
+from multiway.workflows.plan_check import Measured
 from multiway.workflows.plan_fit import Option, proposed
 from multiway.workflows.plan_ranks import Hardware
 
-__all__ = ["command", "duration", "option_json", "show_options", "show_plan"]
+__all__ = ["command", "duration", "option_json", "show_measured", "show_options", "show_plan"]
 
 _SMALL = 0.01
 """Share of the whole below which parts of a table are put together."""
@@ -33,6 +34,14 @@ def duration(seconds: float) -> str:
         if seconds >= length:
             return f"{seconds / {'days': 86_400, 'h': 3600, 'min': 60}[unit]:.1f} {unit}"
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.1f} ms"
+
+
+def work(flops: float) -> str:
+    """FLOP, for people."""
+    for unit, scale in (("PFLOP", 1e15), ("TFLOP", 1e12)):
+        if flops >= scale:
+            return f"{flops / scale:,.1f} {unit}"
+    return f"{flops / 1e9:,.1f} GFLOP"
 
 
 def _together(parts: dict[str, float]) -> dict[str, float]:
@@ -84,7 +93,7 @@ def show_plan(plan: Plan, console: Console, title: str = "") -> None:
     console.print(_shares("time of a step", plan.seconds, duration))
     console.print(
         f"{duration(plan.step_seconds)} a step, {settings.batch / plan.step_seconds:,.0f} rows a second, "
-        f"{trace.flops * ranks / 1e12:,.1f} TFLOP, {plan.used:.0%} of the matrix rate",
+        f"{work(trace.flops * ranks)}, {plan.used:.0%} of the matrix rate",
         highlight=False,
         soft_wrap=True,
     )
@@ -109,6 +118,15 @@ def _run(plan: Plan) -> str:
             f"{plan.workers} worker{'s' * (plan.workers > 1)} per device to read as fast, by this machine's pace"
         )
     return ", ".join(said)
+
+
+def show_measured(plan: Plan, real: Measured, console: Console) -> None:
+    """Print what a few steps took beside what was planned."""
+    table = Table("", "planned", "measured", "planned / measured", title="a few steps of training")
+    table.add_row("memory", size(plan.peak), size(real.peak), f"{plan.peak / real.peak:.2f}")
+    taken = real.seconds
+    table.add_row("a step", duration(plan.step_seconds), duration(taken), f"{plan.step_seconds / taken:.2f}")
+    console.print(table)
 
 
 def show_options(options: Sequence[Option], given: Sequence[str], console: Console) -> None:

@@ -112,14 +112,16 @@ def trace(recipe: Recipe, rows: Rows, ranks: int = 1, *, gpu: bool = False, chec
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of autocast and fused kernels, about a device that computes nothing here
         torch.manual_seed(settings.seed)
-        with shapes_only() as known, like_a_gpu() if gpu else nullcontext():
+        with shapes_only() as known:
             method = _method(recipe, rows, world, known, checkpoint)
             meter = Meter(block=512 if gpu else 64)
             optimiser = _optimiser(method, settings, keep_gradients=ranks > 1 and not settings.cache)
             _persistent(method, optimiser, meter)
             persistent = {name: size for name, size in meter.live.items() if size}
             with meter, meter.parts(method):
-                _step(method, optimiser, recipe, rows, world, meter, gpu)
+                with like_a_gpu(known) if gpu else nullcontext():
+                    losses = _forward_backward(method, recipe, rows, world, meter, gpu)
+                _update(method, optimiser, settings, losses, meter)
         return Trace(
             at_peak={name: size for name, size in meter.at_peak.items() if size},
             persistent=persistent,
@@ -184,32 +186,28 @@ def _persistent(method: Method, optimiser: torch.optim.Optimizer, meter: Meter) 
                 meter.holds(value, OPTIMISER)
 
 
-def _step(
-    method: Method,
-    optimiser: torch.optim.Optimizer,
-    recipe: Recipe,
-    rows: Rows,
-    world: PlannedWorld,
-    meter: Meter,
-    gpu: bool,
-) -> None:
+def _forward_backward(
+    method: Method, recipe: Recipe, rows: Rows, world: PlannedWorld, meter: Meter, gpu: bool
+) -> Losses:
     """As `engine/loop.py` does it, with the first few micro-batches standing for all."""
     settings = recipe.settings
-    own = settings.batch // world.size
     meter.label = BATCH
-    batch = hollow_batch(rows, own)
-    if settings.cache and gpu:  # its pictures come to the device a micro-batch at a time
-        for each in (batch.images, *batch.views):
-            if each is not None:
-                meter.elsewhere(each)
-    if settings.cache:
-        cached = PlannedCachedStep(method, settings, world, meter, gpu)
-        losses = cached(batch, lambda part: _finished(part, recipe, meter), LATE, settings.precision == "bf16")
-    else:
+    batch = hollow_batch(rows, settings.batch // world.size)
+    if not settings.cache:
         finished = _finished(batch, recipe, meter)
         if gpu:  # what came from the loader is not needed any more
             batch = Batch()
-        losses = _micro_batches(method, finished, settings, world, meter)
+        return _micro_batches(method, finished, settings, world, meter)
+    if gpu:  # pictures come to the device a micro-batch at a time
+        for each in (batch.images, *batch.views):
+            if each is not None:
+                meter.elsewhere(each)
+    cached = PlannedCachedStep(method, settings, world, meter, gpu)
+    return cached(batch, lambda part: _finished(part, recipe, meter), LATE, settings.precision == "bf16")
+
+
+def _update(method: Method, optimiser: torch.optim.Optimizer, settings: Settings, losses: Losses, meter: Meter) -> None:
+    """What follows the backward pass."""
     meter.phase = meter.label = UPDATE
     torch.nn.utils.clip_grad_norm_(method.parameters(), settings.optimiser.clip or float("inf"), foreach=True)
     optimiser.step()

@@ -50,6 +50,8 @@ class _Given:
 class _Nobody:
     """Journals that keep nothing."""
 
+    failed = False
+
     def say(self, text: str) -> None:
         """Nothing."""
 
@@ -63,6 +65,9 @@ class _Nobody:
         """Nothing."""
 
     def checkpoint(self, step: int, method: Any, optimiser: Any, score: float | None) -> None:
+        """Nothing."""
+
+    def settle(self) -> None:
         """Nothing."""
 
 

@@ -41,4 +41,4 @@ def laid_together(parts: list[Batch]) -> Batch:
         return torch.stack(tensors, 1).flatten(0, 1)
 
     names = ("images", "image_id", "text_id", "text", "text_mask", "masked_text", "masked", "patch_mask")
-    return Batch(**{name: by_turns(name) for name in names})
+    return Batch(**{name: by_turns(name) for name in names if getattr(parts[0], name) is not None})

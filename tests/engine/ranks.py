@@ -79,7 +79,8 @@ class Rows:
     def batch(self, number: int) -> Batch:
         if self.name not in VIEWS:
             batch = toy_batch(ROWS, number, self.world.rank, self.world.size)
-            return replace(batch, images=batch.images.to(self.dtype) * (float("nan") if number in self.bad else 1.0))
+            images = batch.images.to(self.dtype) * (float("nan") if number in self.bad else 1.0)
+            return replace(batch, images=images, patch_mask=None)
         generator = torch.Generator().manual_seed(number)
         views = torch.randn(2, ROWS, 3, 16, 16, generator=generator, dtype=torch.float64).to(self.dtype)
         index = torch.arange(ROWS) + ROWS * (number % 5)

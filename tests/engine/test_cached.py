@@ -66,7 +66,7 @@ def build(name: str, noise: bool = False) -> Method:
 
 def rows(count: int = 12, **more: int) -> Batch:
     batch = toy_batch(count, **more)
-    return replace(batch, images=batch.images.double())
+    return replace(batch, images=batch.images.double(), patch_mask=None)
 
 
 def settings(cache: int = 4, batch: int = 12, **more: object) -> Settings:

@@ -197,7 +197,7 @@ def told(world: World, own: slice) -> dict[str, Tensor]:
     """Loss, gradients and the queue after a second step."""
     method = across_ranks(built(), world)
     for step in (1, 0):
-        losses = method.training_step(rows(step=step).rows(own.start, own.stop), world, Step())
+        losses = method.training_step(rows(step=step).map(lambda each: each[own]), world, Step())
         losses.total.backward()
         method.after_step(Step(), losses.updates)
     # Where ranks mask different numbers of words, the mean of their means is another one.
@@ -214,7 +214,7 @@ def work(rank: int, port: int, out: str) -> None:
     world = World(rank, 2)
     found = {
         name: (each if each.dtype == torch.int64 else world.mean(each)).contiguous()
-        for name, each in told(world, slice(4 * rank, 4 * rank + 4)).items()
+        for name, each in told(world, slice(rank, None, 2)).items()
     }
     save_file(found, f"{out}/{rank}")
     dist.destroy_process_group()
@@ -225,7 +225,7 @@ def test_two_ranks_are_one(tmp_path) -> None:  # type: ignore[no-untyped-def]
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     mp.start_processes(work, (port, str(tmp_path)), nprocs=2, start_method="spawn")
-    alone = told(WORLD, slice(0, 8))
+    alone = told(WORLD, slice(None))
     for rank in range(2):
         found = load_file(tmp_path / str(rank))
         assert set(found) == set(alone)

@@ -1,11 +1,12 @@
 """A training step of ALBEF beside one of CLIP with the same towers, and what its parts take.
 
-    python benchmarks/albef_step.py [--rounds 8] [--batch 64] [--json]
+    python benchmarks/albef_step.py [--rounds 8] [--batch 64] [--threads 1] [--json]
 
 Both read the same batch of scenes at 64 px; CLIP's text tower has as many layers as ALBEF's two halves together. The steps
 take turns within each round; figures are medians over rounds. Each part is measured by itself, forward and backward (the twin
 forward alone), on the tensors of a real step; what is left of the whole step is the contrastive loss, the optimiser, the twin's
-step and the queue. Memory is the greatest resident size of a process that does three steps, less that before the first (Linux).
+step and the queue. Then the whole step's operators, the dearest first; how much of it are products, and how near it comes to the
+matrix rate (MFU). On one thread times are the processor's, which other work on the machine changes little. Memory is the greatest resident size of a process that does three steps, less that before the first (Linux).
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
+from contest import DTYPES, Clock, Precision, matrix_rate, operators, products
 from torch import Tensor
 
 from multiway.batch import Batch
+from multiway.engine.allocator import keep_freed_memory
 from multiway.engine.device import choose_precision
 from multiway.engine.optim import build_optimiser
 from multiway.methods.albef import Albef
@@ -128,11 +132,30 @@ def parts(method: Albef, batch: Batch) -> dict[str, Callable[[], None]]:
     }
 
 
-def seconds(run: Callable[[], None]) -> float:
+def seconds(run: Callable[[], None], clock: Clock) -> float:
     """Of one call."""
-    began = time.perf_counter()
+    began = clock()
     run()
-    return time.perf_counter() - began
+    return clock() - began
+
+
+# Operators that are matrix products, as the stopwatch names them.
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward")
+
+
+def profile(step: Callable[[], None], spent: float, clock: Clock) -> dict[str, object]:
+    """Where a step's time goes: its operators, the share of products, and of the matrix rate."""
+    precision: Precision = "bf16" if choose_precision("auto", torch.device("cpu")) == "bf16" else "fp32"
+    needed, rate = products(step), max(matrix_rate(DTYPES[precision], clock=clock) for _ in range(3))
+    lines = operators(step, most=100)
+    whole = sum(line[1] for line in lines)
+    return {
+        "gigaflop": round(needed / 1e9, 2),
+        "matrix_rate": round(rate / 1e9),
+        "mfu": round(needed / spent / rate, 3),
+        "products": round(sum(line[1] for line in lines if line[0] in PRODUCTS) / whole, 3),
+        "operators": [(name, round(each, 2), calls) for name, each, calls in [*lines[:16], lines[-1]]],
+    }
 
 
 def resident(what: str) -> int:
@@ -152,9 +175,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--memory-of", default="", help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    clock: Clock = time.process_time if asked.threads == 1 else time.perf_counter
+    keep_freed_memory()  # as the training loop does
     torch.manual_seed(0)
     if asked.memory_of:
         _, _, step = whole_step(recipes(asked.batch)[asked.memory_of])
@@ -173,23 +200,24 @@ def main() -> None:
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(asked.rounds):
         for name, run in runs.items():
-            taken[name].append(seconds(run))
+            taken[name].append(seconds(run, clock))
     middle = {name: statistics.median(values) for name, values in taken.items()}
     ratio = statistics.median(a / c for a, c in zip(taken["albef"], taken["clip"], strict=True))
-    found = {
+    found: dict[str, Any] = {
         "batch": asked.batch,
         "threads": torch.get_num_threads(),
         "milliseconds": {name: round(1000 * value, 1) for name, value in middle.items()},
         "images_per_second": {name: round(asked.batch / middle[name], 1) for name in built},
         "albef_over_clip": round(ratio, 2),
         "memory_mib": {name: memory(name, asked.batch) for name in built},
+        "profile": profile(built["albef"][2], middle["albef"], clock),
     }
     if asked.json:
         print(json.dumps(found))
         return
     print(f"batch {asked.batch}, {found['threads']} threads, medians of {asked.rounds} rounds")
     for name in built:
-        rate, size = found["images_per_second"][name], found["memory_mib"][name]  # type: ignore[index]
+        rate, size = found["images_per_second"][name], found["memory_mib"][name]
         print(f"{name:6s} {1000 * middle[name]:7.0f} ms a step, {rate:6.0f} images/s, {size} MiB")
     print(f"albef / clip: {ratio:.2f}")
     rest = middle["albef"]
@@ -197,6 +225,13 @@ def main() -> None:
         rest -= middle[name]
         print(f"  {name:45s} {1000 * middle[name]:6.0f} ms {middle[name] / middle['albef']:5.0%}")
     print(f"  {'the rest':45s} {1000 * rest:6.0f} ms {rest / middle['albef']:5.0%}")
+    told = found["profile"]
+    print(
+        f"{told['gigaflop']} GFLOP a step, matrix rate {told['matrix_rate']} GFLOP/s, MFU {told['mfu']:.0%}; products are "
+        f"{told['products']:.0%} of the profiled step"
+    )
+    for name, spent, calls in told["operators"]:
+        print(f"  {name:45s} {spent:8.1f} ms {calls:5d} calls")
 
 
 if __name__ == "__main__":

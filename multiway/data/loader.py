@@ -208,7 +208,7 @@ class Loader:
         workers: processes that decode; 0 decodes in the training process, which is best for small cached pictures.
         shortening: what is read of a caption that is longer than the tokeniser's context; None for its beginning.
         shuffle: how the rows of an epoch are shuffled.
-        reduce: decode large JPEGs at a fraction of their size, where twice the pixels that are kept are left.
+        reduce: as of `PixelCache`: quicker, with pixels that are a little different.
     """
 
     def __init__(

@@ -23,9 +23,6 @@ FETCHED = 256
 """Pictures that are asked for at once of a source that is far away."""
 
 _KEPT = 1 << 30  # bytes of pixels that are kept
-# A JPEG is decoded at a fraction of its size only if twice the pixels that are wanted are left: what Pillow's own
-# `Image.thumbnail(reducing_gap=2.0)` takes for close enough to resizing all of it.
-_GAP = 2
 
 
 class PixelCache:
@@ -35,7 +32,8 @@ class PixelCache:
         rows: in the source.
         side: of the squares.
         limit: bytes above which nothing is kept.
-        reduce: decode large pictures at a fraction of their size, where the source can.
+        reduce: work as little as training needs: decode large pictures at a fraction of their size, where the source can, and resize
+            only what is kept. Pixels then differ by about half a grey level (`benchmarks/decode.py`).
     """
 
     def __init__(self, rows: int, side: int, limit: int = _KEPT, reduce: bool = False) -> None:
@@ -49,7 +47,7 @@ class PixelCache:
         """(side, side, 3) uint8 of one row, decoded at most once per cache."""
         if self.kept and self.ready[index]:
             return self.pixels[index]
-        square = torch.from_numpy(draw(self._image(source, index, view), view, self.side).copy())
+        square = torch.from_numpy(draw(self._image(source, index, view), view, self.side, exact=not self.reduce).copy())
         if self.kept:
             self.pixels[index] = square
             self.ready[index] = True
@@ -63,7 +61,7 @@ class PixelCache:
         if not (self.reduce and isinstance(source, Reduces)):
             return source.image(index)
         edge = self.side if view.shortest is None else round(self.side * view.shortest / view.size)
-        return source.reduced(index, _GAP * edge)
+        return source.reduced(index, edge)
 
 
 class Pixels:

@@ -36,13 +36,14 @@ def on_background(image: Image.Image, grey: int) -> Image.Image:
     return image.convert("RGB")
 
 
-def draw(image: Image.Image, view: ViewSpec, side: int | None = None) -> np.ndarray:
+def draw(image: Image.Image, view: ViewSpec, side: int | None = None, exact: bool = True) -> np.ndarray:
     """The picture as a square.
 
     Args:
         image: any mode and size.
         view: says how a picture that is not square is treated, and with which filter it is resized.
         side: of the result; `view.size` by default.
+        exact: False resizes nothing that is cut off afterwards, which rounds a little otherwise; for training only.
 
     Returns:
         (side, side, 3) uint8.
@@ -64,9 +65,13 @@ def draw(image: Image.Image, view: ViewSpec, side: int | None = None) -> np.ndar
         edge = side if view.shortest is None else round(side * view.shortest / view.size)
         scale = edge / min(width, height)
         inner = (edge, int(height * scale)) if width <= height else (int(width * scale), edge)
-        image = image.resize(inner, resample)
         left, top = (inner[0] - side) // 2, (inner[1] - side) // 2
-        image = image.crop((left, top, left + side, top + side))
+        if exact:
+            image = image.resize(inner, resample).crop((left, top, left + side, top + side))
+        else:
+            across, down = width / inner[0], height / inner[1]
+            box = (left * across, top * down, min(width, (left + side) * across), min(height, (top + side) * down))
+            image = image.resize((side, side), resample, box)
     return np.asarray(image)
 
 

@@ -105,17 +105,11 @@ def test_what_is_measured_of_a_mixture() -> None:
         (("train", "clip", "--data", "emoji", "--shuffle", "shards", "--steps", "1"), "lies in no shards"),
         (("train", "clip", "--data", "emoji", "--shuffle-window", "4", "--steps", "1"), "set shuffle=shards too"),
         (("compare", "--data", "emoji + digits"), "mixes 2 sources"),
-        (
-            ("search", "{run}", "red"),
-            "mixes 2 sources, which is for training alone; name one of them here: scenes:easy,samples=20 or",
-        ),
         (("data", "shard", "emoji + digits", "--out", "{run}"), "mixes 2 sources"),
         (("data", "show", "emoji + digits", "--out", "{run}/a.png"), "mixes 2 sources"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(tmp_path: Path, args: tuple[str, ...], complaint: str, capsys) -> None:
-    if "search" in args:
-        train(tmp_path, "run", "scenes:easy,samples=20 + scenes:hard,samples=20", "--steps", "1")
     out = ("--out", str(tmp_path / "out")) if args[0] in ("train", "compare") else ()
     try:
         assert main([*(each.format(run=tmp_path / "run") for each in args), *out])

@@ -187,7 +187,10 @@ def train(
             if batch.skipped:
                 _count_bad_rows(batch, index, outcome, settings, journals)
             step = Step(index, int(loader.epoch(index)), min(1.0, index / settings.end_of_schedule))
-            if joining.at(index) and not cached:  # DDP knows the parameters that learn when it is made, and no others
+            joined = joining.at(index)
+            if joined and sharded:
+                sharded.joined()
+            elif joined and not cached:  # DDP knows the parameters that learn when it is made, and no others
                 del stepper
                 stepper = _wrap(method, settings, world, device)
             set_rates(optimiser.param_groups, index, settings.end_of_schedule, settings.lr, settings.optimiser)

@@ -121,6 +121,12 @@ class Sharded:
         fully_shard(self.stepper, mp_policy=as_is, **kept)  # type: ignore[call-overload]
         method.to(device)  # what is whole
 
+    def joined(self) -> None:
+        """After other parameters than before learn: units ask again in which dtype gradients are summed. Every rank calls it."""
+        for part in self._parts():
+            part.unshard()
+            part.reshard()
+
     def average(self) -> None:
         """After the last backward pass of a step: the gradients of what is whole, which FSDP leaves alone."""
         average(self._whole, self.world, self._dtype)
@@ -137,9 +143,8 @@ class Sharded:
     @torch.no_grad()
     def gather(self) -> Method | None:
         """The whole method, to stay, on the main rank. A parameter at a time, so that the others need room for one."""
-        for part in self.stepper.modules():
-            if isinstance(part, FSDPModule):
-                part.reshard()
+        for part in self._parts():
+            part.reshard()
         targets = {} if self._copy is None else dict(self._copy.named_parameters())
         for name, parameter in self.method.named_parameters():
             full = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
@@ -151,6 +156,9 @@ class Sharded:
             for kept, live in zip(self._copy.buffers(), self.method.buffers(), strict=True):
                 kept.copy_(live)
         return self._copy
+
+    def _parts(self) -> list[FSDPModule]:
+        return [part for part in self.stepper.modules() if isinstance(part, FSDPModule)]
 
 
 def _hollow(method: Method, device: torch.device) -> Method:

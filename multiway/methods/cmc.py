@@ -159,7 +159,7 @@ class Cmc(Method):
         assert rows is not None
         features = {name: reps[f"projected/{name}"] for name in config.views}
         # One draw for all pairs, as in the code.
-        drawn = self._bank(0).draw(len(rows), config.noise)
+        drawn = self._bank(0).draw(config.noise, world, len(rows))
         found, estimates = Losses({}), []
         for number, (i, j) in enumerate(config.pairs):
             query, bank = features[config.views[i]], self._bank(j)

@@ -102,7 +102,7 @@ class InstDisc(Siamese):
         config, rows = self.config, batch.sample_index
         assert rows is not None
         own = self.bank.read(rows)
-        drawn = self.bank.draw(len(rows), config.noise)
+        drawn = self.bank.draw(config.noise, world, len(rows))
         noise = self.bank.read(drawn)
         estimated = log_partition(online[0], own, noise, config.samples, world, config.temperature)
         log_z = torch.where(self.log_z.isnan(), estimated, self.log_z)

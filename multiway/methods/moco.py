@@ -153,7 +153,7 @@ class Moco(Siamese):
             report["queue_age"] = torch.tensor(len(kept["key"]) / len(updates["key"]))
         else:
             assert self.bank is not None
-            rows, others = batch.sample_index, self.bank.draw(config.queue)
+            rows, others = batch.sample_index, self.bank.draw(config.queue, world)
             key, negatives = self.bank.read(rows), self.bank.read(others)
             found = info_nce(online[0], key, world, config.temperature, negatives, rows, others)
             updates = {"key": world.gather(online[0].detach().float()), "sample_index": world.gather(rows)}

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multiway.world import World
+
 __all__ = ["MemoryBank"]
 
 
@@ -50,12 +52,17 @@ class MemoryBank(nn.Module):
         self._check(index)
         return self.features[index]
 
-    def draw(self, *shape: int) -> Tensor:
-        """Numbers of rows drawn evenly, with replacement, from torch's generator: int64 of this shape on the bank's device.
+    def draw(self, count: int, world: World, rows: int = 0) -> Tensor:
+        """Numbers of rows drawn evenly, with replacement, from torch's generator: (count,) int64, for all queries alike, or
+        (rows, count), for each of this rank's `rows` by itself. Rank 0 draws for everybody, as it would if it had all rows.
 
         Evenly over all n, a query's own row included, as the noise density 1 / n supposes.
         """
-        return torch.randint(len(self), shape, device=self.features.device)
+        drawn = torch.randint(len(self), (rows * world.size, count) if rows else (count,), device=self.features.device)
+        if world.size == 1:
+            return drawn
+        drawn = world.gather(drawn[None])[0]
+        return drawn[world.rank :: world.size] if rows else drawn
 
     @torch.no_grad()
     def write(self, index: Tensor, features: Tensor) -> None:

@@ -135,10 +135,11 @@ class Case:
     kind: str = "adamw"
     lr: float = 0.01
     bad: tuple[int, ...] = ()
+    unfreeze: tuple[tuple[str, float], ...] = ()
     more: tuple[tuple[str, object], ...] = ()
 
     def settings(self) -> Settings:
-        spec = OptimiserSpec(kind=self.kind, warmup=2)
+        spec = OptimiserSpec(kind=self.kind, warmup=2, unfreeze=self.unfreeze)
         more = {"horizon": 20, "log_every": 1, "checkpoint_every": 1000, "optimiser": spec, **dict(self.more)}
         return Settings(
             steps=self.steps, batch=ROWS, lr=self.lr, device="cpu", shard=self.shard, shards=self.shards, **({"precision": "fp32"} | more)

@@ -18,6 +18,10 @@ AMONG = {
     "begun on one": Case("clip", begun="begun alone", shard="full"),
     "left by two": Case("albef", steps=8, shard="full"),
     "bad": Case("clip", steps=12, bad=(5, 6, 7), shard="full", more=(("checkpoint_every", 3), ("evaluate_every", 4))),
+    "joining": Case("clip", steps=6, shard="full", unfreeze=(("image", 3.0),)),
+    "joining bf16": Case(
+        "clip", steps=2, double=False, shard="full", unfreeze=(("image", 1.0),), more=(("precision", "bf16"),)
+    ),
     "bf16": Case("clip", steps=2, double=False, shard="full", more=(("precision", "bf16"),)),
     "bf16 ddp": Case("clip", steps=2, double=False, more=(("precision", "bf16"),)),
     "recomputed": Case("albef", steps=6, shard="full", more=(("checkpoint_blocks", True), ("accumulate", 2))),
@@ -36,7 +40,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     folder, world = tmp_path_factory.mktemp("ranks"), World()
     made = run({"begun alone": Case("clip", steps=8)}, world, folder)
     made |= spawned(FULL | AMONG, folder)
-    twins = {f"{key} alone": replace(alone(AMONG[key]), begun="") for key in ("bad", "recomputed")}
+    twins = {f"{key} alone": replace(alone(AMONG[key]), begun="") for key in ("bad", "joining", "recomputed")}
     made |= run(WHOLE | twins | {"left for one": Case("albef", begun="left by two")}, world, folder)
     return made
 
@@ -101,6 +105,16 @@ def test_bf16_in_parts_computes_what_autocast_does(found: dict[str, dict]) -> No
     assert ours["terms"][1]["itc"] == pytest.approx(ddp["terms"][1]["itc"], rel=1e-3)
     assert all(each.dtype == torch.float32 for each in ours["state"].values() if each.is_floating_point())
     assert ours["norms"][0] == pytest.approx(ddp["norms"][0], rel=1e-2)
+
+
+def test_parts_that_begin_to_learn_later_do_so_in_parts_too(found: dict[str, dict]) -> None:
+    assert error(found["joining"], found["joining alone"]) < 1e-9
+    state, started = found["joining bf16"]["state"], found["joining bf16"]["started"]
+    moved = {name for name, each in state.items() if not torch.equal(each, started[name])}
+    assert {
+        "image.transformer.blocks.0.attention.qkv.weight",
+        "text.transformer.blocks.0.attention.qkv.weight",
+    } <= moved
 
 
 def test_recomputed_blocks_and_micro_batches_change_nothing(found: dict[str, dict]) -> None:

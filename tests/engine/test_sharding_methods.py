@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import ranks
 import torch
-from multiway_batches import INFO
-from ranks import HEAD, NET, Case, Rows, error, run, spawned
+from multiway_batches import INFO, toy_batch
+from ranks import HEAD, NET, ROWS, Case, Rows, error, run, spawned
 
 from multiway.batch import Batch
 from multiway.methods import method_class
@@ -60,7 +60,13 @@ class Anything(Rows):
         if pairs is None:
             hidden = torch.arange(32).expand(len(index), 32) % 3 == index[:, None] % 3
             return replace(views, patch_mask=hidden, image_id=index, **more)
-        return replace(pairs, views=views.views if self.name in ("slip", "declip") else (), **more)
+        hidden = toy_batch(ROWS, number, self.world.rank, self.world.size).patch_mask
+        return replace(
+            pairs,
+            views=views.views if self.name in ("slip", "declip") else (),
+            patch_mask=hidden if self.name in ("beit3", "mae", "maskfeat", "simmim", "vlmo") else None,
+            **more,
+        )
 
 
 @pytest.mark.slow

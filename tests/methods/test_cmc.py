@@ -51,7 +51,7 @@ def test_each_direction_asks_the_other_views_bank() -> None:
     torch.manual_seed(3)
     losses = method.training_step(rows, WORLD, Step())
     torch.manual_seed(3)
-    drawn = method.banks["l"].draw(6, 6)  # type: ignore[operator]
+    drawn = method.banks["l"].draw(6, World(), 6)  # type: ignore[operator]
     reps, at = method.encode(rows, Step()), rows.sample_index
     for number, (own, other) in enumerate((("l", "ab"), ("ab", "l"))):
         bank, log_z = method.banks[other], losses.updates["log_z"][0, number]

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from multiway.nn.bank import MemoryBank
+from multiway.world import World
 
 
 def test_only_written_rows_move_and_by_the_mix() -> None:
@@ -55,7 +56,7 @@ def test_reading_copies_and_drawing_covers_all_rows() -> None:
     bank.write(torch.tensor([0]), torch.ones(1, 2))
     assert not torch.equal(read[0, 0], bank.features[0])
     torch.manual_seed(1)
-    drawn = bank.draw(1000, 3)
+    drawn = bank.draw(3, World(), 1000)
     counts = torch.bincount(drawn.flatten(), minlength=5)
     assert drawn.shape == (1000, 3) and int(counts.min()) > 500 and int(counts.max()) < 700
 

@@ -16,7 +16,7 @@ from multiway.engine.allocator import keep_freed_memory
 print(keep_freed_memory() if sys.argv[1] == "kept" else None)
 def step():
     parts = [torch.ones(10_000_000) for _ in range(2)]  # 40 MB each, 9,766 pages; above what glibc learns to keep by itself
-for _ in range(3):
+for _ in range(12):  # blocks find their places within a few steps
     step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(4):

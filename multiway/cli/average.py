@@ -38,6 +38,6 @@ def run(args: list[str]) -> int:
     mixed = average(load(asked.before), load(asked.after), asked.alpha)
     target = Path(asked.out)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_model(target, mixed.method, mixed.processor)
+    write_model(target, mixed.method, mixed.processor, mixed.origin)
     print(f"{1 - asked.alpha:.0%} of {asked.before} and {asked.alpha:.0%} of {asked.after} -> {target}")
     return 0

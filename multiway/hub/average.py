@@ -53,4 +53,4 @@ def average(before: Model, after: Model, alpha: float) -> Model:
         if tensor.is_floating_point() and not name.startswith(second.own_state):
             tensor.lerp_(theirs[name].to(tensor), 1.0 - alpha)
     second.started()  # a twin is what its student is
-    return Model(mixed, after.processor, after.precision, after.batch)
+    return Model(mixed, after.processor, after.precision, after.batch, origin=after.origin)

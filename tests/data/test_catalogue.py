@@ -222,6 +222,15 @@ def test_opening_takes_no_memory_for_its_rows(tmp_path, cache) -> None:
     assert made < 6_000_000  # some shards, not all of them
 
 
+def test_a_tokeniser_learns_from_some_of_very_many(tmp_path, monkeypatch) -> None:
+    source = read_shards(own(tmp_path))["train"]
+    assert not hasattr(source, "tokenizer_captions")  # every caption is learned from
+    monkeypatch.setattr("multiway.data.shards.SORTED", 50)
+    monkeypatch.setattr("multiway.data.shards._LEARNT", 10)
+    spread = [source.row(number * len(source) // 10).captions for number in range(10)]
+    assert source.tokenizer_captions == tuple(caption for captions in spread for caption in captions)
+
+
 def test_a_column_checks_each_block_once(tmp_path) -> None:
     values = np.arange(100_000, dtype="<i8")
     sums = np.array(

@@ -77,20 +77,19 @@ class Shards:
         return starts.span(0, len(starts))
 
     @property
-<<<<<<< HEAD
     def places(self) -> np.ndarray:
         """(rows, 2) int64: shard of each row, and its sample's number among those of all shards, which rises within one."""
         rows, starts = self.catalogue.columns[f"{self.split}.rows"], self.catalogue.columns["starts"]
         samples = rows.span(0, len(rows)).astype(np.int64)
         return np.stack([np.searchsorted(starts.span(0, len(starts)), samples, side="right") - 1, samples], 1)
-=======
+
+    @property
     def tokenizer_captions(self) -> tuple[str, ...]:
         """What a tokeniser is learned from where there are too many captions to hold: those of a million rows, spread over all."""
         if len(self) <= SORTED:
             raise AttributeError("tokenizer_captions: every caption is learned from")
         rows = (number * len(self) // _LEARNT for number in range(_LEARNT))
         return tuple(caption for row in rows for caption in self.catalogue.captions(self._sample(row)))
->>>>>>> 7941cf8 (Extras remote and bench; a tokeniser learns from some of very many captions)
 
     def __len__(self) -> int:
         return self.catalogue.splits[self.split].rows

@@ -63,5 +63,5 @@ class PairsRecipe(Recipe):
         return Loader(
             source, self.view, tokenizer, settings.batch, settings.seed, world.rank, world.size, settings.workers,
             self.masking, self.hidden_patches,
-            shortening=None if self.shorten == "first" else Shortening(tokenizer, self.shorten),
+            shortening=None if self.shorten == "first" else Shortening(tokenizer, self.shorten), **self.loading,
         )  # fmt: skip

@@ -21,7 +21,7 @@ from multiway.data.mixture import Mixture
 from multiway.data.open import ALL, parts_of, splits_of, subsets_of
 from multiway.data.processor import Processor
 from multiway.data.scores import scores_digest, scores_of
-from multiway.data.source import Source, SourceSpec
+from multiway.data.source import Mixes, Source, SourceSpec
 from multiway.engine.agreement import on_main
 from multiway.engine.device import choose_device, choose_precision
 from multiway.engine.loop import Outcome, train
@@ -107,6 +107,11 @@ def _ranked(recipe: Recipe, source: Source, loader: Any) -> str:
     if not isinstance(loader, Loader):
         raise ConfigError(
             f"--curriculum ranks rows of pictures and captions; `{recipe.name}` learns from other batches ({type(loader).__name__})"
+        )
+    if isinstance(source, Mixes) or recipe.settings.shuffle != "global":
+        given = "data are a mixture" if isinstance(source, Mixes) else f"shuffle is {recipe.settings.shuffle}"
+        raise ConfigError(
+            f"--curriculum {recipe.curriculum} says which rows stand where, and so does another: {given}; give one source, --shuffle global"
         )
     scores, settings = scores_of(source, recipe.curriculum), recipe.settings
     loader.reorder(CurriculumOrder(scores, recipe.pacing, settings.end_of_schedule, settings.batch, settings.seed))

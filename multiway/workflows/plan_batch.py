@@ -136,6 +136,7 @@ def open_rows(recipe: Recipe, tokens: int = 0, samples: int = 0) -> Rows:
         longest = min(longest, tokenizer.context)
     return Rows(batch, info, longest, len(source), seconds, why_not)
 
+
 def _source(recipe: Recipe, samples: int) -> tuple[Any, str]:
     """The data, or what stands in for them and why."""
     name = recipe.data or "no data"

@@ -1,5 +1,6 @@
 """Patches left out, a curriculum and parts that join, all in one run: by any number of ranks, and stopped at any step, the same."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,5 +64,16 @@ def test_other_scores_are_another_run(caption_folder: Path, capsys: pytest.Captu
 def test_what_cannot_be_paced_is_refused() -> None:
     with pytest.raises(SystemExit):  # without a curriculum a pace says nothing
         parse(["clip", "--pacing.start", "0.5"])
-    with pytest.raises(ValueError, match="`bert` learns from other batches"):
-        prepare(parse(["bert", "--curriculum", "length"]), World())
+    with pytest.raises(ValueError, match="`ibot` learns from other batches"):
+        prepare(parse(["ibot", "--data", "digits", "--curriculum", "length"]), World())
+    for other in (["--shuffle", "shards"], ["--data", "emoji*1 + digits*3"]):
+        with pytest.raises(ValueError, match=r"which rows stand where, and so does another|shards"):
+            prepare(parse(["clip", "--curriculum", "length", *other]), World())
+
+
+def test_what_all_loaders_are_told_is_told_to_these_too() -> None:
+    ready = prepare(parse(["clip", "--data", "digits", "--drop", "0.5"]), World())
+    assert ready.loader.batch(0).patch_mask is not None
+    recipe = replace(ready.recipe, settings=replace(ready.recipe.settings, shuffle="shards", shuffle_window=2))
+    with pytest.raises(ValueError, match="shards"):  # digits lie in none, and it is said
+        recipe.loader(ready.source, ready.processor.tokenizer, ready.info, World())

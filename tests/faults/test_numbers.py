@@ -44,8 +44,9 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_rolled_back(folder: P
     assert child.wait_for("step", 13), child.said
     child.strike()
     child.end()
-    assert newest(folder / "killed").name == "step-00000008"
-    assert "resuming at step 8" in finish(args, bad)
+    # The checkpoint of step 8 may have been under way: then it begins before it.
+    at = int(newest(folder / "killed").name[5:])
+    assert at in (4, 8) and f"resuming at step {at}" in finish(args, bad)
     assert same_run(folder / "five", folder / "killed")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -88,7 +89,8 @@ def test_torchrun_starts_the_ranks_again(folder: Path, undisturbed: Path) -> Non
         os.killpg(launcher.pid, signal.SIGKILL)
         raise
     assert launcher.returncode == 0, said[-3000:]
-    assert "dies at step 10" in said and "resuming at step 8" in said
+    # From step 8, unless its checkpoint was still being written.
+    assert "dies at step 10" in said and re.search(r"resuming at step [48]\b", said)
     assert same_run(undisturbed, folder / "restarted")
 
 

@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--links", type=int, default=16)
-    parser.add_argument("--build-ef", type=int, default=40)
+    parser.add_argument("--build-ef", type=int, default=100)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--embeddings", default="", help="a folder that `multiway embed` wrote")
     asked = parser.parse_args()

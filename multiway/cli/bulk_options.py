@@ -11,6 +11,7 @@ import torch
 
 from multiway.cli.output import print_json
 from multiway.data.open import ALL, BUNDLED, PUBLISHED, open_source, parse
+from multiway.data.remote import RemoteFile, is_remote
 from multiway.data.source import Source
 from multiway.engine.device import choose_device
 from multiway.hub.load import load
@@ -18,7 +19,7 @@ from multiway.hub.model import Model
 from multiway.workflows.bulk import Asked, Totals
 from multiway.world import World
 
-__all__ = ["BulkOptions", "begin", "finish", "say"]
+__all__ = ["BulkOptions", "begin", "finish", "from_anywhere", "say"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def begin(run: str, data: str, out: str, how: BulkOptions, world: World) -> tupl
     """Model, data and how they are worked through, by what the command line says; all rows unless `@split` is named."""
     where = {
         "run": str(Path(run).resolve()) if Path(run).exists() else run,
-        "data": _from_anywhere(data),
+        "data": from_anywhere(data),
         "images": str(Path(how.images).absolute()) if how.images else "",
         "image_column": how.image_column,
         "caption_column": how.caption_column,
@@ -69,11 +70,13 @@ def begin(run: str, data: str, out: str, how: BulkOptions, world: World) -> tupl
     return model, source, asked
 
 
-def _from_anywhere(data: str) -> str:
+def from_anywhere(data: str) -> str:
     """The data as they are named from any folder: results are opened later, from elsewhere."""
     spec = parse(data)
-    if spec.name in BUNDLED or "://" in spec.name:
+    if spec.name in BUNDLED:
         return data
+    if is_remote(spec.name):  # without signature or password, which are nothing to write down
+        return str(replace(spec, name=str(RemoteFile(spec.name))))
     if spec.name in PUBLISHED:
         return str(replace(spec, path=str(Path(spec.path).expanduser().absolute())))
     return str(replace(spec, name=str(Path(spec.name).expanduser().absolute())))

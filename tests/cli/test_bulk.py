@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from command_line import multiway
 
+from multiway.cli.bulk_options import from_anywhere
 from multiway.cli.main import main
 from multiway.workflows.embeddings import Embeddings
 
@@ -113,6 +114,23 @@ def test_mistakes_are_one_sentence(
     assert main([each.format(vectors=vectors, run=tiny_run) for each in args]) == 1
     said = capsys.readouterr().err
     assert complaint in said and said.startswith("multiway: ") and not (tmp_path / "unused").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "kept"),
+    [
+        ("emoji@train", "emoji@train"),
+        ("scenes:easy,objects=1-3", "scenes:easy,objects=1-3"),
+        ("pairs.jsonl@val", "{here}/pairs.jsonl@val"),
+        ("web/{{0..9}}.tar", "{here}/web/{{0..9}}.tar"),
+        ("coco:data@test", "coco:{here}/data@test"),
+        ("s3://me:secret@bucket/{{0..9}}.tar@train", "s3://bucket/{{0..9}}.tar@train"),
+        ("https://host/a.tar?signature=1", "https://host/a.tar"),
+    ],
+)
+def test_data_are_named_from_any_folder_and_without_secrets(data: str, kept: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert from_anywhere(data.format()) == kept.format(here=tmp_path)
 
 
 def test_filter_writes_what_fits(

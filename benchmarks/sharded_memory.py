@@ -70,6 +70,7 @@ class Counting:
     """Journals that count what is held when a step is logged: gradients are still there."""
 
     say = staticmethod(print)
+    failed = False
 
     def resume(self, method: Method, optimiser: torch.optim.Optimizer) -> int:
         self.method, self.optimiser = method, optimiser
@@ -90,6 +91,8 @@ class Counting:
     def skip(self, *given: Any) -> None: ...
 
     def checkpoint(self, *given: Any) -> None: ...
+
+    def settle(self) -> None: ...
 
 
 def held(tensors: list[Tensor]) -> int:

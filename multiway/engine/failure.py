@@ -79,13 +79,13 @@ def _cheaper(config: Mapping[str, Any], ranks: int) -> Iterator[str]:
     """What to change, the exact before the approximate: settings as they are given on the command line."""
     settings = config.get("settings")
     given: Mapping[str, Any] = settings if isinstance(settings, Mapping) else {}
-    blocks = [path for path, value in _switches(config.get("method"), "method") if not value]
-    if blocks:
-        flags = " ".join(f"--{path}" for path in blocks)
-        yield f"recompute activations in the backward pass ({flags}), which changes no number"
+    if not given.get("checkpoint_blocks") and not all(_switches(config.get("method"))):
+        yield "recompute activations in the backward pass (--checkpoint-blocks), which changes no number"
+    if ranks > 1 and given.get("shard", "none") == "none":
+        yield "let each rank keep its share of weights and moments alone (--shard full), which changes no number"
     batch, accumulate, cache = (int(given.get(name) or 0) for name in ("batch", "accumulate", "cache"))
     own = batch // max(ranks, 1)
-    if own > 1 and accumulate <= 1:
+    if own > 1 and accumulate <= 1 and given.get("shard", "none") == "none":
         rows = max(1, (cache or own) // 2)
         yield f"encode {rows} rows at a time with all {batch} as negatives (--cache {rows})"
     if own > max(accumulate, 1) and not cache:
@@ -97,13 +97,13 @@ def _cheaper(config: Mapping[str, Any], ranks: int) -> Iterator[str]:
         yield f"use fewer rows (--batch {batch // 2}, a new run) or more ranks"
 
 
-def _switches(value: Any, path: str) -> Iterator[tuple[str, bool]]:
-    """Every field named `checkpoint` of a method's configuration: recomputation is switched for each tower by itself."""
+def _switches(value: Any) -> Iterator[bool]:
+    """Every field named `checkpoint` of a method's configuration: whether a tower recomputes its blocks by itself."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             if name == "checkpoint" and isinstance(inner, bool):
-                yield f"{path}.{name}", inner
-            yield from _switches(inner, f"{path}.{name}")
+                yield inner
+            yield from _switches(inner)
 
 
 def _stands(steps: Sequence[int]) -> str:

@@ -35,7 +35,7 @@ def test_the_cpu_allocators_own_error_is_known() -> None:
     text = said(real_one())
     assert text.startswith("out of memory in runs/a: [enforce fail") and "checkpoint of step 200 is intact" in text
     for advice in (
-        "(--method.image.checkpoint --method.text.blocks.checkpoint)", "(--cache 32)", "(--accumulate 2;", "--precision bf16", "--batch 32",
+        "(--checkpoint-blocks)", "(--cache 32)", "(--accumulate 2;", "--precision bf16", "--batch 32",
     ):  # fmt: skip
         assert advice in text
 
@@ -49,6 +49,11 @@ def test_only_what_this_run_can_still_do_is_advised() -> None:
     assert "--accumulate 8" in split and "--cache" not in split
     assert "a smaller batch or model" in said(MemoryError(), {"settings": {"batch": 1}})
     assert "--cache 16" in said(MemoryError(), CONFIG, ranks=2)  # half of a rank's own rows
+    assert "(--shard full)" in said(MemoryError(), CONFIG, ranks=2) and "--shard" not in said(MemoryError(), CONFIG)
+    done = {**CONFIG, "settings": {**CONFIG["settings"], "checkpoint_blocks": True, "shard": "full"}}
+    assert "--checkpoint-blocks" not in said(MemoryError(), done) and "--shard" not in said(
+        MemoryError(), done, ranks=2
+    )
     assert "a smaller batch" in said(MemoryError(), {"settings": None})
 
 

@@ -67,7 +67,7 @@ def test_out_of_memory_says_what_to_change(folder: Path, kind: str) -> None:
     assert child.end() == 1
     said = child.said
     assert "out of memory in" in said and "Traceback" not in said and "The checkpoint of step 8 is intact" in said
-    for advice in ("--method.image.checkpoint", "--cache 8", "--accumulate 2", "--precision bf16", "--batch 8"):
+    for advice in ("--checkpoint-blocks", "--cache 8", "--accumulate 2", "--precision bf16", "--batch 8"):
         assert advice in said, said
     # Two of the remedies are taken at once, and what was saved is gone on with.
     assert "resuming at step 8" in finish([*args, "--cache", "8"])

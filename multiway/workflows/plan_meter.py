@@ -126,6 +126,8 @@ class Meter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
+        if func.namespace == "prim":
+            return out
         made = [each for each in tree_leaves(out) if isinstance(each, Tensor)]
         label = WEIGHT_COPIES if func is aten._to_copy.default and self.label_of(args[0]) == PARAMETERS else self.label
         fresh = [each for each in made if self.holds(each, label, move=False)]

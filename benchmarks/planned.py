@@ -37,7 +37,9 @@ CELLS = [
 def main(cells: list[str]) -> None:
     """Print a row for each cell."""
     torch.set_num_threads(1)
-    print("| recipe | memory planned | measured | ratio | step planned | measured | ratio |\n|---|---|---|---|---|---|---|")
+    print(
+        "| recipe | memory planned | measured | ratio | step planned | measured | ratio |\n|---|---|---|---|---|---|---|"
+    )
     for cell in cells:
         name, _, way = cell.partition(":")
         recipe = parse([name, *DATA, *WAYS[way]], "plan")

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -207,6 +208,7 @@ def test_other_ranks_report_bad_rows_and_nothing_else(tmp_path: Path) -> None:
 
 def test_tensorboard_shows_the_resumed_course_only(tmp_path: Path) -> None:
     _write(tmp_path, range(1, 6), tensorboard=True)
+    time.sleep(1.1)  # event files are read in the order of the second in their names
     _write(tmp_path, range(3, 5), cut=2, tensorboard=True)
     board = EventAccumulator(str(tmp_path / TENSORBOARD))
     board.Reload()

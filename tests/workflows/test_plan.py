@@ -201,9 +201,7 @@ def test_commands(clip: tuple[Recipe, Rows]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["clip", "albef", "mae", "moco"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_time_by_rates_measured_in_the_same_process(
-    name: str, precision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_time_by_rates_measured_in_the_same_process(name: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within a factor of 2, in seconds of the processor on one thread: the machine may be others' too."""
     monkeypatch.setattr(time, "perf_counter", time.process_time)
     recipe = small(name, "--batch", "64", "--precision", precision)

@@ -225,7 +225,7 @@ class Albef(MomentumContrast):
 
     def _fuse(self, image: Tensor, text: Tensor, mask: Tensor | None, first: bool = True) -> Tensor:
         """(B, 1, W) the fused class token, or (B, L, W) all."""
-        at = torch.zeros(len(text), dtype=torch.int64, device=text.device) if first else None
+        at = torch.zeros(text.shape[0], dtype=torch.int64, device=text.device) if first else None
         return self.student.fusion(text, mask, image, at=at)  # type: ignore[no-any-return]
 
     # Schedules.

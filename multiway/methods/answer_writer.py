@@ -29,7 +29,7 @@ from multiway.losses.weighted_lm import weighted_lm
 from multiway.methods import METHODS, method_class
 from multiway.methods.finetune import picture_size
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
-from multiway.methods.writing import write
+from multiway.methods.writing import Writing, write
 from multiway.nn.answer_decoder import AnswerDecoder
 from multiway.nn.generate import Generation, Texts
 from multiway.world import World
@@ -172,8 +172,7 @@ class AnswerWriter(Method):
             )
         memory, mask = self._read(image, text)
         config, decoding = self.config, self.decoder.decoding(memory, mask)
-        start = torch.full((len(memory), 1), config.start, device=memory.device)
-        return write(decoding, start, settings, config.longest, config.end, config.pad, None, generator)
+        return write(Writing(decoding, config.start, config.end, config.pad, config.longest), settings, generator=generator)
 
     # Question and answer.
 

@@ -36,7 +36,7 @@ from multiway.losses.lm import lm
 from multiway.losses.mlm import mlm
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
 from multiway.methods.shared_space import SharedSpace
-from multiway.methods.writing import write
+from multiway.methods.writing import Writing, write
 from multiway.nn.attention import Visibility
 from multiway.nn.generate import Generation, Recomputed, Texts
 from multiway.nn.heads import MaskedWordHead
@@ -242,13 +242,13 @@ class Beit3(SharedSpace, Method):
         """(B, 3, H, W) -> embedding (B, D) where there is a shared space, else (B, 0); tokens enter the blocks: (B, 1 + N, W)."""
         embedded = self.pictures(images)
         if self.config.objective != "itc":
-            return Encoded(embedded.new_empty(len(images), 0), embedded)
+            return Encoded(embedded.new_empty(images.shape[0], 0), embedded)
         return Encoded(self._unit(self.image_projection, self._image(embedded, first=True)), embedded)
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:
         """(B, L) -> embedding (B, D) where there is a shared space, else (B, 0)."""
         if self.config.objective != "itc":
-            return Encoded(torch.empty(len(ids), 0, device=ids.device), self.words(ids), mask, ids)
+            return Encoded(torch.empty(ids.shape[0], 0, device=ids.device), self.words(ids), mask, ids)
         return Encoded(self._unit(self.text_projection, self._text(ids, mask, first=True)), None, mask, ids)
 
     @property
@@ -292,17 +292,19 @@ class Beit3(SharedSpace, Method):
         generator: torch.Generator | None = None,
     ) -> Texts:
         """Texts for B pictures: [MASK] is appended and guessed, again and again; see `nn.generate.generate`."""
+        return write(self.writing(image), settings, prompts, prompt_mask, generator)
+
+    def writing(self, image: Encoded) -> Writing:
+        """Texts about to be written about B pictures, tokens kept."""
         memory, mask_id = _tokens(image), self.config.mask_id
-        if prompts is None:
-            prompts = torch.full((len(memory), 1), self.config.start_id, dtype=torch.int64, device=memory.device)
 
         def next_logits(ids: Tensor, rows: Tensor) -> Tensor:
             ids = F.pad(ids, (0, 1), value=mask_id)
             return self._guess(self._read(memory[rows], ids)[:, -1])
 
-        decoding = Recomputed(next_logits, len(memory), memory.device)
+        decoding = Recomputed(next_logits, memory.shape[0], memory.device)
         room = self.config.context - 1  # one place is left for the [MASK] that asks
-        return write(decoding, prompts, settings, room, self.config.end_id, 0, prompt_mask, generator)
+        return Writing(decoding, self.config.start_id, self.config.end_id, 0, room)
 
     @staticmethod
     def _unit(projection: nn.Module, tokens: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ from multiway.losses.lm import lm
 from multiway.methods.method import Losses, Pairs, Reps, Step, Term
 from multiway.methods.momentum import MomentumContrast, first, judged, matching, pictures_shown
 from multiway.methods.partners import Lent
-from multiway.methods.writing import begin_with, caption_scores, to_be_written, write
+from multiway.methods.writing import Writing, begin_with, caption_scores, to_be_written, write
 from multiway.nn.cache import Cache
 from multiway.nn.decoder import SharedDecoder, Sharing
 from multiway.nn.generate import Cached, Generation, Texts
@@ -268,26 +268,26 @@ class Blip(MomentumContrast):
             prompts: (B, L) ids to go on from, beginning with any start token, [DEC] takes its place; None for [DEC] alone.
             prompt_mask: (B, L) bool.
         """
-        assert image.tokens is not None
-        if prompts is None:
-            prompts = torch.zeros(len(image.tokens), 1, dtype=torch.int64, device=image.tokens.device)
-        config, decoding = self.config, self.decoding(image.tokens, image.mask)
-        prompts = begin_with(prompts, config.start_decode)
-        return write(decoding, prompts, settings, config.text.context, config.end, config.pad, prompt_mask, generator)
+        if prompts is not None:
+            prompts = begin_with(prompts, self.config.start_decode)
+        return write(self.writing(image), settings, prompts, prompt_mask, generator)
 
-    def decoding(self, memory: Tensor, memory_mask: Tensor | None = None) -> Cached:
-        """Texts about to be written over (P, N, W) tokens of pictures, or of questions read with their pictures."""
+    def writing(self, image: Encoded) -> Writing:
+        """Texts about to be written about B pictures, tokens kept."""
+        assert image.tokens is not None
+        config, memory = self.config, image.tokens
 
         def next_logits(ids: Tensor, cache: Cache) -> Tensor:
-            seen = (memory, memory_mask) if len(cache) == 0 else (None, None)
+            seen = (None, None) if cache.seen else (memory, image.mask)
             at = None
             if ids.shape[1] > 1:
-                at = torch.full((len(ids),), ids.shape[1] - 1, device=ids.device)
+                at = torch.full(ids.shape[:1], ids.shape[1] - 1, device=ids.device)
             return self.decoder.guess(
                 self.student.text, self.decoder(self.student.text, ids, *seen, cache=cache, at=at)[:, 0]
             )
 
-        return Cached(next_logits, self.config.text.layers, len(memory), memory.device)
+        decoding = Cached(next_logits, config.text.layers, memory.shape[0], memory.device)
+        return Writing(decoding, config.start_decode, config.end, config.pad, config.text.context)
 
     def _match(
         self,
@@ -311,7 +311,7 @@ class Blip(MomentumContrast):
     ) -> Tensor:
         """(B, 1, W) the [ENC] token, or (B, L, W) all; `rows` says which picture belongs to each text."""
         embedded = self.student.text.embed(begin_with(ids, self.config.start_encode))
-        at = torch.zeros(len(ids), dtype=torch.int64, device=ids.device) if first else None
+        at = torch.zeros(ids.shape[0], dtype=torch.int64, device=ids.device) if first else None
         return self.student.text.transformer(embedded, mask, image, memory_rows=rows, at=at, cache=cache)  # type: ignore[no-any-return]
 
     def _write(self, image: Tensor, ids: Tensor, mask: Tensor, cache: Cache | None = None) -> Tensor:

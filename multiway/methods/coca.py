@@ -32,7 +32,7 @@ from multiway.losses.itc import itc
 from multiway.losses.lm import lm
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
 from multiway.methods.shared_space import SharedSpace
-from multiway.methods.writing import Cached, caption_scores, resolved, to_be_written, write
+from multiway.methods.writing import Cached, Writing, caption_scores, resolved, to_be_written, write
 from multiway.nn.cache import Cache
 from multiway.nn.generate import Generation, Texts
 from multiway.nn.hidden_patches import shown
@@ -217,21 +217,24 @@ class Coca(SharedSpace, Method):
             image: B pictures, tokens kept.
             prompts, prompt_mask: (B, L) ids to go on from, the start token first, and (B, L) bool; None for that alone.
         """
+        return write(self.writing(image), settings, prompts, prompt_mask, generator)
+
+    def writing(self, image: Encoded) -> Writing:
+        """Texts about to be written about B pictures, tokens kept."""
         assert image.tokens is not None
         config, memory = self.config, image.tokens
-        if prompts is None:
-            prompts = torch.full((len(memory), 1), config.start, device=memory.device)
 
         def next_logits(ids: Tensor, cache: Cache) -> Tensor:
-            seen = memory if not any(len(block.memory) for block in cache.blocks) else None
+            seen = None if cache.seen else memory
             lower, upper = self.unimodal.layers, config.multimodal_layers
             words = self.unimodal.read_on(ids, _part(cache, 0, lower))
-            at = torch.full((len(ids),), ids.shape[1] - 1, device=ids.device) if ids.shape[1] > 1 else None
+            at = torch.full(ids.shape[:1], ids.shape[1] - 1, device=ids.device) if ids.shape[1] > 1 else None
             last = self.multimodal(words, memory=seen, cache=_part(cache, lower, lower + upper), at=at)
             return self.vocabulary(last[:, 0])  # type: ignore[no-any-return]
 
-        decoding = Cached(next_logits, self.unimodal.layers + config.multimodal_layers, len(memory), memory.device)
-        return write(decoding, prompts, settings, config.text.context, config.end, config.pad, prompt_mask, generator)
+        layers = self.unimodal.layers + config.multimodal_layers
+        decoding = Cached(next_logits, layers, memory.shape[0], memory.device)
+        return Writing(decoding, config.start, config.end, config.pad, config.text.context)
 
     def _guess(self, words: Tensor, mask: Tensor, image: Tensor) -> Tensor:
         """(P, V) logits of every token but the first of each text, in the order of `to_be_written(mask).nonzero()`.

@@ -154,12 +154,12 @@ class Filip(Method):
     def encode_image(self, images: Tensor) -> Encoded:
         """(B, 3, H, W) normalised pixels -> tokens (B, 1 + N, D) on the unit sphere, the class token first; no embedding."""
         tokens = self._image_tokens(images)
-        return Encoded(tokens.new_zeros(len(tokens), 0), tokens)
+        return Encoded(tokens.new_zeros(tokens.shape[0], 0), tokens)
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:
         """(B, L) token ids -> tokens (B, L, D) on the unit sphere; no embedding."""
         tokens = self._text_tokens(ids, mask)
-        return Encoded(tokens.new_zeros(len(tokens), 0), tokens, mask, ids)
+        return Encoded(tokens.new_zeros(tokens.shape[0], 0), tokens, mask, ids)
 
     def compare(self, image: Encoded, text: Encoded, query: Query = "image") -> Tensor:
         """(Bi, Bt): s^I where pictures ask, s^T where texts do."""

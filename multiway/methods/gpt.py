@@ -22,7 +22,7 @@ from multiway.abilities import CaptionScores, Encoded, Fused
 from multiway.batch import Batch, DataInfo
 from multiway.losses.lm import lm
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
-from multiway.methods.writing import Cached, caption_scores, resolved, to_be_written, write
+from multiway.methods.writing import Cached, Writing, caption_scores, resolved, to_be_written, write
 from multiway.nn.cache import Cache
 from multiway.nn.generate import Generation, Texts
 from multiway.nn.pool import last_positions, take
@@ -97,7 +97,7 @@ class Gpt(Method):
     def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:
         """(B, L) token ids -> (B, L, W) tokens, each of those up to it; no embedding: there is no picture to share a space with."""
         tokens = self.text(ids).tokens
-        return Encoded(tokens.new_zeros(len(tokens), 0), tokens, mask, ids)
+        return Encoded(tokens.new_zeros(tokens.shape[0], 0), tokens, mask, ids)
 
     @property
     def fused_width(self) -> int:
@@ -128,20 +128,20 @@ class Gpt(Method):
             image: how many are written, a text for each picture; None for a text for each prompt, or one.
             prompts, prompt_mask: (B, L) ids to go on from, the start token first, and (B, L) bool; None for that alone.
         """
+        rows = len(prompts) if prompts is not None else 1 if image is None else len(image.embedding)
+        return write(self.writing(rows), settings, prompts, prompt_mask, generator)
+
+    def writing(self, rows: int) -> Writing:
+        """So many texts, about to be written."""
         words = self.text.embed.words.weight
-        if prompts is None:
-            prompts = torch.full(
-                (1 if image is None else len(image.embedding), 1), self.config.start, device=words.device
-            )
 
         def next_logits(ids: Tensor, cache: Cache) -> Tensor:
-            at = torch.full((len(ids),), ids.shape[1] - 1, device=ids.device) if ids.shape[1] > 1 else None
-            embedded = self.text.embed(ids, past=len(cache))
+            at = torch.full(ids.shape[:1], ids.shape[1] - 1, device=ids.device) if ids.shape[1] > 1 else None
+            embedded = self.text.embed(ids, past=cache.length)
             return F.linear(self.text.transformer(embedded, cache=cache, at=at)[:, 0], words)
 
-        decoding = Cached(next_logits, self.config.text.layers, len(prompts), words.device)
-        config = self.config
-        return write(decoding, prompts, settings, config.text.context, config.end, config.pad, prompt_mask, generator)
+        config, decoding = self.config, Cached(next_logits, self.config.text.layers, rows, words.device)
+        return Writing(decoding, config.start, config.end, config.pad, config.text.context)
 
     def _guess(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(P, V) logits of every token but the first of each text. Padding comes after a text, so that no token sees it."""

@@ -287,7 +287,7 @@ class Meter(Method):
 
 
 def _embedded(tokens: Tensor, mask: Tensor | None = None, ids: Tensor | None = None) -> Encoded:
-    return Encoded(tokens.new_zeros(len(tokens), 0), tokens, mask, ids)
+    return Encoded(tokens.new_zeros(tokens.shape[0], 0), tokens, mask, ids)
 
 
 def _odds(logits: Tensor) -> Tensor:
@@ -299,4 +299,4 @@ def _joined(text: Tensor, mask: Tensor | None, image: Tensor) -> tuple[Tensor, T
     tokens = torch.cat([text, image], 1)
     if mask is None:
         return tokens, None
-    return tokens, torch.cat([mask, mask.new_ones(len(mask), image.shape[1])], 1)
+    return tokens, torch.cat([mask, mask.new_ones(mask.shape[0], image.shape[1])], 1)

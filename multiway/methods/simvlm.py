@@ -26,7 +26,7 @@ from multiway.abilities import CaptionScores, Encoded, Fused
 from multiway.batch import Batch, DataInfo
 from multiway.losses.lm import lm
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
-from multiway.methods.writing import caption_scores, resolved, write
+from multiway.methods.writing import Writing, caption_scores, resolved, write
 from multiway.nn.conv_stage import ConvStage, ConvStageConfig
 from multiway.nn.generate import Generation, Texts
 from multiway.nn.pick import uniform
@@ -133,7 +133,7 @@ class Simvlm(Method):
     def encode_image(self, images: Tensor) -> Encoded:
         """(B, 3, H, W) normalised pixels -> (B, N, W) tokens for the encoder, which reads them with the words; no embedding."""
         tokens = self.image(images)
-        return Encoded(tokens.new_zeros(len(tokens), 0), tokens)
+        return Encoded(tokens.new_zeros(tokens.shape[0], 0), tokens)
 
     def image_to_fuse(self, images: Tensor) -> Encoded:
         """As `encode_image`, and read by the encoder, which `fuse` does without words: once, whatever is asked about the picture."""
@@ -143,7 +143,7 @@ class Simvlm(Method):
     def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:
         """(B, L) token ids -> (B, L, W) embedded words, as the decoder takes them; no embedding of the text."""
         words = self.text(ids)
-        return Encoded(words.new_zeros(len(words), 0), words, mask, ids)
+        return Encoded(words.new_zeros(words.shape[0], 0), words, mask, ids)
 
     @property
     def fused_width(self) -> int:
@@ -188,15 +188,22 @@ class Simvlm(Method):
             prompts, prompt_mask: (B, L) ids to go on from, the start token first, and (B, L) bool: the words of the prefix,
                 which the encoder reads (section 4.3: "A picture of"). None for no words.
         """
-        config, device = self.config, self.text.positions.device
+        return write(self.writing(image, prompts, prompt_mask), settings, prompts, prompt_mask, generator)
+
+    def writing(self, image: Encoded | None, prompts: Tensor | None = None, prompt_mask: Tensor | None = None) -> Writing:
+        """Texts about to be written after what the encoder reads; arguments as of `generate`."""
+        config, first = self.config, 0
         if prompts is None:
-            rows = 1 if image is None else len(image.embedding)
-            prompts = torch.full((rows, 1), config.start, device=device)
-        mask = torch.ones_like(prompts, dtype=torch.bool) if prompt_mask is None else prompt_mask.bool()
-        lengths = mask.sum(1) - 1
+            rows = 1 if image is None else image.embedding.shape[0]
+            prompts = torch.full((rows, 1), config.start, device=self.text.positions.device)
+            lengths, mask = torch.zeros_like(prompts[:, 0]), torch.ones_like(prompts, dtype=torch.bool)
+        else:
+            mask = torch.ones_like(prompts, dtype=torch.bool) if prompt_mask is None else prompt_mask.bool()
+            lengths = mask.sum(1) - 1
+            first = int(lengths.min())
         memory, memory_mask = self.read(None if image is None else image.tokens, prompts[:, 1:], mask[:, 1:])
-        decoding = PrefixDecoding(self.text, self.decoder, memory, memory_mask, config.start, lengths)
-        return write(decoding, prompts, settings, config.text.context, config.end, config.pad, prompt_mask, generator)
+        decoding = PrefixDecoding(self.text, self.decoder, memory, memory_mask, config.start, lengths, first)
+        return Writing(decoding, config.start, config.end, config.pad, config.text.context, prompted=False)
 
     def read(self, image: Tensor | None, words: Tensor, mask: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """The encoder over the prefix.

@@ -267,7 +267,7 @@ class Vilt(Method):
         """
         tokens, mask = _joined(text, mask, image)
         if first:
-            at = torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device)
+            at = torch.zeros(tokens.shape[0], dtype=torch.int64, device=tokens.device)
         return self.transformer(tokens, mask, at=at)  # type: ignore[no-any-return]
 
     def pool(self, fused: Tensor) -> Tensor:
@@ -285,7 +285,7 @@ class Vilt(Method):
         """(B, K, W) projected patches, of which `kept` (B, K) are the numbers -> (B, 1 + K, W)."""
         positions = _interpolated(self.positions, self.config.grid, grid)
         tokens = patches + (positions if kept is None else positions[kept])
-        first = (self.class_token + self.class_position).to(tokens.dtype).expand(len(tokens), 1, -1)
+        first = (self.class_token + self.class_position).to(tokens.dtype).expand(tokens.shape[0], 1, -1)
         tokens = torch.cat([first, tokens], 1)
         return F.dropout(tokens, self.config.dropout, self.training) + self.modalities.weight[1]
 
@@ -377,7 +377,7 @@ class Vilt(Method):
 
 
 def _embedded(tokens: Tensor, mask: Tensor | None = None, ids: Tensor | None = None) -> Encoded:
-    return Encoded(tokens.new_zeros(len(tokens), 0), tokens, mask, ids)
+    return Encoded(tokens.new_zeros(tokens.shape[0], 0), tokens, mask, ids)
 
 
 def _joined(text: Tensor, mask: Tensor | None, image: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -387,7 +387,7 @@ def _joined(text: Tensor, mask: Tensor | None, image: Tensor | None) -> tuple[Te
     tokens = torch.cat([text, image.to(text.dtype)], 1)
     if mask is None:
         return tokens, None
-    return tokens, torch.cat([mask, mask.new_ones(len(mask), image.shape[1])], 1)
+    return tokens, torch.cat([mask, mask.new_ones(mask.shape[0], image.shape[1])], 1)
 
 
 def _interpolated(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:

@@ -210,7 +210,7 @@ class Vlmo(SharedSpace, Method):
         """Embedded texts (B, L, W) and pictures (B, N, W), as pairs -> (B, L + N, W), or the text's class token alone."""
         length, patches = text.shape[1], image.shape[1]
         tokens = torch.cat([text, image], 1)
-        seen = torch.cat([mask, mask.new_ones(len(mask), patches)], 1)
+        seen = torch.cat([mask, mask.new_ones(mask.shape[0], patches)], 1)
         visibility = Visibility.of(seen, length + patches, tokens.device)
         bias = self.positions.pair(length, square_grid(image))
         together = length + patches
@@ -253,11 +253,11 @@ class Vlmo(SharedSpace, Method):
 
     def image_to_fuse(self, images: Tensor) -> Encoded:
         """(B, 3, H, W) -> the tokens alone: the fused mode starts from patches, and no block is run for them before."""
-        return Encoded(images.new_empty(len(images), 0), self.embed_image(images))
+        return Encoded(images.new_empty(images.shape[0], 0), self.embed_image(images))
 
     def text_to_fuse(self, ids: Tensor, mask: Tensor) -> Encoded:
         """(B, L) -> the tokens alone: the fused mode starts from words."""
-        return Encoded(torch.empty(len(ids), 0, device=ids.device), self.embed_text(ids), mask, ids)
+        return Encoded(torch.empty(ids.shape[0], 0, device=ids.device), self.embed_text(ids), mask, ids)
 
     def match(self, image: Encoded, text: Encoded) -> Tensor:
         """(B,) log-odds that picture i and text i are a pair: the two logits' difference."""

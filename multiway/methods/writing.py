@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import torch
@@ -10,11 +10,10 @@ from torch import Tensor
 
 from multiway.abilities import CaptionScores
 from multiway.batch import DataInfo
-from multiway.nn.generate import Cached, Generation, Texts, generate
-from multiway.nn.generate.decoding import Decoding
+from multiway.nn.generate import Cached, Generation, Recomputed, Texts, generate
 from multiway.nn.text import TextConfig
 
-__all__ = ["Cached", "WriterConfig", "begin_with", "caption_scores", "resolved", "to_be_written", "write"]
+__all__ = ["Cached", "Writing", "WriterConfig", "begin_with", "caption_scores", "resolved", "to_be_written", "write"]
 
 
 class WriterConfig(Protocol):
@@ -70,16 +69,37 @@ def caption_scores(logits: Tensor, ids: Tensor, mask: Tensor) -> CaptionScores:
     return CaptionScores(told, best)
 
 
+@dataclass(frozen=True)
+class Writing:
+    """Texts about to be written.
+
+    Attributes:
+        decoding: a fresh one, a text for each picture.
+        start, end, pad: ids of what begins a text and ends it, and of what fills up after its end.
+        context: greatest number of tokens.
+        prompted: whether the first call of `decoding.step` may be handed more than the start token; where another part of the model
+            reads what texts begin with, a `Writing` is of certain prompts.
+    """
+
+    decoding: Cached | Recomputed
+    start: int
+    end: int
+    pad: int
+    context: int
+    prompted: bool = True
+
+
 def write(
-    decoding: Decoding,
-    prompts: Tensor,
+    writing: Writing,
     settings: Generation,
-    context: int,
-    end: int,
-    pad: int,
+    prompts: Tensor | None = None,
     prompt_mask: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Texts:
-    """`nn.generate.generate`, in texts no longer than the method's positions reach."""
-    settings = replace(settings, max_length=min(settings.max_length, context))
-    return generate(decoding, prompts, settings, end=end, pad=pad, prompt_mask=prompt_mask, generator=generator)
+    """`nn.generate.generate`, in texts no longer than the method's positions reach; of the start token alone without prompts."""
+    if prompts is None:
+        rows = writing.decoding.memory
+        prompts = torch.full((len(rows), 1), writing.start, device=rows.device)
+    settings = replace(settings, max_length=min(settings.max_length, writing.context))
+    ends = {"end": writing.end, "pad": writing.pad}
+    return generate(writing.decoding, prompts, settings, **ends, prompt_mask=prompt_mask, generator=generator)

@@ -53,11 +53,11 @@ class AnswerDecoder(nn.Module):
         """Texts about to be written, one over each memory."""
 
         def next_logits(ids: Tensor, cache: Cache) -> Tensor:
-            seen = (memory, mask) if len(cache) == 0 else (None, None)
-            tokens = self.blocks(self.embed(ids, past=len(cache)), None, *seen, cache=cache)
+            seen = (None, None) if cache.seen else (memory, mask)
+            tokens = self.blocks(self.embed(ids, past=cache.length), None, *seen, cache=cache)
             return F.linear(tokens[:, -1], self.embed.words.weight)
 
-        return Cached(next_logits, len(self.blocks.blocks), len(memory), memory.device)
+        return Cached(next_logits, len(self.blocks.blocks), memory.shape[0], memory.device)
 
     @torch.no_grad()
     def begin_from(self, trained: nn.Module) -> int:

@@ -79,7 +79,8 @@ class Visibility(NamedTuple):
         allowed = None if mask is None else mask.bool()[:, None, None, :]
         looks_back = causal and not (past and length - past == 1)
         # Once for all layers, and only where to ask costs nothing: a GPU would have to be waited for.
-        first = None if mask is None or device.type != "cpu" else mask[:, : past + 1] if looks_back else mask
+        unasked = device.type != "cpu" or torch.compiler.is_exporting()  # a graph is traced for any mask
+        first = None if mask is None or unasked else mask[:, : past + 1] if looks_back else mask
         complete = mask is None or (first is not None and bool(first.any(1).all()))
         if not looks_back:
             return cls(allowed, complete=complete)
@@ -99,7 +100,7 @@ ALL_VISIBLE = Visibility()
 def tokens_at(tokens: Tensor, positions: Tensor) -> Tensor:
     """tokens[b, positions[b]]: (B, N, ...) and (B,) or (B, P) -> (B, P, ...), where P is 1 for one position per row."""
     rows = torch.arange(tokens.shape[0], device=tokens.device)
-    return tokens[rows[:, None], positions.view(len(positions), -1)]
+    return tokens[rows[:, None], positions.view(positions.shape[0], -1)]
 
 
 def _rows(scores_like: Tensor, positions: Tensor) -> Tensor:
@@ -240,8 +241,8 @@ class Attention(nn.Module):
         """
         keys = tokens if memory is None else memory
         rows = tokens.shape[0]
-        stored = cache if cache is not None and len(cache) else None
-        count = keys.shape[1] if stored is None else len(stored) + (0 if self.crosses else tokens.shape[1])
+        stored = cache if cache is not None and cache.key is not None else None
+        count = keys.shape[1] if stored is None else stored.length + (0 if self.crosses else tokens.shape[1])
         backward = torch.is_grad_enabled() and (
             tokens.requires_grad or keys.requires_grad or self.out.weight.requires_grad
         )

@@ -227,7 +227,7 @@ class Block(nn.Module):
         tokens = self._part(tokens, look, parts.get("attention_norm", self.attention_norm), self.attention_residual, at)
         if rows is not None:
             tokens = tokens.index_select(0, rows)
-        if self.cross is not None and (memory is not None or (seen is not None and len(seen) > 0)):
+        if self.cross is not None and (memory is not None or (seen is not None and seen.key is not None)):
             cross = parts.get("cross", self.cross)
 
             def consult(x: Tensor) -> Tensor:

@@ -20,9 +20,13 @@ class KeyValues:
         self.key: Tensor | None = None
         self.value: Tensor | None = None
 
-    def __len__(self) -> int:
-        """M, the number of keys so far."""
+    @property
+    def length(self) -> int:
+        """M, the number of keys so far. As a property it stays open where a graph is traced for any length; `len` has to know it."""
         return 0 if self.key is None else self.key.shape[2]
+
+    def __len__(self) -> int:
+        return self.length
 
     def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Keep (R, H, N, D) more keys and values, and give all that there are."""
@@ -75,10 +79,19 @@ class Cache:
         self.blocks = [BlockCache(KeyValues() if grows else None, KeyValues()) for _ in range(layers)]
         self.memory_mask: Tensor | None = None
 
-    def __len__(self) -> int:
-        """Number of positions that are behind."""
+    @property
+    def length(self) -> int:
+        """Number of positions that are behind; see `KeyValues.length`."""
         own = self.blocks[0].own if self.blocks else None
-        return 0 if own is None else len(own)
+        return 0 if own is None else own.length
+
+    def __len__(self) -> int:
+        return self.length
+
+    @property
+    def seen(self) -> bool:
+        """Whether any block has the memory's keys and values."""
+        return any(block.memory.key is not None for block in self.blocks)
 
     def select(self, rows: Tensor, memories: Tensor | None = None) -> None:
         """Texts become rows[...]; memories become memories[...], or stay.

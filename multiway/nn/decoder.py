@@ -69,7 +69,7 @@ class SharedDecoder(nn.Module):
         """
         embed = text.embed if self.embed is None else self.embed
         blocks = text.transformer if self.blocks is None else self.blocks
-        embedded = embed(ids, past=0 if cache is None else len(cache))
+        embedded = embed(ids, past=0 if cache is None else cache.length)
         return blocks(  # type: ignore[no-any-return]
             embedded,
             None,

@@ -90,7 +90,7 @@ class Interleaved(nn.Module):
         Returns:
             (B, N, W) after the final norm; (B, 1, W) with `at`.
         """
-        past = 0 if cache is None else len(cache)
+        past = 0 if cache is None else cache.length
         visibility = Visibility.of(mask, past + tokens.shape[1], tokens.device, causal=self.config.causal, past=past)
         recompute = self.config.checkpoint and self.training and cache is None and torch.is_grad_enabled()
         last = len(self.blocks) - 1

@@ -162,7 +162,7 @@ class MultiwayBlock(nn.Module):
         wanted = segments
         if first:
             tokens, wanted = tokens[:, :1], ((segments[0][0], 1),)
-            visibility = visibility.at(torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device))
+            visibility = visibility.at(torch.zeros(tokens.shape[0], dtype=torch.int64, device=tokens.device))
             bias = None if bias is None else bias[..., :1, :]
             query = self.projection(normed[:, :1], wanted, "query")
             projected = [(query, 1), (self.projection(normed, segments, "key_value"), 2)]

@@ -62,4 +62,4 @@ class PictureEmbed(nn.Module):
         if self.positions is not None and self.class_position is not None:
             patches = patches + resize_positions(self.positions, self.grid, self.patches.grid(images))
             first = first + self.class_position
-        return torch.cat([first.to(patches.dtype).expand(len(patches), 1, -1), patches], 1)
+        return torch.cat([first.to(patches.dtype).expand(patches.shape[0], 1, -1), patches], 1)

@@ -77,6 +77,7 @@ class PrefixDecoding(Cached):
         memory, memory_mask: (P, M, W) the prefixes, read, and (P, M) bool; None for prefixes of nothing.
         start: id of the start token, which takes the place of a prefix's last word.
         lengths: (P,) words of each prefix.
+        first: position of the first token that any text is written from: the shortest of the lengths.
     """
 
     def __init__(
@@ -87,19 +88,19 @@ class PrefixDecoding(Cached):
         memory_mask: Tensor | None,
         start: int,
         lengths: Tensor,
+        first: int,
     ) -> None:
-        super().__init__(lambda ids, cache: self._next(ids), decoder.config.layers, len(lengths), lengths.device)
+        super().__init__(lambda ids, cache: self._next(ids), decoder.config.layers, lengths.shape[0], lengths.device)
         self.embed, self.decoder, self.start, self.lengths = embed, decoder, start, lengths
-        self.read, self.read_mask = memory, memory_mask
-        self.first = int(lengths.min())  # position of the first token that any text is written from
+        self.read, self.read_mask, self.first = memory, memory_mask, first
 
     def _next(self, ids: Tensor) -> Tensor:
         """(R, n) further tokens -> (R, V) logits of the next: of the prompt at the first call its last token alone."""
-        past = len(self.cache)
+        past = self.cache.length
         ids, place = ids[:, -1:], self.first + past
         ids = torch.where(self.lengths[:, None] == place, self.start, ids)
         mask = torch.arange(self.first, place + 1, device=ids.device) >= self.lengths[:, None]
-        seen = (self.read, self.read_mask) if past == 0 else (None, None)
+        seen = (None, None) if self.cache.seen else (self.read, self.read_mask)
         last = self.decoder(self.embed(ids, past=place), mask, *seen, cache=self.cache)
         return last[:, 0] @ self.embed.words.weight.T
 

@@ -80,7 +80,7 @@ class RelativePositions(nn.Module):
 
     def _look(self, table: Tensor, index: Tensor) -> Tensor:
         """(E, layers x H) by (N, N) -> (layers, 1, H, N, N)."""
-        size = len(index)
+        size = index.shape[0]
         return table[index.flatten()].view(size, size, self.layers, 1, self.heads).permute(2, 3, 4, 0, 1)
 
     def _patches(self, grid: tuple[int, int]) -> Tensor:

@@ -42,7 +42,7 @@ class RelativePatches(nn.Module):
         grid = grid or self.grid
         index = patch_index(grid, self.table.device)
         table = torch.cat([resize_displacements(self.table[:-OF_CLASS], self.grid, grid), self.table[-OF_CLASS:]])
-        size = len(index)
+        size = index.shape[0]
         bias = table[index.flatten()].view(size, size, self.layers or 1, 1, self.heads).permute(2, 3, 4, 0, 1)
         return bias[0] if self.layers is None else bias
 

@@ -80,7 +80,7 @@ class ReadingHalf(nn.Module):
         words, always = self.embed(ids), torch.ones_like(mask[:, :1])
         late = self.class_first or self.legacy
         keys = torch.cat([always, mask] if late else [mask, always], 1)
-        one = self._class(len(ids)).to(words.dtype)
+        one = self._class(ids.shape[0]).to(words.dtype)
         if self.class_first:
             read = self.transformer(torch.cat([one, words], 1), keys)
             return self.class_norm(read[:, 0]), read[:, 1:]
@@ -89,13 +89,13 @@ class ReadingHalf(nn.Module):
 
     def read_on(self, ids: Tensor, cache: Cache) -> Tensor:
         """(R, n) further words of texts that are being written -> (R, n, W); the class token has no part in it."""
-        past = len(cache)
+        past = cache.length
         if not self.class_first:
             return self.transformer(self.embed(ids, past=past), cache=cache)  # type: ignore[no-any-return]
         if past:
             return self.transformer(self.embed(ids, past=past - 1), cache=cache)  # type: ignore[no-any-return]
         words = self.embed(ids)
-        one = self._class(len(ids)).to(words.dtype)
+        one = self._class(ids.shape[0]).to(words.dtype)
         return self.transformer(torch.cat([one, words], 1), cache=cache)[:, 1:]  # type: ignore[no-any-return]
 
     def _class(self, rows: int) -> Tensor:

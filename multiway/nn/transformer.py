@@ -72,13 +72,13 @@ class Transformer(nn.Module):
             (B, N, W), after the final norm; (B, P, W) with `at`, P being 1 for one position per row.
         """
         causal = self.config.causal if causal is None else causal
-        past = 0 if cache is None else len(cache)
+        past = 0 if cache is None else cache.length
         if rows is not None and not (bias is None and cache is None and record is None and self._shares_start()):
             tokens, mask, rows = tokens[rows], None if mask is None else mask[rows], None
         visibility = Visibility.of(mask, past + tokens.shape[1], tokens.device, causal=causal, past=past)
         memory_visibility = ALL_VISIBLE
         if cache is not None:
-            if not any(len(block.memory) for block in cache.blocks):
+            if not cache.seen:
                 cache.memory_mask = memory_mask
             memory_mask = cache.memory_mask
         if cache is not None and memory is None and memory_mask is not None:

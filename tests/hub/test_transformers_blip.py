@@ -127,7 +127,8 @@ def compare_answering(ours: Blip, theirs: BlipForQuestionAnswering) -> None:
     # For the same reason questions of equal length.
     ids = ids[:, :4]
     question = ours.student.text(ids, None, image.tokens).tokens
-    got = generate(ours.decoding(question), torch.full((3, 1), DEC), Generation(max_length=9), end=END, pad=PAD)
+    writing = ours.writing(Encoded(question[:, 0], question))
+    got = generate(writing.decoding, torch.full((3, 1), DEC), Generation(max_length=9), end=END, pad=PAD)
     want = theirs.generate(input_ids=ids, pixel_values=pixels, max_length=9, do_sample=False)
     assert got.ids.tolist() == want.tolist()
 

@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "filter": ("multiway.cli.filter", "keep the pairs that fit: multiway filter RUN --data 'web/*.tar' --out clean"),
     "index": ("multiway.cli.index", "an index of what was embedded: multiway index vectors --out index"),
     "convert": ("multiway.cli.convert", "between ours and other libraries' weights: multiway convert SRC DST"),
+    "export": ("multiway.cli.export", "as ONNX or torch.export graphs, checked: multiway export runs/a runs/a-onnx"),
     "consolidate": ("multiway.cli.consolidate", "a checkpoint as one file: multiway consolidate runs/a --step 400"),
     "average": ("multiway.cli.average", "weights between two runs (WiSE-FT): multiway average runs/a runs/a-vqa"),
     "list": ("multiway.cli.listing", "what there is: multiway list methods|recipes|data|tasks|layouts"),

@@ -26,7 +26,8 @@ def load(
     """Open a trained model.
 
     Args:
-        source: a run folder or its `model.safetensors`; `hf:` followed by a name on the hub or a folder, in the layout of
+        source: a run folder or its `model.safetensors`; a folder of `multiway export`, whose graphs are then run by onnxruntime, or its
+            `int8`; `hf:` followed by a name on the hub or a folder, in the layout of
             `transformers`, `timm` or `open_clip`; or a checkpoint file as its authors' code writes it (docs/weights.md lists them).
         device: `cpu`, `cuda`, ...
         precision: `fp32` or `bf16` autocast.
@@ -50,6 +51,12 @@ def load(
         model = open_foreign(text[3:], allow)
     else:
         path = Path(source)
+        if exported_folder(path) is not None:
+            from multiway.hub.exported import open_exported
+
+            if size is not None:
+                raise WeightsError(f"{path} holds graphs for pictures of one size; export again with --size {size}")
+            return open_exported(*exported_folder(path))  # type: ignore[misc]
         file = path / "model.safetensors" if path.is_dir() else path
         require_one(text)
         if not file.is_file():
@@ -94,3 +101,10 @@ def load_sources(init: str) -> Sources:
     named = by_part(init) or {"": init}
     opened = {source: load(source) for source in dict.fromkeys(named.values())}
     return Sources(init, {part: opened[source] for part, source in named.items()})
+
+
+def exported_folder(path: Path) -> tuple[Path, str] | None:
+    """(folder, variant) that a path means: `FOLDER`, its fp32, or `FOLDER/int8`; None where nothing was exported."""
+    if (path / "export.json").is_file():
+        return path, "fp32"
+    return (path.parent, path.name) if path.is_dir() and (path.parent / "export.json").is_file() else None

@@ -113,6 +113,8 @@ def late_interaction(
         raise ValueError(
             f"picture tokens are {pictures.shape[2]} wide and text tokens {words.shape[2]}; project both to one width"
         )
+    if torch.compiler.is_exporting():  # a graph has no loop over chunks, whose number depends on the pictures'
+        return _interact(pictures, words, image.mask, text.mask, side)
     elements = _ELEMENTS_CPU if pictures.device.type == "cpu" else _ELEMENTS_GPU
     rows = chunk or max(1, elements // (pictures.shape[1] * words.shape[0] * words.shape[1]))
     spans = [slice(start, start + rows) for start in range(0, len(pictures), rows)]

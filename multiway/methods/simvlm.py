@@ -201,7 +201,10 @@ class Simvlm(Method):
             mask = torch.ones_like(prompts, dtype=torch.bool) if prompt_mask is None else prompt_mask.bool()
             lengths = mask.sum(1) - 1
             first = int(lengths.min())
-        memory, memory_mask = self.read(None if image is None else image.tokens, prompts[:, 1:], mask[:, 1:])
+        if prompts.shape[1] == 1 and image is not None and image.memory is not None:  # has been read, see `image_to_fuse`
+            memory, memory_mask = image.memory, None
+        else:
+            memory, memory_mask = self.read(None if image is None else image.tokens, prompts[:, 1:], mask[:, 1:])
         decoding = PrefixDecoding(self.text, self.decoder, memory, memory_mask, config.start, lengths, first)
         return Writing(decoding, config.start, config.end, config.pad, config.text.context, prompted=False)
 

@@ -34,7 +34,7 @@ C = TypeVar("C", bound=WriterConfig)
 
 def begin_with(ids: Tensor, start: int) -> Tensor:
     """(B, L) ids with another first token, which tells the mode."""
-    return torch.cat([torch.full_like(ids[:, :1], start), ids[:, 1:]], 1)
+    return ids.masked_fill(torch.arange(ids.shape[1], device=ids.device) == 0, start)
 
 
 def resolved(config: C, data: DataInfo) -> C:

@@ -92,5 +92,5 @@ class RelativePositions(nn.Module):
         return patch_index(grid, self.table.device)
 
     def _text_index(self, length: int) -> Tensor:
-        place = torch.arange(length - 1, device=self.table.device)
+        place = torch.arange(length, device=self.table.device)
         return with_class(place[:, None] - place[None, :] + self.context - 2, self.words)

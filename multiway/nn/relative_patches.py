@@ -53,11 +53,11 @@ def patch_index(grid: tuple[int, int], device: torch.device) -> Tensor:
     row, column = (axis.flatten() for axis in torch.meshgrid(rows, columns, indexing="ij"))
     down = row[:, None] - row[None, :] + grid[0] - 1
     right = column[:, None] - column[None, :] + grid[1] - 1
-    return with_class(down * (2 * grid[1] - 1) + right, (2 * grid[0] - 1) * (2 * grid[1] - 1))
+    index = F.pad(down * (2 * grid[1] - 1) + right, (1, 0, 1, 0))
+    return with_class(index, (2 * grid[0] - 1) * (2 * grid[1] - 1))
 
 
 def with_class(index: Tensor, entries: int) -> Tensor:
-    """A row and a column for the class token, whose numbers come after `entries`, around (N, N) displacements."""
-    index = F.pad(index, (1, 0, 1, 0))
+    """(1 + N, 1 + N) displacements, in place, with first row and column for the class token, whose numbers come after `entries`."""
     index[0, :], index[:, 0], index[0, 0] = entries, entries + 1, entries + 2
     return index

@@ -1,0 +1,58 @@
+"""Graphs as `torch.export` programs: traced once for any batch and length, written as `.pt2`, read again and compared.
+
+A `.pt2` is an archive that `torch.export.load` reads; it uses pickle for parts of it, so that one from a stranger can run code. Nothing
+here reads any but the file that it has just written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from multiway.hub.graphs import ExportError, Graph
+
+__all__ = ["open_torch", "traced", "write_torch"]
+
+
+def traced(graph: Graph) -> ExportedProgram:
+    """The graph as torch sees it, without weights that it does not use.
+
+    Raises:
+        ExportError: if the method does something that cannot be a graph, with what torch says of it.
+    """
+    example = graph.nested(graph.example({"batch": 3, "pictures": 3, "texts": 4, "length": 5, "past": 5}, seed=0))
+    axes = {axis: Dim(axis, min=1, max=graph.longest.get(axis)) for axis in graph.axes}
+    shapes = graph.nested([{i: _dim(size, axes) for i, size in enumerate(port.shape) if isinstance(size, str)} for port in graph.inputs])
+    try:
+        with torch.no_grad():
+            program = torch.export.export(graph.module, example, dynamic_shapes=shapes, strict=False)
+    except Exception as error:  # whatever a method does that is no graph
+        first = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise ExportError(f"`{graph.name}` cannot be traced for any batch and length: {type(error).__name__}: {first:.300}") from error
+    return program
+
+
+def _dim(size: str, axes: dict[str, Any]) -> Any:
+    axis, _, more = size.partition("+")
+    return axes[axis] + int(more) if more else axes[axis]
+
+
+def write_torch(program: ExportedProgram, path: Path) -> None:
+    """Write a program as `.pt2`."""
+    torch.export.save(program, path)
+
+
+def open_torch(graph: Graph, path: Path) -> Any:
+    """What was just written, as a function of the graph's inputs."""
+    module = torch.export.load(path).module()
+
+    def run(inputs: Sequence[Tensor]) -> list[Tensor]:
+        with torch.no_grad():
+            return list(module(*graph.nested(inputs)))
+
+    return run

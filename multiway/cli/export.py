@@ -83,12 +83,13 @@ def _say(sentence: str) -> None:
 def _print(report: Report, asked: Export) -> None:
     console = Console()
     if report.losses:
-        table = Table("task", "data", "metric", "PyTorch", "int8", "95 % interval", "n", title="what 8 bits cost")
-        for row in report.losses:
-            interval = f"{row['low']:.4g} - {row['high']:.4g}"
-            cells = (row["task"], row["data"], row["metric"], f"{row['fp32']:.4g}", f"{row['int8']:.4g}", interval, str(row["n"]))
-            table.add_row(*map(escape, cells))
-        console.print(table)
+        for task, data in dict.fromkeys((row["task"], row["data"]) for row in report.losses):
+            table = Table("metric", "PyTorch", "int8", "95 % interval", "n", title=escape(f"8 bits: {task} on {data}"))
+            for row in report.losses:
+                if (row["task"], row["data"]) == (task, data):
+                    values = [f"{row[name]:.4g}" for name in ("fp32", "int8")]
+                    table.add_row(escape(row["metric"]), *values, f"{row['low']:.4g} - {row['high']:.4g}", str(row["n"]))
+            console.print(table)
     if report.captions is not None:
         console.print(f"captions of real pictures, written without torch: {report.captions[0]} of {report.captions[1]} are the same")
     worst = max(each.worst for each in report.checked["fp32"])

@@ -64,6 +64,7 @@ def compared(
         for port, want, got in zip(graph.outputs, graph(inputs), run(inputs), strict=True):
             if want.shape != got.shape:
                 raise ExportError(f"`{graph.name}` gives {port.name} as {tuple(got.shape)}, PyTorch as {tuple(want.shape)}")
+            got = got.detach()
             apart = (want.float() - got.float()).abs()
             apart[want == got] = 0.0  # infinities
             if not bool(torch.isfinite(apart).all()):

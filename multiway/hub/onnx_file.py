@@ -64,9 +64,21 @@ def write_onnx(graph: Graph, program: ExportedProgram, path: Path, opset: int = 
                 external_data=size > _LARGEST,
                 dynamo=True,
             )
+        _tidy(path)
     except Exception as error:  # of whichever of the exporter's passes
         first = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise ExportError(f"`{graph.name}` cannot be written as ONNX, opset {opset}: {type(error).__name__}: {first:.300}") from error
+
+
+def _tidy(path: Path) -> None:
+    """Leave out the exporter's notes on shapes within the graph, some of which are of weights as they were before they were turned round
+    (readers infer them), and hold what remains against the format's rules."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    del model.graph.value_info[:]
+    onnx.save(model, path)
+    onnx.checker.check_model(path, full_check=True)
 
 
 def open_onnx(graph: Graph, path: Path, threads: int | None = None) -> Callable[[Sequence[Tensor]], list[Tensor]]:

@@ -183,7 +183,12 @@ class Siglip(SharedSpace, Method):
         those it marks, and what else is in `ids` does not count.
         """
         pooled, tokens = self.text(self._filled(ids, mask))
-        return Encoded(self._unit(self.text_projection(pooled)), tokens[:, : ids.shape[1]], mask, ids)
+        return Encoded(self._unit(self.text_projection(pooled)), self._as_given(tokens, ids), mask, ids)
+
+    @staticmethod
+    def _as_given(tokens: Tensor, ids: Tensor) -> Tensor:
+        """(B, context, W) -> (B, L, W); taken by number, for a view would be another thing where L is the whole context."""
+        return tokens.index_select(1, torch.arange(ids.shape[1], device=ids.device))
 
     @staticmethod
     def _unit(vectors: Tensor) -> Tensor:
@@ -192,7 +197,9 @@ class Siglip(SharedSpace, Method):
     def _filled(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(B, L) ids -> (B, context) with everything that is not real replaced by `pad_id`."""
         real = ids.masked_fill(~mask, self.config.pad_id)
-        return F.pad(real, (0, self.config.text.context - ids.shape[1]), value=self.config.pad_id)
+        context = self.config.text.context
+        # Padded by more than is needed and cut: of any length, where a graph is traced, by a number that does not depend on it.
+        return F.pad(real, (0, context), value=self.config.pad_id)[:, :context]
 
     def logits(self, image: Encoded, text: Encoded) -> Tensor:
         """t <v_i, w_j> + c: (Bi, Bt) log-odds that picture i and text j are a pair."""

@@ -151,7 +151,7 @@ def _written(
             write_onnx(graph, program, path, asked.opset)
             run = open_onnx(graph, path)
         else:
-            write_torch(program, path)
+            write_torch(graph, program, path)
             run = open_torch(graph, path)
         difference = compared(graph, run, real.get(graph.name, []))
         require_equal(difference, asked.tolerance)

@@ -106,7 +106,7 @@ def _table(about: Mapping[str, Any]) -> str:
         apart = [f" {about['checked'][name][number]['worst']:.1e} |" for name in variants]
         lines.append(f"| `{graph}` | {_named(ports['inputs'])} | {_named(ports['outputs'])} |" + "".join(apart))
     sizes = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in about["bytes"].items())
-    return "\n".join(lines) + f"\n\nGreatest absolute differences over batches of 1 to 8 and all lengths. All graphs together: {sizes}.\n"
+    return "\n".join(lines) + f"\n\nGreatest absolute differences of any output, over batches of 1 to 8, short and longest texts. All graphs together: {sizes}.\n"
 
 
 def _named(ports: list[Mapping[str, Any]]) -> str:

@@ -147,7 +147,7 @@ def test_as_a_model_of_multiway(clip: Path, blip: Path) -> None:
     assert theirs.encode_text(CAPTIONS).embedding.sub(mine.encode_text(CAPTIONS).embedding).abs().max() < 1e-4
     mine, theirs = made("blip"), mw.load(blip)
     images, same = mine.encode_image(PICTURES, tokens=True), theirs.encode_image(PICTURES, tokens=True)
-    beams, prompts = Generation("beam", beams=3, max_length=9), ["a", "the red", "something blue is"]
+    beams, prompts = Generation("beam", beams=3, max_length=12), ["a", "the", "a blue"]
     assert theirs.generate(same, beams, prompts) == mine.generate(images, beams, prompts)
 
 
@@ -170,7 +170,7 @@ def test_eight_bits_are_near_and_smaller(clip: Path) -> None:
     near = (whole.encode_text(CAPTIONS).embedding * small.encode_text(CAPTIONS).embedding).sum(1)
     assert near.min() > 0.98 and near.max() < 1 - 1e-7  # near, and not the same graph
     about = json.loads((clip / "export.json").read_text())
-    assert about["bytes"]["int8"] < 0.6 * about["bytes"]["fp32"]
+    assert about["bytes"]["int8"] < 0.7 * about["bytes"]["fp32"]
     assert max(each["worst"] for each in about["checked"]["fp32"]) < 1e-4
 
 
@@ -211,8 +211,8 @@ def test_a_difference_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return lambda inputs: [each + 2e-4 for each in run(inputs)]
 
     monkeypatch.setattr(workflow, "open_onnx", off_by_little)
-    with pytest.raises(ExportError, match=r"`text` differs from PyTorch by 0.0002 in text_\w+; at most 0.0001"):
-        write("clip", tmp_path / "out", parts=("text",))
+    with pytest.raises(ExportError, match=r"`text` differs from PyTorch by 0.0002 in text_tokens; at most 0.0001"):
+        write("vilt", tmp_path / "out", parts=("text",))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -48,7 +48,9 @@ def calls(model: Model, folder: Path, part: str, batch: int, length: int, tokens
         seen = Encoded(image.tokens[:, 0, :0], image.tokens)
         settings = Generation(max_length=1 + tokens, min_length=1 + tokens)
         found: dict[str, Call] = {"PyTorch": lambda: method.generate(seen, settings)}
-        return found | {f"onnxruntime {name}": _writer(each, image.tokens.numpy(), tokens) for name, each in ran.items()}
+        return found | {
+            f"onnxruntime {name}": _writer(each, image.tokens.numpy(), tokens) for name, each in ran.items()
+        }
     (graph,) = [each for each in graphs(model, (part,)) if each.name == part]
     inputs = graph.example({"batch": batch, "length": length}, seed=0)
     feed = {port.name: each.numpy() for port, each in zip(graph.inputs, inputs, strict=True)}
@@ -102,7 +104,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "onnx"
         origin = Origin.of(asked.run, "", (), 0) if asked.check_int8 else None
-        report = export(model, Asked(folder, asked.run, int8=True), None, origin, lambda said: print(said, file=sys.stderr))
+        report = export(
+            model, Asked(folder, asked.run, int8=True), None, origin, lambda said: print(said, file=sys.stderr)
+        )
         for part in [each for each in asked.parts if each in report.parts]:
             for batch in asked.batches:
                 times = race(calls(model, folder, part, batch, asked.length, asked.tokens, asked.threads), asked.rounds)

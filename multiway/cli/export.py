@@ -88,10 +88,14 @@ def _print(report: Report, asked: Export) -> None:
             for row in report.losses:
                 if (row["task"], row["data"]) == (task, data):
                     values = [f"{row[name]:.4g}" for name in ("fp32", "int8")]
-                    table.add_row(escape(row["metric"]), *values, f"{row['low']:.4g} - {row['high']:.4g}", str(row["n"]))
+                    table.add_row(
+                        escape(row["metric"]), *values, f"{row['low']:.4g} - {row['high']:.4g}", str(row["n"])
+                    )
             console.print(table)
     if report.captions is not None:
-        console.print(f"captions of real pictures, written without torch: {report.captions[0]} of {report.captions[1]} are the same")
+        console.print(
+            f"captions of real pictures, written without torch: {report.captions[0]} of {report.captions[1]} are the same"
+        )
     worst = max(each.worst for each in report.checked["fp32"])
     sizes = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in report.sizes.items())
     console.print(

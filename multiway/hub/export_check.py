@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from multiway.hub.graphs import ExportError, Graph
+from multiway.hub.graph import ExportError, Graph
 
 __all__ = ["TOLERANCE", "Difference", "compared", "require_equal", "sizes_of"]
 
@@ -63,12 +63,16 @@ def compared(
     for inputs in (*examples, *own):
         for port, want, got in zip(graph.outputs, graph(inputs), run(inputs), strict=True):
             if want.shape != got.shape:
-                raise ExportError(f"`{graph.name}` gives {port.name} as {tuple(got.shape)}, PyTorch as {tuple(want.shape)}")
+                raise ExportError(
+                    f"`{graph.name}` gives {port.name} as {tuple(got.shape)}, PyTorch as {tuple(want.shape)}"
+                )
             got = got.detach()
             apart = (want.float() - got.float()).abs()
             apart[want == got] = 0.0  # infinities
             if not bool(torch.isfinite(apart).all()):
-                raise ExportError(f"`{graph.name}` gives numbers in {port.name} that are infinite or none, where PyTorch's are not, or the reverse")
+                raise ExportError(
+                    f"`{graph.name}` gives numbers in {port.name} that are infinite or none, where PyTorch's are not, or the reverse"
+                )
             numbers += want.numel()
             if want.numel() and float(apart.max()) > worst:
                 worst, where = float(apart.max()), port.name

@@ -17,15 +17,13 @@ from multiway.batch import ViewSpec
 from multiway.config import from_json
 from multiway.data.processor import Processor
 from multiway.data.tokenizer import Tokenizer
-from multiway.hub.graphs import ExportError
+from multiway.hub.graph import ExportError
 from multiway.hub.model import Model
 from multiway.hub.onnx_file import require_onnx
 from multiway.hub.onnx_runtime import Exported
 from multiway.nn.generate import Generation, Texts, generate
 
 __all__ = ["ExportedMethod", "open_exported"]
-
-
 
 
 def open_exported(folder: Path, variant: str = "fp32", threads: int | None = None) -> Model:

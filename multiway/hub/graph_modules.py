@@ -15,7 +15,20 @@ from torch import Tensor, nn
 from multiway.abilities import Encoded, reader
 from multiway.nn.cache import BlockCache, Cache
 
-__all__ = ["Answer", "Classify", "Compare", "Image", "Kept", "Match", "MatchPixels", "Prefill", "Step", "Text", "Write", "cached"]
+__all__ = [
+    "Answer",
+    "Classify",
+    "Compare",
+    "Image",
+    "Kept",
+    "Match",
+    "MatchPixels",
+    "Prefill",
+    "Step",
+    "Text",
+    "Write",
+    "cached",
+]
 
 
 class _Over(nn.Module):
@@ -56,7 +69,9 @@ class Text(_Encoder):
     side = "text"
 
     def __init__(self, method: Any) -> None:
-        super().__init__(method, method.encode_text(torch.zeros(1, 2, dtype=torch.int64), torch.ones(1, 2, dtype=torch.bool)))
+        super().__init__(
+            method, method.encode_text(torch.zeros(1, 2, dtype=torch.int64), torch.ones(1, 2, dtype=torch.bool))
+        )
 
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         return self._of(self.method.encode_text(ids, mask))

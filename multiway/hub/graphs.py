@@ -18,15 +18,15 @@ Sizes of pictures are fixed: positions are those of one grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from multiway.abilities import Encoded
-from multiway.data.tokenizer import Tokenizer
+from multiway.hub.graph import ExportError, Graph, Port, Words
 from multiway.hub.graph_modules import (
     Answer,
     Classify,
@@ -44,7 +44,7 @@ from multiway.hub.graph_modules import (
 from multiway.hub.model import Model
 from multiway.nn.generate import Cached
 
-__all__ = ["PARTS", "ExportError", "Graph", "Port", "graphs", "parts_of"]
+__all__ = ["PARTS", "graphs", "parts_of"]
 
 PARTS: dict[str, str] = {
     "image": "encode_image",
@@ -58,118 +58,6 @@ PARTS: dict[str, str] = {
 """What can be asked for -> the ability that it is."""
 
 _ON_TOKENS = ("compare", "match", "caption")  # parts whose graphs read what `image` gives
-
-Kind = Literal["pixels", "ids", "mask", "real"]
-
-
-class ExportError(ValueError):
-    """A model that cannot leave as asked, or that came out other than it went in."""
-
-
-@dataclass(frozen=True)
-class Port:
-    """A tensor that goes in or comes out.
-
-    Attributes:
-        name: in the graph.
-        kind: normalised `pixels`, token `ids` (int64), a `mask` (bool, True at real tokens), or other `real` numbers (float32).
-        shape: sizes; a name instead of a number is an axis that may vary.
-    """
-
-    name: str
-    kind: Kind
-    shape: tuple[int | str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """For the sidecar."""
-        dtype = {"ids": "int64", "mask": "bool"}.get(self.kind, "float32")
-        return {"name": self.name, "dtype": dtype, "shape": list(self.shape)}
-
-
-@dataclass(frozen=True)
-class Words:
-    """Ids of a tokeniser: how many there are, the first that is a word, what begins and ends a text and fills up after it."""
-
-    ids: int = 1
-    first: int = 0
-    start: int = 0
-    end: int = 0
-    pad: int = 0
-
-    @classmethod
-    def of(cls, tokenizer: Tokenizer | None) -> Words:
-        """A tokeniser's; of none where no text is read."""
-        if tokenizer is None:
-            return cls()
-        special = tokenizer.special
-        first = max(special.values()) + 1
-        count = len(tokenizer)
-        return cls(count, first if first < count else 0, special.get("bos", special["eos"]), special["eos"], tokenizer.pad)
-
-
-@dataclass(frozen=True)
-class Graph:
-    """One graph.
-
-    Attributes:
-        name: of its file, without the suffix.
-        module: takes the inputs in their order, a list as the last of them for all that are in `rest`; gives the outputs as a tuple.
-        inputs, outputs: by name.
-        rest: how many of the last inputs make up that list.
-        longest: greatest size of each axis that has one.
-        words: ids that examples are made of.
-    """
-
-    name: str
-    module: nn.Module
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    longest: Mapping[str, int]
-    words: Words
-    rest: int = 0
-
-    def nested(self, values: Sequence[Any]) -> tuple[Any, ...]:
-        """Something for each input, as the module takes it."""
-        if not self.rest:
-            return tuple(values)
-        return (*values[: -self.rest], list(values[-self.rest :]))
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        """Names of those that may vary."""
-        every = [size.partition("+")[0] for port in self.inputs for size in port.shape if isinstance(size, str)]
-        return tuple(dict.fromkeys(every))
-
-    def example(self, sizes: Mapping[str, int], seed: int) -> list[Tensor]:
-        """Random inputs: texts of unlike length that begin and end as the tokeniser has it, everything else normal.
-
-        Args:
-            sizes: of each axis that may vary.
-            seed: of the draws.
-        """
-        draw = torch.Generator().manual_seed(seed)
-        found: dict[str, Tensor] = {}
-        for port in self.inputs:
-            shape = [size if isinstance(size, int) else _size(size, sizes) for size in port.shape]
-            if port.kind == "ids":
-                found[port.name] = torch.randint(self.words.first, self.words.ids, shape, generator=draw)
-            elif port.kind == "mask":
-                lengths = torch.randint(min(2, shape[1]), shape[1] + 1, (shape[0], 1), generator=draw)
-                lengths[0] = shape[1]  # one is the longest
-                found[port.name] = torch.arange(shape[1]) < lengths
-            else:
-                found[port.name] = torch.randn(shape, generator=draw)
-        if "ids" in found and "mask" in found:
-            ids, mask = found["ids"], found["mask"]
-            ids.masked_fill_(~mask, self.words.pad)
-            ids[:, 0] = self.words.start
-            ids[torch.arange(len(ids)), mask.sum(1) - 1] = self.words.end
-        return [found[port.name] for port in self.inputs]
-
-    @torch.no_grad()
-    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """What the module gives, for each output."""
-        return list(self.module(*self.nested(inputs)))
 
 
 def parts_of(model: Model, asked: Sequence[str] = ()) -> tuple[str, ...]:
@@ -211,12 +99,6 @@ def _has(model: Model, part: str) -> bool:
     return True
 
 
-def _size(name: str, sizes: Mapping[str, int]) -> int:
-    """Of an axis: `past`, or `past+1`."""
-    axis, _, more = name.partition("+")
-    return sizes[axis] + int(more or 0)
-
-
 def _blank(model: Model) -> Encoded:
     """What encoding one grey picture gives."""
     size = model.processor.view.size
@@ -237,13 +119,17 @@ def graphs(model: Model, parts: Sequence[str]) -> list[Graph]:
     """
     method, size = model.method, model.processor.view.size
     if "encode_text" in model.abilities() and model.processor.tokenizer is None:
-        raise ExportError("this model reads texts and its processor has no tokeniser; export a model that travels with one")
+        raise ExportError(
+            "this model reads texts and its processor has no tokeniser; export a model that travels with one"
+        )
     pixels = Port("pixels", "pixels", ("batch", 3, size, size))
     ids, mask = Port("ids", "ids", ("batch", "length")), Port("mask", "mask", ("batch", "length"))
     context = model.processor.tokenizer.context if model.processor.tokenizer is not None else 0
     words, found = Words.of(model.processor.tokenizer), []
 
-    def add(name: str, module: nn.Module, inputs: Sequence[Port], outputs: Sequence[str], rest: int = 0, **longest: int) -> None:
+    def add(
+        name: str, module: nn.Module, inputs: Sequence[Port], outputs: Sequence[str], rest: int = 0, **longest: int
+    ) -> None:
         graph = Graph(name, module.eval(), tuple(inputs), (), {"length": context, **longest}, words, rest)
         found.append(_with_outputs(graph, outputs))
 
@@ -262,7 +148,12 @@ def graphs(model: Model, parts: Sequence[str]) -> list[Graph]:
         assert image_tokens is not None and image_tokens.shape[-1]
         pictures = Port("image_tokens", "real", ("pictures", *image_tokens.shape[1:]))
         texts = Port("text_tokens", "real", ("texts", "length", image_tokens.shape[-1]))
-        add("compare", Compare(method), [pictures, texts, Port("text_mask", "mask", ("texts", "length"))], ("by_image", "by_text"))
+        add(
+            "compare",
+            Compare(method),
+            [pictures, texts, Port("text_mask", "mask", ("texts", "length"))],
+            ("by_image", "by_text"),
+        )
     if "match" in parts:
         assert image_tokens is not None
         add("match", Match(method), [image_tokens, ids, mask], ("score",))
@@ -279,7 +170,7 @@ def graphs(model: Model, parts: Sequence[str]) -> list[Graph]:
 
 def _captioner(method: Any, image_tokens: Port, add: Callable[..., None]) -> None:
     """Graphs of whoever writes: a cache that is filled and one that grows, or everything anew for each token."""
-    writing = method.writing(Encoded(torch.zeros(1, 0), torch.zeros(1, *image_tokens.shape[1:])))
+    writing = method.writing(Encoded(torch.zeros(1, 0), torch.zeros([1, *map(int, image_tokens.shape[1:])])))
     first = Port("ids", "ids", ("batch", "length") if writing.prompted else ("batch", 1))
     room = {"length": writing.context - 1, "past": writing.context - 2}
     if not isinstance(writing.decoding, Cached):
@@ -292,7 +183,14 @@ def _captioner(method: Any, image_tokens: Port, add: Callable[..., None]) -> Non
     add("caption_prefill", Prefill(method), [image_tokens, first], ("logits", *present), **room)
     past = [Port(f"past_key_values.{kind.name}", "real", _shape(kind)) for kind in kept]
     grown = [name for name, kind in zip(present, kept, strict=True) if kind.grows]
-    add("caption_step", Step(method, kept), [Port("ids", "ids", ("batch", 1)), *past], ("logits", *grown), len(past), **room)
+    add(
+        "caption_step",
+        Step(method, kept),
+        [Port("ids", "ids", ("batch", 1)), *past],
+        ("logits", *grown),
+        len(past),
+        **room,
+    )
 
 
 def _shape(kind: Kept) -> tuple[int | str, ...]:

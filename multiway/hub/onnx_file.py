@@ -18,14 +18,16 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from multiway.hub.graphs import ExportError, Graph
+from multiway.hub.graph import ExportError, Graph
 
 __all__ = ["OPSET", "OPSETS", "open_onnx", "require_onnx", "write_onnx"]
 
 OPSET = 20
 """Version of ONNX's operators that is written by default: read by every onnxruntime from 1.17 on (2024)."""
 
-OPSETS = range(18, 24)
+OPSETS = range(18, 23)
+"""Versions that can be written. From 23 on attention is one operator, of which onnxruntime 1.31 takes no mask that is to be broadcast."""
+
 _LARGEST = 1_500_000_000  # bytes of weights in one file
 
 
@@ -40,7 +42,9 @@ def require_onnx() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ExportError(f"ONNX is written with packages that are not here ({error.name}): pip install 'multiway[onnx]'") from error
+        raise ExportError(
+            f"ONNX is written with packages that are not here ({error.name}): pip install 'multiway[onnx]'"
+        ) from error
 
 
 def write_onnx(graph: Graph, program: ExportedProgram, path: Path, opset: int = OPSET) -> None:
@@ -49,8 +53,6 @@ def write_onnx(graph: Graph, program: ExportedProgram, path: Path, opset: int = 
     Raises:
         ExportError: if ONNX has no word for something in it.
     """
-    if opset not in OPSETS:
-        raise ExportError(f"opset {opset} cannot be written; expected {OPSETS[0]} to {OPSETS[-1]}")
     size = sum(each.numel() * each.element_size() for each in program.state_dict.values())
     try:
         with _quiet():
@@ -67,7 +69,9 @@ def write_onnx(graph: Graph, program: ExportedProgram, path: Path, opset: int = 
         _tidy(path)
     except Exception as error:  # of whichever of the exporter's passes
         first = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise ExportError(f"`{graph.name}` cannot be written as ONNX, opset {opset}: {type(error).__name__}: {first:.300}") from error
+        raise ExportError(
+            f"`{graph.name}` cannot be written as ONNX, opset {opset}: {type(error).__name__}: {first:.300}"
+        ) from error
 
 
 def _tidy(path: Path) -> None:
@@ -97,13 +101,18 @@ def open_onnx(graph: Graph, path: Path, threads: int | None = None) -> Callable[
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common kind
-        raise ExportError(f"onnxruntime does not take {path.name}: {str(error):.300}") from error
+        raise ExportError(f"onnxruntime does not take {path.name}: {error!s:.300}") from error
     # An input that nothing depends on is no input of the file.
     there = {each.name for each in session.get_inputs()}
 
     def run(inputs: Sequence[Tensor]) -> list[Tensor]:
         feed = {port.name: each.numpy() for port, each in zip(graph.inputs, inputs, strict=True) if port.name in there}
-        return [torch.from_numpy(each) for each in session.run([port.name for port in graph.outputs], feed)]
+        try:
+            found = session.run([port.name for port in graph.outputs], feed)
+        except Exception as error:
+            sizes = ", ".join(f"{name} {each.shape}" for name, each in feed.items())
+            raise ExportError(f"onnxruntime cannot run {path.name} on {sizes}: {error!s:.300}") from error
+        return [torch.from_numpy(each) for each in found]
 
     return run
 

@@ -63,7 +63,8 @@ class Exported:
         self._open = onnxruntime.InferenceSession
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = threads or 0
-        self._providers, self._sessions = list(providers), {}
+        self._providers = list(providers)
+        self._sessions: dict[str, Any] = {}
         self.graphs = tuple(self.about["graphs"])
         words = self.about["text"]
         self._tokenizer: Any = None
@@ -120,7 +121,11 @@ class Exported:
         seen, words = self.encode_image(pictures), self.tokens(texts)
         if "compare" in self.graphs:
             read = self.run("text", words)
-            given = {"image_tokens": seen["image_tokens"], "text_tokens": read["text_tokens"], "text_mask": words["mask"]}
+            given = {
+                "image_tokens": seen["image_tokens"],
+                "text_tokens": read["text_tokens"],
+                "text_mask": words["mask"],
+            }
             return self.run("compare", given)[f"by_{query}"]
         if "image_embedding" not in seen:
             raise KeyError(f"this {self.about['method']} cannot compare what it has not read together; use match")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from multiway.hub.graphs import ExportError, Graph
+from multiway.hub.graph import ExportError, Graph
 
 __all__ = ["open_torch", "traced", "write_torch"]
 
@@ -37,7 +37,9 @@ def traced(graph: Graph) -> ExportedProgram:
 def _export(graph: Graph, module: torch.nn.Module) -> ExportedProgram:
     example = graph.nested(graph.example({"batch": 3, "pictures": 3, "texts": 4, "length": 5, "past": 5}, seed=0))
     axes = {axis: Dim(axis, min=1, max=graph.longest.get(axis)) for axis in graph.axes}
-    open_ = [{i: _dim(size, axes) for i, size in enumerate(port.shape) if isinstance(size, str)} for port in graph.inputs]
+    open_ = [
+        {i: _dim(size, axes) for i, size in enumerate(port.shape) if isinstance(size, str)} for port in graph.inputs
+    ]
     with torch.no_grad():
         return torch.export.export(module, example, dynamic_shapes=graph.nested(open_), strict=False)
 

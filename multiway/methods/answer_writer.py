@@ -172,7 +172,9 @@ class AnswerWriter(Method):
             )
         memory, mask = self._read(image, text)
         config, decoding = self.config, self.decoder.decoding(memory, mask)
-        return write(Writing(decoding, config.start, config.end, config.pad, config.longest), settings, generator=generator)
+        return write(
+            Writing(decoding, config.start, config.end, config.pad, config.longest), settings, generator=generator
+        )
 
     # Question and answer.
 

@@ -190,7 +190,9 @@ class Simvlm(Method):
         """
         return write(self.writing(image, prompts, prompt_mask), settings, prompts, prompt_mask, generator)
 
-    def writing(self, image: Encoded | None, prompts: Tensor | None = None, prompt_mask: Tensor | None = None) -> Writing:
+    def writing(
+        self, image: Encoded | None, prompts: Tensor | None = None, prompt_mask: Tensor | None = None
+    ) -> Writing:
         """Texts about to be written after what the encoder reads; arguments as of `generate`."""
         config, first = self.config, 0
         if prompts is None:
@@ -201,8 +203,11 @@ class Simvlm(Method):
             mask = torch.ones_like(prompts, dtype=torch.bool) if prompt_mask is None else prompt_mask.bool()
             lengths = mask.sum(1) - 1
             first = int(lengths.min())
-        if prompts.shape[1] == 1 and image is not None and image.memory is not None:  # has been read, see `image_to_fuse`
-            memory, memory_mask = image.memory, None
+        if (
+            prompts.shape[1] == 1 and image is not None and image.memory is not None
+        ):  # has been read, see `image_to_fuse`
+            memory: Tensor | None = image.memory
+            memory_mask: Tensor | None = None
         else:
             memory, memory_mask = self.read(None if image is None else image.tokens, prompts[:, 1:], mask[:, 1:])
         decoding = PrefixDecoding(self.text, self.decoder, memory, memory_mask, config.start, lengths, first)

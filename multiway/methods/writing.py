@@ -13,7 +13,7 @@ from multiway.batch import DataInfo
 from multiway.nn.generate import Cached, Generation, Recomputed, Texts, generate
 from multiway.nn.text import TextConfig
 
-__all__ = ["Cached", "Writing", "WriterConfig", "begin_with", "caption_scores", "resolved", "to_be_written", "write"]
+__all__ = ["Cached", "WriterConfig", "Writing", "begin_with", "caption_scores", "resolved", "to_be_written", "write"]
 
 
 class WriterConfig(Protocol):

@@ -70,7 +70,11 @@ class CoAttention(nn.Module):
         pairs = list(zip(self.text.blocks, self.image.blocks, strict=True))
         for index, (reader, watcher) in enumerate(pairs):
             last = index == len(pairs) - 1
-            at = torch.zeros(text.shape[0], dtype=torch.int64, device=text.device) if last and wanted == "class" else None
+            at = (
+                torch.zeros(text.shape[0], dtype=torch.int64, device=text.device)
+                if last and wanted == "class"
+                else None
+            )
             read = partial(reader, at=at, record=record, path=f"text.blocks.{index}")
             watch = partial(watcher, at=at, record=record, path=f"image.blocks.{index}")
             for_text, for_image = (text, image, seen, shown), (image, text, shown, seen)

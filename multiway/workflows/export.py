@@ -5,68 +5,36 @@ Everything is written aside and renamed when it has been checked, so that a fold
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from multiway.config import identity_json
-from multiway.engine.run import Run, RunError
 from multiway.hub import onnx_runtime
-from multiway.hub.export_check import TOLERANCE, Difference, compared, require_equal
+from multiway.hub.export_check import Difference, compared, require_equal
 from multiway.hub.exported import open_exported
-from multiway.hub.graphs import ExportError, Graph, graphs, parts_of
+from multiway.hub.graph import ExportError, Graph
+from multiway.hub.graphs import graphs, parts_of
 from multiway.hub.model import Model
-from multiway.hub.onnx_file import OPSET, open_onnx, require_onnx, write_onnx
+from multiway.hub.onnx_file import open_onnx, require_onnx, write_onnx
 from multiway.hub.onnx_int8 import quantise
-from multiway.hub.onnx_runtime import FORMAT, Exported
+from multiway.hub.onnx_runtime import Exported
 from multiway.hub.torch_file import open_torch, traced, write_torch
 from multiway.nn.generate import Generation
-from multiway.version import __version__
+from multiway.workflows.export_asked import Asked
 from multiway.workflows.export_measure import Origin, losses
 from multiway.workflows.export_readme import write_readme
-from multiway.workflows.model_card import licence_of
+from multiway.workflows.export_sidecar import describe, write_sidecar
 
 __all__ = ["Asked", "Report", "Shown", "export"]
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is to be written.
-
-    Attributes:
-        target: a folder that does not exist yet.
-        source: how the model was named.
-        format: `onnx`, or `torch` for `torch.export` programs.
-        parts: of `hub.graphs.PARTS`; none for all that the model has.
-        int8: write every ONNX graph with 8-bit weights too, in `int8/`.
-        opset: version of ONNX's operators.
-        tolerance: greatest difference from PyTorch in float32.
-    """
-
-    target: Path
-    source: str
-    format: Literal["onnx", "torch"] = "onnx"
-    parts: tuple[str, ...] = ()
-    int8: bool = False
-    opset: int = OPSET
-    tolerance: float = TOLERANCE
-
-    def __post_init__(self) -> None:
-        if self.int8 and self.format != "onnx":
-            raise ExportError("8-bit weights are written as ONNX; leave out --format torch, or --int8")
-        if self.target.exists() and not (self.target.is_dir() and not any(self.target.iterdir())):
-            raise ExportError(f"{self.target} is there already; name a folder that is not")
 
 
 @dataclass(frozen=True)
@@ -156,26 +124,28 @@ def _written(
         difference = compared(graph, run, real.get(graph.name, []))
         require_equal(difference, asked.tolerance)
         checked["fp32"].append(difference)
-        say(f"{path.name}: {_ports(graph)}; differs from PyTorch by {difference.worst:.1e} at most, {difference.cases} sizes")
+        say(
+            f"{path.name}: {_ports(graph)}; differs from PyTorch by {difference.worst:.1e} at most, {difference.cases} sizes"
+        )
         if asked.int8:
             (folder / "int8").mkdir(exist_ok=True)
             small = folder / "int8" / path.name
             quantise(path, small)
             checked["int8"].append(compared(graph, open_onnx(graph, small), real.get(graph.name, [])))
     sizes = {name: _bytes(folder / of) for name, of in variants.items()}
-    about = _about(model, parts, found, asked, variants) | {
+    about = describe(model, parts, found, asked, variants) | {
         "checked": {name: [asdict(each) for each in differences] for name, differences in checked.items()},
         "bytes": sizes,
     }
-    _write_sidecar(folder, model, about)
+    write_sidecar(folder, model, about)
     captions = None
     if asked.format == "onnx":
         shutil.copyfile(onnx_runtime.__file__, folder / "runtime.py")
         captions = _same_without_torch(model, folder, shown, asked.tolerance)
     if asked.int8 and origin is not None:
-        small = open_exported(folder, "int8")
-        about["losses"] = losses(model, small, origin.evaluations(small), say)
-        _write_sidecar(folder, model, about)
+        eight = open_exported(folder, "int8")
+        about["losses"] = losses(model, eight, origin.evaluations(eight), say)
+        write_sidecar(folder, model, about)
     write_readme(folder, model, about, asked.target.name)
     return Report(tuple(parts), checked, sizes, captions, about.get("losses", ()))
 
@@ -190,62 +160,6 @@ def _ports(graph: Graph) -> str:
 
 def _bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.iterdir() if file.suffix in (".onnx", ".pt2", ".data"))
-
-
-def _write_sidecar(folder: Path, model: Model, about: Mapping[str, Any]) -> None:
-    if model.processor.tokenizer is not None:
-        (folder / "tokenizer.json").write_text(model.processor.tokenizer.to_json(), encoding="utf-8")
-    (folder / "export.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _about(model: Model, parts: Sequence[str], found: Sequence[Graph], asked: Asked, variants: Mapping[str, str]) -> dict[str, Any]:
-    """Everything that a runtime needs, and what whoever finds the folder wants to know."""
-    view, words, method = model.processor.view, model.processor.tokenizer, model.method
-    try:
-        path = Path(asked.source)
-        run: Run | None = Run.read(path if path.is_dir() else path.parent)
-    except RunError:
-        run = None
-    short, licence = licence_of(model, run)
-    text = None
-    if words is not None:
-        text = {"tokenizer": "tokenizer.json", "context": words.context, "ids": len(words), "pad": words.pad, "special": words.special}
-    caption = None
-    if "caption" in parts:
-        writing = method.writing(method.encode_image(torch.zeros(1, 3, view.size, view.size)))  # type: ignore[operator]
-        names = ("start", "end", "pad", "context", "prompted")
-        caption = {name: getattr(writing, name) for name in names}
-    picture = {
-        name: getattr(view, name) for name in ("size", "crop", "shortest", "mean", "std", "resample", "background")
-    }
-    return {
-        "format": FORMAT,
-        "runtime": asked.format,
-        "written": f"multiway {__version__}, torch {torch.__version__}, {date.today().isoformat()}",
-        "opset": asked.opset if asked.format == "onnx" else None,
-        "method": model.name,
-        "source": asked.source,
-        "origin": model.origin,
-        "licence": {"id": short, "note": licence},
-        "parts": list(parts),
-        "compares": "compare" in model.abilities(),
-        "picture": picture,
-        "view": identity_json(view),
-        "text": text,
-        "caption": caption,
-        "classes": list(model.classes) if "classify" in parts else None,
-        "answers": list(model.answers) if "answer" in parts else None,
-        "variants": dict(variants),
-        "tolerance": asked.tolerance,
-        "graphs": {
-            graph.name: {
-                "inputs": [port.to_json() for port in graph.inputs],
-                "outputs": [port.to_json() for port in graph.outputs],
-                "longest": {axis: graph.longest[axis] for axis in graph.axes if axis in graph.longest},
-            }
-            for graph in found
-        },
-    }
 
 
 @torch.no_grad()
@@ -295,7 +209,9 @@ def _same_without_torch(model: Model, folder: Path, shown: Shown | None, toleran
     for name, want, got in pairs:
         given = torch.from_numpy(got)
         if want.shape != given.shape or float((want.float() - given.float()).abs().max()) > tolerance:
-            raise ExportError(f"runtime.py makes other {name} of the same {'pictures' if name == 'pixels' else 'texts'} than the model does")
+            raise ExportError(
+                f"runtime.py makes other {name} of the same {'pictures' if name == 'pixels' else 'texts'} than the model does"
+            )
     if "caption" not in ran.about["parts"] or not pictures:
         return None
     mine = [texts[0] for texts in model.generate(model.encode_image(pictures, tokens=True), Generation())]

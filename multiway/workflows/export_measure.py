@@ -102,7 +102,9 @@ class Origin:
         return found
 
 
-def losses(model: Model, small: Model, evaluations: Sequence[Evaluation], say: Callable[[str], None]) -> list[dict[str, Any]]:
+def losses(
+    model: Model, small: Model, evaluations: Sequence[Evaluation], say: Callable[[str], None]
+) -> list[dict[str, Any]]:
     """Every metric with PyTorch's weights and with those of 8 bits.
 
     Returns:
@@ -118,6 +120,12 @@ def losses(model: Model, small: Model, evaluations: Sequence[Evaluation], say: C
             say(f"{each.task.name} on {spec} is not measured: {error}")
             continue
         for name, metric in before.metrics.items():
-            row = {"task": each.task.name, "data": spec, "metric": name, "fp32": metric.value, "int8": after.metrics[name].value}
+            row = {
+                "task": each.task.name,
+                "data": spec,
+                "metric": name,
+                "fp32": metric.value,
+                "int8": after.metrics[name].value,
+            }
             found.append(row | {"low": metric.low, "high": metric.high, "n": metric.n, "chance": metric.chance})
     return found

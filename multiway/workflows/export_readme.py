@@ -23,7 +23,11 @@ def write_readme(folder: Path, model: Model, about: Mapping[str, Any], name: str
         name: of the folder, for the code.
     """
     onnx = about["runtime"] == "onnx"
-    head = {"license": about["licence"]["id"], "library_name": "onnx" if onnx else "pytorch", "tags": ["multiway", model.name]}
+    head = {
+        "license": about["licence"]["id"],
+        "library_name": "onnx" if onnx else "pytorch",
+        "tags": ["multiway", model.name],
+    }
     parts = [
         "---\n" + "\n".join(f"{key}: {json.dumps(value)}" for key, value in head.items()) + "\n---\n",
         f"# {model.name}, from `{about['source']}`, as {'ONNX' if onnx else 'torch.export programs'}\n",
@@ -65,7 +69,7 @@ def _onnx_code(about: Mapping[str, Any], name: str) -> str:
         lines.append('model.answer(["cat.png"], ["what is it?"])  # scores of model.about["answers"]')
     if "int8" in about["variants"]:
         lines.append('Exported(".", "int8")  # the same with weights of 8 bits')
-    end = "\n`runtime.py` is one file of a hundred lines over `onnxruntime.InferenceSession`: copy it, or read how it is done.\n"
+    end = "\n`runtime.py` is one file over `onnxruntime.InferenceSession`: copy it, or read how it is done.\n"
     return "```python\n" + "\n".join(lines) + "\n```\n" + end
 
 
@@ -106,7 +110,10 @@ def _table(about: Mapping[str, Any]) -> str:
         apart = [f" {about['checked'][name][number]['worst']:.1e} |" for name in variants]
         lines.append(f"| `{graph}` | {_named(ports['inputs'])} | {_named(ports['outputs'])} |" + "".join(apart))
     sizes = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in about["bytes"].items())
-    return "\n".join(lines) + f"\n\nGreatest absolute differences of any output, over batches of 1 to 8, short and longest texts. All graphs together: {sizes}.\n"
+    return (
+        "\n".join(lines)
+        + f"\n\nGreatest absolute differences of any output, over batches of 1 to 8, short and longest texts. All graphs together: {sizes}.\n"
+    )
 
 
 def _named(ports: list[Mapping[str, Any]]) -> str:

@@ -15,7 +15,8 @@ from toy import toy_picture
 import multiway as mw
 from multiway.hub import export_check, onnx_runtime
 from multiway.hub.export_check import compared, sizes_of
-from multiway.hub.graphs import ExportError, graphs, parts_of
+from multiway.hub.graph import ExportError
+from multiway.hub.graphs import graphs, parts_of
 from multiway.hub.load import load
 from multiway.hub.onnx_file import open_onnx, write_onnx
 from multiway.hub.torch_file import open_torch, traced, write_torch
@@ -39,7 +40,11 @@ PARTS = {
     "beit3-caption": ("image", "caption"),
     "dino": ("image",),
 }
-PICTURES = [toy_picture("red", "left"), toy_picture("green", "top").resize((24, 9)), toy_picture("blue", "right").convert("RGBA")]
+PICTURES = [
+    toy_picture("red", "left"),
+    toy_picture("green", "top").resize((24, 9)),
+    toy_picture("blue", "right").convert("RGBA"),
+]
 SHOWN = Shown(PICTURES, CAPTIONS[:3])
 
 
@@ -91,7 +96,7 @@ def test_every_graph_as_onnx(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("opset", [18, 23])
+@pytest.mark.parametrize("opset", [18, 22])
 def test_other_opsets(opset: int, tmp_path: Path) -> None:
     import onnx
 
@@ -123,7 +128,7 @@ sys.path.insert(0, {str(clip)!r})
 from runtime import Exported
 pictures = [f"{tmp_path}/{{n}}.png" for n in range(3)]
 both, writer = Exported({str(clip)!r}), Exported({str(blip)!r})
-print(json.dumps([both.similarity(pictures, {CAPTIONS!r}).tolist(), 
+print(json.dumps([both.similarity(pictures, {CAPTIONS!r}).tolist(),
                   writer.caption(pictures), writer.caption(pictures, "a red", max_length=8)]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
@@ -178,9 +183,15 @@ def test_the_sidecar_says_everything(blip: Path) -> None:
     about = json.loads((blip / "export.json").read_text())
     method = made("blip").method
     assert about["caption"]["start"] == method.config.start_decode and about["caption"]["context"] == TOKENIZER.context
-    assert about["picture"]["size"] == 16 and about["picture"]["crop"] == "pad" and about["text"]["ids"] == len(TOKENIZER)
+    assert (
+        about["picture"]["size"] == 16 and about["picture"]["crop"] == "pad" and about["text"]["ids"] == len(TOKENIZER)
+    )
     step = about["graphs"]["caption_step"]
-    assert step["inputs"][1] == {"name": "past_key_values.0.decoder.key", "dtype": "float32", "shape": ["batch", 2, "past", 16]}
+    assert step["inputs"][1] == {
+        "name": "past_key_values.0.decoder.key",
+        "dtype": "float32",
+        "shape": ["batch", 2, "past", 16],
+    }
     assert [port["name"] for port in step["outputs"]][:2] == ["logits", "present.0.decoder.key"]
     assert {file.name for file in blip.iterdir()} == {
         "README.md", "export.json", "runtime.py", "tokenizer.json", *(f"{name}.onnx" for name in about["graphs"])

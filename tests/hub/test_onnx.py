@@ -19,6 +19,7 @@ from multiway.hub.graph import ExportError
 from multiway.hub.graphs import graphs, parts_of
 from multiway.hub.load import load
 from multiway.hub.onnx_file import open_onnx, write_onnx
+from multiway.hub.onnx_int8 import quantise
 from multiway.hub.torch_file import open_torch, traced, write_torch
 from multiway.nn.generate import Generation
 from multiway.workflows import export as workflow
@@ -177,6 +178,15 @@ def test_eight_bits_are_near_and_smaller(clip: Path) -> None:
     about = json.loads((clip / "export.json").read_text())
     assert about["bytes"]["int8"] < 0.7 * about["bytes"]["fp32"]
     assert max(each["worst"] for each in about["checked"]["fp32"]) < 1e-4
+
+
+def test_eight_bits_of_a_tied_word_head(blip: Path, tmp_path: Path) -> None:
+    """The matrix that words are looked up in is the one that guesses them."""
+    quantise(blip / "caption_prefill.onnx", tmp_path / "small.onnx")
+    (graph,) = [each for each in graphs(made("blip"), ("caption",)) if each.name == "caption_prefill"]
+    inputs = graph.example({"batch": 4, "length": 6}, seed=0)
+    want, got = graph(inputs)[0], open_onnx(graph, tmp_path / "small.onnx")(inputs)[0]
+    assert 0 < (want - got).norm() < 0.1 * want.norm()
 
 
 def test_the_sidecar_says_everything(blip: Path) -> None:

@@ -1,6 +1,6 @@
 """Exported graphs beside PyTorch: bytes, and milliseconds for each batch, fp32 and int8, one process, in turns.
 
-    python benchmarks/onnx.py RUN [--parts image text match caption] [--batches 1 16] [--length 16] [--tokens 12] [--rounds 9]
+    python benchmarks/onnx_speed.py RUN [--parts image text match caption] [--batches 1 16] [--length 16] [--tokens 12] [--rounds 9]
                               [--threads 1] [--check-int8] [--json]
 
 RUN is anything that `multiway export` takes. It is exported once into a temporary folder. `image`, `text` and `match` are one call each;

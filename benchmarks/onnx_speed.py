@@ -39,6 +39,7 @@ from multiway.workflows.export_measure import Origin
 Call = Callable[[], Any]
 
 
+@torch.no_grad()
 def calls(model: Model, folder: Path, part: str, batch: int, length: int, tokens: int, threads: int) -> dict[str, Call]:
     """What each contender does of a part, by its name."""
     ran = {variant: Exported(folder, variant, threads) for variant in ("fp32", "int8")}

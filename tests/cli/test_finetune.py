@@ -2,7 +2,7 @@
 
 import pytest
 
-from multiway.cli.finetune import _name, _task
+from multiway.cli.finetune import _task
 from multiway.cli.main import main
 
 

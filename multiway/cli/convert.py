@@ -20,8 +20,8 @@ class Convert:
     Attributes:
         source: run folder, `model.safetensors`, `hf:` followed by a name or folder (transformers, timm, open_clip), or a checkpoint file
             as its authors' code writes it.
-        target: `NAME.safetensors` for multiway's own file, any other name for a folder.
-        layout: of the folder.
+        target: `NAME.safetensors` for one file, any other name for a folder.
+        layout: by default multiway's own of a file, transformers' of a folder.
         allow: regular expressions; a tensor of the source in whose name one is found may be left over, a tensor of ours may start at
             random. Everything else that does not fit is an error.
         size: pixels of the pictures that the model is to see, if others than now; positions are interpolated.

@@ -15,6 +15,7 @@ from multiway.abilities import CaptionScores, Encoded, Fused, Query, Tokens, abi
 from multiway.data.decode import decode
 from multiway.data.processor import Processor
 from multiway.hub.captions import write_captions
+from multiway.hub.origin import Origin, of_others
 from multiway.hub.tuned import Tuned
 from multiway.methods.method import Method
 from multiway.nn.generate import Generation
@@ -39,8 +40,7 @@ class Model(Tuned):
         precision: `fp32` or `bf16` autocast.
         batch: rows per forward pass.
         report: what became of the tensors of the checkpoint that it was loaded from; None for one that was trained or written here.
-        origin: whose weights these were before they came here: `source`, `kind` and, where that says so, `licence`; empty for what was
-            trained here from scratch.
+        origin: whose weights these were and what they have learned from, first to last (`hub/origin.py`); empty where that is not known.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class Model(Tuned):
         precision: str = "fp32",
         batch: int = 256,
         report: Report | None = None,
-        origin: dict[str, Any] | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.method = method.eval()
         self.processor = processor
         self.precision = precision
         self.batch = batch
         self.report = report
-        self.origin = dict(origin or {}) or ({} if report is None else {"source": report.source, "kind": report.kind})
+        self.origin: Origin = list(origin) if origin is not None else [] if report is None else of_others(report.source, report.kind)
 
     @property
     def device(self) -> torch.device:

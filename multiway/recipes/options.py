@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from multiway.config import ConfigError, from_json, to_json
 from multiway.engine.settings import Settings
 from multiway.recipes import recipe_function
 from multiway.recipes.recipe import Recipe
-from multiway.recipes.stages import changed
 
 __all__ = ["named_recipe", "with_options"]
 
@@ -42,26 +41,31 @@ def with_options(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     Args:
         recipe: to begin from.
         options: by the names of the command line without dashes, those of the loop by themselves: `steps=100`, `data="emoji"`,
-            `init="runs/a"`. Fields within fields are dictionaries, `view={"size": 32}`, or have dotted names, `{"view.size": 32}`.
+            `init="runs/a"`. Fields within fields are dictionaries, `view={"size": 32}`, have dotted names, `{"view.size": 32}`, or
+            are made already, `view=ViewSpec(32)`.
 
     Raises:
         ConfigError: for an option that there is not, with the nearest that there is; and for a value of another kind.
     """
     own = [each.name for each in fields(recipe) if each.name != "settings"]
     loop = [each.name for each in fields(Settings)]
-    flat: dict[str, Any] = {}
+    tree = to_json(recipe)
     for name, value in options.items():
         first = name.partition(".")[0]
         if first not in own and first not in loop and first != "settings":
             near = difflib.get_close_matches(first, [*own, *loop], 1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join([*own, *loop])}"
             raise ConfigError(f"recipe `{recipe.name}` has no option {name!r}{hint}")
-        flat |= _flat(f"settings.{name}" if first in loop and first not in own else name, value)
-    # Through JSON and back: whatever has another type than its field is refused by name.
-    return from_json(type(recipe), to_json(changed(recipe, flat)), recipe.name)
+        _put(tree, (f"settings.{name}" if first in loop and first not in own else name).split("."), value)
+    return from_json(type(recipe), tree, recipe.name)
 
 
-def _flat(name: str, value: Any) -> dict[str, Any]:
+def _put(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set one field, or those of a dictionary; what does not exist is put there too, for `from_json` to refuse by name."""
     if isinstance(value, Mapping):
-        return {path: each for key, inner in value.items() for path, each in _flat(f"{name}.{key}", inner).items()}
-    return {name: str(value) if isinstance(value, Path) else value}
+        for name, inner in value.items():
+            _put(tree, [*path, *name.split(".")], inner)
+        return
+    for name in path[:-1]:
+        tree = tree.setdefault(name, {}) if isinstance(tree, dict) else {}
+    tree[path[-1]] = str(value) if isinstance(value, Path) else to_json(value)

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 from multiway.hub.file import WeightsError, write_model
-from multiway.hub.layouts import to_open_clip, to_transformers
+from multiway.hub.layouts import WRITERS, to_open_clip, to_torchscale, to_transformers
 from multiway.hub.load import load
 from multiway.hub.model import Model
 from multiway.workflows.model_card import write_card
 
 __all__ = ["Converted", "Layout", "convert"]
 
-Layout = Literal["transformers", "open_clip", "multiway"]
+Layout = Literal["transformers", "open_clip", "torchscale", "multiway"]
+_FILES = ("multiway", "torchscale")  # layouts of one file; the others are folders
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ def convert(
 
     Args:
         source: a model, or what `mw.load` opens.
-        target: `NAME.safetensors` for multiway's own file, any other name for a folder.
-        layout: of the folder; by default `transformers`.
+        target: `NAME.safetensors` for one file, any other name for a folder.
+        layout: by default multiway's own of a file, `transformers` of a folder.
         allow, size: as of `mw.load`.
 
     Raises:
@@ -56,12 +57,12 @@ def convert(
     """
     path, file = Path(target), str(target).endswith(".safetensors")
     chosen: Layout = layout or ("multiway" if file else "transformers")
-    if chosen not in ("transformers", "open_clip", "multiway"):
-        raise WeightsError(f"there is no layout {layout!r}; expected transformers, open_clip or multiway")
-    if file != (chosen == "multiway"):
+    if chosen not in WRITERS:
+        raise WeightsError(f"there is no layout {layout!r}; expected one of {', '.join(WRITERS)}")
+    if file != (chosen in _FILES):
         raise WeightsError(
-            f"--layout {chosen} writes {'one file' if chosen == 'multiway' else 'a folder'}, and {path} "
-            f"{'does not end' if chosen == 'multiway' else 'ends'} in .safetensors; name another target"
+            f"--layout {chosen} writes {'one file' if chosen in _FILES else 'a folder'}, and {path} "
+            f"{'ends' if file else 'does not end'} in .safetensors; name another target"
         )
     if not file and path.is_dir() and any(path.iterdir()):
         # A run has a config.json and a model.safetensors too: they would be written over.
@@ -77,6 +78,8 @@ def convert(
         write_model(path, model.method, model.processor, model.origin)
     elif chosen == "open_clip":
         to_open_clip(model, path)
+    elif chosen == "torchscale":
+        to_torchscale(model, path)
     else:
         to_transformers(model, path)
     named = model.name if isinstance(source, Model) else str(source)

@@ -67,5 +67,8 @@ def _put(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
             _put(tree, [*path, *name.split(".")], inner)
         return
     for name in path[:-1]:
-        tree = tree.setdefault(name, {}) if isinstance(tree, dict) else {}
+        inner = tree.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{'.'.join(path)}: {name} is {inner!r}, which has no fields; set it itself")
+        tree = inner
     tree[path[-1]] = str(value) if isinstance(value, Path) else to_json(value)

@@ -49,7 +49,7 @@ def test_options_are_those_of_the_command_line() -> None:
      (("clip", None, {"step": 3}), "no option 'step'; did you mean 'steps'"), (("clip", None, {"zzz": 3}), "there are: preset, data"),
      (("clip", None, {"steps": "many"}), r"clip\.settings\.steps is 'many'; expected int"),
      (("clip", None, {"view": {"side": 3}}), "view has fields that ViewSpec lacks: side"),
-     (("clip", None, {"view.crop": "round"}), "expected one of"),
+     (("clip", None, {"view.crop": "round"}), "expected one of"), (("clip", None, {"steps.most": 3}), "steps is 580, which has no fields"),
      (("clip", None, {"evaluate": ("retrievel=@val",)}), "expected task=data@split")],
 )  # fmt: skip
 def test_mistakes_are_named(asked: tuple, said: str) -> None:

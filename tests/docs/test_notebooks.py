@@ -45,6 +45,7 @@ def test_search_your_photos(tmp_path: Path) -> None:
     assert "300 pictures, 128 numbers each" in said and said.count("by chance") == 4 and shown == 2
 
 
+@pytest.mark.slow
 def test_search_your_photos_on_ones_own(tiny_run: Path, tmp_path: Path) -> None:
     source = ToySource(12)
     for number in range(12):
@@ -60,6 +61,7 @@ def test_caption_and_clean(tmp_path: Path) -> None:
     assert len(list(csv.DictReader((tmp_path / "runs" / "clean.csv").open()))) == 260
 
 
+@pytest.mark.slow
 def test_caption_and_clean_ones_own(caption_folder: Path, tmp_path: Path) -> None:
     said, shown = run(
         "caption_and_clean", tmp_path, STEPS=2, PAIRS=str(caption_folder / "captions.jsonl"), IMAGES=str(caption_folder / "pictures")

@@ -21,7 +21,12 @@ FIGURES = {"search_your_photos": 0, "caption_and_clean": 1}  # which of its figu
 
 def figures(book: nbformat.NotebookNode) -> list[bytes]:
     """The pictures in a notebook's outputs, in order, as PNG files."""
-    shown = [each.data["image/png"] for cell in book.cells for each in cell.get("outputs", []) if "image/png" in each.get("data", {})]
+    shown = [
+        each.data["image/png"]
+        for cell in book.cells
+        for each in cell.get("outputs", [])
+        if "image/png" in each.get("data", {})
+    ]
     return [base64.b64decode(each) for each in shown]
 
 

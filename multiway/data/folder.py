@@ -64,7 +64,9 @@ def read_folder(
             raise DataError(
                 f"{root}: {', '.join(each.name for each in parts)} are names of the same split; keep one of them"
             )
-        merged.update(_regrouped(str(root), _layout(part, root, image_column, caption_column, longest, ceiling, bare), split))
+        merged.update(
+            _regrouped(str(root), _layout(part, root, image_column, caption_column, longest, ceiling, bare), split)
+        )
     return _same_classes(merged)
 
 

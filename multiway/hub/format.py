@@ -42,7 +42,10 @@ def _several_origins(header: Header) -> Header:
     return {**header, "origin": json.dumps([entry] if entry else [])}
 
 
-_MIGRATIONS: dict[int, Callable[[Header], Header]] = {1: _with_origin, 2: _several_origins}  # from this version to the next
+_MIGRATIONS: dict[int, Callable[[Header], Header]] = {
+    1: _with_origin,
+    2: _several_origins,
+}  # from this version to the next
 
 
 def current(header: Header) -> Header:

@@ -20,8 +20,8 @@ from torch import Tensor
 from multiway.hub.checkpoint_file import read_checkpoint
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
-from multiway.hub.origin import of_others
 from multiway.hub.open_clip_folder import CONFIG_FILE
+from multiway.hub.origin import of_others
 from multiway.hub.transformers_folder import open_folder, read_config, stated_licence
 from multiway.methods.clip import Clip
 from multiway.nn.vit import VisionTransformer

@@ -57,7 +57,9 @@ class Model(Tuned):
         self.precision = precision
         self.batch = batch
         self.report = report
-        self.origin: Origin = list(origin) if origin is not None else [] if report is None else of_others(report.source, report.kind)
+        self.origin: Origin = (
+            list(origin) if origin is not None else [] if report is None else of_others(report.source, report.kind)
+        )
 
     @property
     def device(self) -> torch.device:

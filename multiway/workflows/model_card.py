@@ -20,6 +20,7 @@ from multiway.version import __version__
 
 __all__ = ["caveats", "licence_of", "settings_of", "write_card"]
 
+
 def write_card(target: Path, model: Model, layout: str, source: str, step: int | None = None) -> Path:
     """Write the card of what has just been exported.
 
@@ -39,7 +40,9 @@ def write_card(target: Path, model: Model, layout: str, source: str, step: int |
     short, licence = licence_of(model, run)
     head = {
         "license": short,
-        "library_name": {"transformers": "transformers", "open_clip": "open_clip", "torchscale": "torchscale"}.get(layout, "multiway"),
+        "library_name": {"transformers": "transformers", "open_clip": "open_clip", "torchscale": "torchscale"}.get(
+            layout, "multiway"
+        ),
         "tags": ["multiway", model.name, "vision-language"],
     }
     parts = [

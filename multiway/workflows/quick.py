@@ -56,7 +56,9 @@ def train(recipe: str | Recipe = "clip", *, preset: str | None = None, quiet: bo
     if isinstance(recipe, str):
         asked = named_recipe(recipe, preset, options)
     elif preset is not None:
-        raise ConfigError(f"preset={preset!r} is for a recipe by its name; given one that is made already, {recipe.name}")
+        raise ConfigError(
+            f"preset={preset!r} is for a recipe by its name; given one that is made already, {recipe.name}"
+        )
     else:
         asked = with_options(recipe, options)
     if not asked.out:

@@ -148,9 +148,7 @@ def test_filter_writes_what_fits(
     assert main(kept) == 0 and Embeddings.open(tmp_path / "kept").count("texts") == 20
 
 
-def test_somebodys_photos_have_no_captions(
-    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_somebodys_photos_have_no_captions(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Searched as they are, embedded, indexed, and found by words and by a picture."""
     photos = tmp_path / "photos"
     photos.mkdir()

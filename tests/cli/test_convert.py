@@ -70,8 +70,12 @@ def test_the_licence_of_data_that_come_with_it_is_said(tiny_run: Path) -> None:
     assert "SIL Open Font License" in licence_of(model, Run("emoji@random"))[1]  # type: ignore[arg-type]
     assert licence_of(model, Run("emoji*2 + scenes:easy"))[0] == "other"  # type: ignore[arg-type]
     short, said = licence_of(model, Run("scenes", init="hf:somebody/clip"))  # type: ignore[arg-type]
-    assert short == "unknown" and "drawn by multiway itself" in said and said.startswith(
-        "These weights began as those of `hf:somebody/clip`, whose licence is not stated there: look it up before you publish them."
+    assert (
+        short == "unknown"
+        and "drawn by multiway itself" in said
+        and said.startswith(
+            "These weights began as those of `hf:somebody/clip`, whose licence is not stated there: look it up before you publish them."
+        )
     )
     model.origin = [{"weights": "x", "licence": "mit"}]
     assert licence_of(model, None) == ("mit", "These weights began as those of `x`, under mit, as stated there.")

@@ -32,7 +32,9 @@ def test_the_run_is_named_after_what_is_tuned() -> None:
         "runs/a/model.safetensors": "a",
         "hf:openai/clip-b": "clip-b",
     }
-    assert {each: folder_of(each, "vqa") for each in names} == {each: f"runs/{name}-vqa" for each, name in names.items()}
+    assert {each: folder_of(each, "vqa") for each in names} == {
+        each: f"runs/{name}-vqa" for each, name in names.items()
+    }
     assert folder_of("w/vilt.v2", "gqa") == "runs/vilt.v2-gqa"
 
 

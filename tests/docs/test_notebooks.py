@@ -7,8 +7,9 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from scripts.run_notebooks import FIGURES, figures
 from toy import ToySource
+
+from scripts.run_notebooks import FIGURES, figures
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -60,7 +60,9 @@ def test_whose_weights_they_were_travels_with_them(tiny_run: Path, tmp_path: Pat
     ("before", "after"),
     [("{}", []), ('{"source": "x", "kind": "CLIPModel", "licence": "mit"}', [{"weights": "x", "kind": "CLIPModel", "licence": "mit"}])],
 )  # fmt: skip
-def test_the_second_format_had_one_origin(before: str, after: list[dict[str, str]], tiny_run: Path, tmp_path: Path) -> None:
+def test_the_second_format_had_one_origin(
+    before: str, after: list[dict[str, str]], tiny_run: Path, tmp_path: Path
+) -> None:
     source = tiny_run / "model.safetensors"
     old = header_of(source) | {"format": "multiway-2", "origin": before}
     save_file(load_file(str(source)), str(tmp_path / "old.safetensors"), metadata=old)

@@ -22,11 +22,15 @@ SCENES = "scenes:easy,objects=1-2,gallery=40"
 def blip(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """A run that matches and writes, after two steps."""
     method = {"image.layers": 1, "text.layers": 1}
-    return mw.train("blip", data=SCENES, out=tmp_path_factory.mktemp("blip") / "run", method=method, evaluate=(), **TINY)
+    return mw.train(
+        "blip", data=SCENES, out=tmp_path_factory.mktemp("blip") / "run", method=method, evaluate=(), **TINY
+    )
 
 
 def test_options_are_those_of_the_command_line() -> None:
-    words = "clip --data captions.jsonl --steps 7 --lr 3e-4 --optimiser.warmup 0.2 --view.size 16 --method.image.layers 1"
+    words = (
+        "clip --data captions.jsonl --steps 7 --lr 3e-4 --optimiser.warmup 0.2 --view.size 16 --method.image.layers 1"
+    )
     wanted = parse(words.split())
     found = named_recipe(
         "clip",
@@ -65,7 +69,9 @@ def test_a_run_from_python_is_a_run(caption_folder: Path, tmp_path: Path, capsys
     again = mw.train("clip", **data, out=tmp_path / "a", evaluate=(), **SMALL, **TINY)
     texts = ["red on the left"]
     assert torch.equal(first.encode_text(texts).embedding, again.encode_text(texts).embedding)
-    began = mw.train("clip", **data, out=tmp_path / "b", init=tmp_path / "a", evaluate=(), **SMALL, **{**TINY, "lr": 1e-5})
+    began = mw.train(
+        "clip", **data, out=tmp_path / "b", init=tmp_path / "a", evaluate=(), **SMALL, **{**TINY, "lr": 1e-5}
+    )
     assert began.origin == first.origin == [{"data": str(data["data"]), "recipe": "clip"}]
     other = mw.train("clip", data="digits", out=tmp_path / "c", init=tmp_path / "b", evaluate=(), **SMALL, **TINY)
     assert other.origin == [*first.origin, {"data": "digits", "recipe": "clip"}]

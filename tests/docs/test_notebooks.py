@@ -41,12 +41,12 @@ def test_what_is_stored(path: Path) -> None:
     assert shown == figures(book)[FIGURES[path.stem]]
 
 
+@pytest.mark.slow
 def test_search_your_photos(tmp_path: Path) -> None:
     said, shown = run("search_your_photos", tmp_path, STEPS=2)
     assert "300 pictures, 128 numbers each" in said and said.count("by chance") == 4 and shown == 2
 
 
-@pytest.mark.slow
 def test_search_your_photos_on_ones_own(tiny_run: Path, tmp_path: Path) -> None:
     source = ToySource(12)
     for number in range(12):

@@ -7,7 +7,7 @@ PEERS := .venv-peers
 export OMP_WAIT_POLICY = PASSIVE
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo demo-fusion test test-slow test-faults fuzz peers test-peers lint types contracts bench bench-check docs data env clean
+.PHONY: help demo demo-fusion test test-slow test-faults fuzz peers test-peers lint types contracts bench bench-check docs notebooks data env clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -80,6 +80,9 @@ bench-check: env ## the same against benchmarks/baseline.json; fails if a ratio 
 docs: env        ## the documentation site, in site/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+notebooks: env   ## run the notebooks anew, and put their figures into the documentation
+	$(BIN)/python scripts/run_notebooks.py
 
 data: env        ## rebuild the bundled pictures (needs Debian's fonts-noto-color-emoji, unicode-data, unicode-cldr-core)
 	$(BIN)/python scripts/build_emoji.py

@@ -1,26 +1,62 @@
 """multiway: one codebase for vision-language pre-training.
 
 import multiway as mw
-model = mw.load("runs/demo")
+
+model = mw.train("clip", data="emoji", out="runs/demo")      # or mw.load("runs/demo"), mw.load("hf:...")
 model.encode_text(["red fruit"]).embedding
+print(mw.evaluate(model, "retrieval", "emoji@composition"))
+
+docs/quickstart.md goes through all of it.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from multiway.version import __version__
 
-__all__ = ["__version__", "load"]
+__all__ = [
+    "Generation",
+    "PictureIndex",
+    "ZeroShotClassifier",
+    "__version__",
+    "convert",
+    "evaluate",
+    "finetune",
+    "load",
+    "open_source",
+    "train",
+]
 
 if TYPE_CHECKING:
+    from multiway.data.open import open_source
     from multiway.hub.load import load
+    from multiway.nn.generate import Generation
+    from multiway.serve.search import PictureIndex
+    from multiway.tasks.zeroshot import ZeroShotClassifier
+    from multiway.workflows.convert import convert
+    from multiway.workflows.quick import evaluate, finetune, train
+
+# Loaded on first use, so that `multiway --help` does not wait for torch.
+_PLACES = {
+    "Generation": "multiway.nn.generate",
+    "PictureIndex": "multiway.serve.search",
+    "ZeroShotClassifier": "multiway.tasks.zeroshot",
+    "convert": "multiway.workflows.convert",
+    "evaluate": "multiway.workflows.quick",
+    "finetune": "multiway.workflows.quick",
+    "load": "multiway.hub.load",
+    "open_source": "multiway.data.open",
+    "train": "multiway.workflows.quick",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded on first use, so that `multiway --help` does not wait for torch.
-    if name == "load":
-        from multiway.hub.load import load
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
+    raise AttributeError(f"module 'multiway' has no attribute {name!r}; it has {', '.join(__all__)}")
 
-        return load
-    raise AttributeError(f"module 'multiway' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

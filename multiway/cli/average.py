@@ -9,8 +9,9 @@ from typing import Annotated
 import tyro
 
 from multiway.hub.average import average
-from multiway.hub.file import write_model
+from multiway.hub.file import WeightsError, write_model
 from multiway.hub.load import load
+from multiway.workflows.model_card import write_card
 
 __all__ = ["Average", "run"]
 
@@ -35,9 +36,13 @@ class Average:
 def run(args: list[str]) -> int:
     """Average and write; says what was written."""
     asked = tyro.cli(Average, args=args, prog="multiway average")
-    mixed = average(load(asked.before), load(asked.after), asked.alpha)
     target = Path(asked.out)
+    if target.suffix != ".safetensors":
+        raise WeightsError(f"--out {asked.out} is to be one file of weights; name it so that it ends in .safetensors")
+    mixed = average(load(asked.before), load(asked.after), asked.alpha, (asked.before, asked.after))
     target.parent.mkdir(parents=True, exist_ok=True)
     write_model(target, mixed.method, mixed.processor, mixed.origin)
-    print(f"{1 - asked.alpha:.0%} of {asked.before} and {asked.alpha:.0%} of {asked.after} -> {target}")
+    said = f"{1 - asked.alpha:.0%} of {asked.before} and {asked.alpha:.0%} of {asked.after}"
+    card = write_card(target, mixed, "multiway", said)
+    print(f"{said} -> {target}; {card.name} says whose weights and data are in it")
     return 0

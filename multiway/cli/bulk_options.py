@@ -53,8 +53,14 @@ class BulkOptions:
     json: bool = False
 
 
-def begin(run: str, data: str, out: str, how: BulkOptions, world: World) -> tuple[Model, Source, Asked]:
-    """Model, data and how they are worked through, by what the command line says; all rows unless `@split` is named."""
+def begin(
+    run: str, data: str, out: str, how: BulkOptions, world: World, *, bare: bool = False
+) -> tuple[Model, Source, Asked]:
+    """Model, data and how they are worked through, by what the command line says; all rows unless `@split` is named.
+
+    Args:
+        bare: whether pictures without captions will do.
+    """
     where = {
         "run": str(Path(run).resolve()) if Path(run).exists() else run,
         "data": from_anywhere(data),
@@ -65,7 +71,7 @@ def begin(run: str, data: str, out: str, how: BulkOptions, world: World) -> tupl
     asked = Asked(Path(out), where, how.rows_per_part, how.batch, how.workers, how.skip_ceiling)
     if how.threads:
         torch.set_num_threads(how.threads)
-    source = open_source(data, how.images, ALL, how.image_column or None, how.caption_column or None)
+    source = open_source(data, how.images, ALL, how.image_column or None, how.caption_column or None, bare=bare)
     model = load(run, str(choose_device(how.device, world.rank)), how.precision)
     return model, source, asked
 

@@ -50,7 +50,7 @@ def run(args: list[str]) -> int:
     asked = tyro.cli(Command, args=args, prog="multiway caption")
     how = _how(asked)
     with World.joined() as world:
-        model, source, work = begin(asked.model, asked.data, asked.out, asked.work, world)
+        model, source, work = begin(asked.model, asked.data, asked.out, asked.work, world, bare=True)
         found = caption(model, source, how, work, world, say)
         if world.is_main:
             told = f"{found.counts.get('captions', 0):,} captions for {found.counts.get('pictures', 0):,} pictures"

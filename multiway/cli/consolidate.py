@@ -12,6 +12,7 @@ from multiway.engine.run import Run, RunError
 from multiway.hub.file import WeightsError, write_model
 from multiway.methods.kept import merged
 from multiway.recipes.unfinished import at_checkpoint
+from multiway.workflows.model_card import write_card
 
 __all__ = ["Consolidate", "run"]
 
@@ -40,9 +41,14 @@ def run(args: list[str]) -> int:
         raise WeightsError(f"--out {asked.out} is to be one file of weights; name it so that it ends in .safetensors")
     model, found = at_checkpoint(Run.read(folder), step or None)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_model(target, merged(model.method), model.processor)
+    merged(model.method)
+    write_model(target, model.method, model.processor, model.origin)
+    card = write_card(target, model, "multiway", str(folder), found)
     size = target.stat().st_size
-    print(f"{folder} at step {found} -> {target}: {len(model.method.state_dict())} tensors, {size / 2**20:,.1f} MiB")
+    print(
+        f"{folder} at step {found} -> {target}: {len(model.method.state_dict())} tensors, {size / 2**20:,.1f} MiB; {card.name} says "
+        "how to load it"
+    )
     return 0
 
 

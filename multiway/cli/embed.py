@@ -42,7 +42,7 @@ def run(args: list[str]) -> int:
     """Embed, and say how much."""
     asked = tyro.cli(Command, args=args, prog="multiway embed")
     with World.joined() as world:
-        model, source, work = begin(asked.model, asked.data, asked.out, asked.work, world)
+        model, source, work = begin(asked.model, asked.data, asked.out, asked.work, world, bare=True)
         what = asked.what or ("both" if "encode_text" in abilities_of(model) else "images")
         found = embed(model, source, Embed(what, asked.format, asked.dtype), work, world, say)
         if world.is_main:

@@ -109,7 +109,7 @@ def run(args: list[str]) -> int:
     else:
         # Captions can be written of a split that withholds its own.
         columns = asked.image_column or None, asked.caption_column or None
-        source = open_source(asked.data, asked.images, "test", *columns, withheld=asked.predictions != "")
+        source = open_source(asked.data, asked.images, "test", *columns, bare=asked.predictions != "")
     try:
         result = _measured(task, model, source, asked)
     except ValueError as error:

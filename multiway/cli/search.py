@@ -113,7 +113,7 @@ def _gallery(asked: Search) -> tuple[PictureIndex, int, str]:
         config = Run.read(folder).config
         data, images = str(replace(parse(config["data"]), split="")), images or config["images"]
         columns = (config["image_column"], config["caption_column"])
-    source = open_source(data, images, "all", *(column or None for column in columns))
+    source = open_source(data, images, "all", *(column or None for column in columns), bare=True)
     index = PictureIndex.build(model, source, folder / "cache" if folder.is_dir() else None)
     return index, len(index.rows), data
 

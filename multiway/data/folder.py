@@ -1,4 +1,4 @@
-"""A folder of pictures, in the three layouts in which such folders come.
+"""A folder of pictures, in the three layouts in which such folders come, or without captions.
 
 - captions in sidecars: `a.jpg` with `a.txt`, a caption per line;
 - a table inside: `metadata.jsonl` or `metadata.csv` with `file_name` and `text` (the imagefolder convention);
@@ -6,6 +6,8 @@
 
 Sub-folders named `train`, `val`, `test` are splits, each in one of the layouts. Without them, pictures are held out by
 the hash of their path.
+
+Somebody's own photos have no captions. Whoever needs none (search, captioning) opens them `bare`; nothing is trained on such rows.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ def read_folder(
     caption_column: str | None = None,
     longest: int = CAPTION_CEILING,
     ceiling: float = REJECTED_CEILING,
+    bare: bool = False,
 ) -> dict[str, PictureFiles]:
     """Read a folder of pictures.
 
@@ -40,6 +43,7 @@ def read_folder(
         image_column, caption_column: for a table inside, if its columns are unusual.
         longest: characters of the longest caption that is kept.
         ceiling: share of rows that may be left out.
+        bare: whether pictures without captions will do; those without a file beside them then have none.
 
     Returns:
         Its splits by name; only those that have rows.
@@ -52,7 +56,7 @@ def read_folder(
         raise DataError(f"{root}: there is no such folder; correct the path")
     parts = _split_folders(root)
     if not parts:
-        return _regrouped(str(root), _layout(root, root, image_column, caption_column, longest, ceiling), "")
+        return _regrouped(str(root), _layout(root, root, image_column, caption_column, longest, ceiling, bare), "")
     merged: dict[str, PictureFiles] = {}
     for part in parts:
         split = split_name(part.name)
@@ -60,7 +64,9 @@ def read_folder(
             raise DataError(
                 f"{root}: {', '.join(each.name for each in parts)} are names of the same split; keep one of them"
             )
-        merged.update(_regrouped(str(root), _layout(part, root, image_column, caption_column, longest, ceiling), split))
+        merged.update(
+            _regrouped(str(root), _layout(part, root, image_column, caption_column, longest, ceiling, bare), split)
+        )
     return _same_classes(merged)
 
 
@@ -70,7 +76,13 @@ def _split_folders(root: Path) -> list[Path]:
 
 
 def _layout(
-    part: Path, root: Path, image_column: str | None, caption_column: str | None, longest: int, ceiling: float
+    part: Path,
+    root: Path,
+    image_column: str | None,
+    caption_column: str | None,
+    longest: int,
+    ceiling: float,
+    bare: bool,
 ) -> list[PictureFiles]:
     for name in _TABLES:
         if (part / name).is_file():
@@ -81,12 +93,14 @@ def _layout(
     if not pictures:
         raise DataError(f"{part}: the folder holds no pictures ({', '.join(PICTURE_SUFFIXES)}); correct the path")
     if any(picture.with_suffix(".txt").is_file() for picture in pictures):
-        return [_sidecars(pictures, root, longest, ceiling)]
+        return [_sidecars(pictures, root, longest, ceiling, bare)]
     loose = [picture for picture in pictures if picture.parent == part]
+    if loose and bare:
+        return [_sidecars(pictures, root, longest, ceiling, bare)]
     if loose:
         raise DataError(
             f"{part}: found {len(pictures):,} pictures, {len(loose):,} of them outside sub-folders ({loose[0].name}, ...), and no captions; "
-            f"expected a .txt beside each picture, a {_TABLES[0]} in the folder, or a sub-folder for each class"
+            f"expected a .txt beside each picture, a {_TABLES[0]} in the folder, or a sub-folder for each class; `search`, `embed` and `caption` do without"
         )
     return [_classes(pictures, part, root)]
 
@@ -106,14 +120,15 @@ def _pictures(folder: Path) -> Iterator[Path]:
         )
 
 
-def _sidecars(pictures: list[Path], root: Path, longest: int, ceiling: float) -> PictureFiles:
+def _sidecars(pictures: list[Path], root: Path, longest: int, ceiling: float, bare: bool) -> PictureFiles:
     lost: list[Rejected] = []
     partly: list[Rejected] = []
     rows: list[Row] = []
     for picture in pictures:
         key = picture.relative_to(root).as_posix()
         try:
-            captions = clean_captions(_sidecar_lines(picture), key, partly, longest)
+            without = bare and not picture.with_suffix(".txt").exists()
+            captions = () if without else clean_captions(_sidecar_lines(picture), key, partly, longest)
         except BadRow as error:
             lost.append(Rejected(key, str(error)))
             continue

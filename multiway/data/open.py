@@ -108,7 +108,7 @@ def _published(parsed: SourceSpec, split: str, images: str | Path, withheld: boo
 
 
 def _read(
-    spec: SourceSpec, images: str | Path, image_column: str | None, caption_column: str | None
+    spec: SourceSpec, images: str | Path, image_column: str | None, caption_column: str | None, bare: bool = False
 ) -> dict[str, PictureFiles] | dict[str, Shards]:
     """One's own data: all splits."""
     if is_remote(spec.name):
@@ -122,7 +122,7 @@ def _read(
     if path.is_dir():
         if any(path.glob("*.tar")) or any(path.glob("*/*.tar")):
             return read_shards(name)
-        return read_folder(path, image_column, caption_column)
+        return read_folder(path, image_column, caption_column, bare=bare)
     if path.suffix.lower() in TABLE_SUFFIXES:
         return read_captions(path, images, image_column, caption_column)
     if path.suffix.lower() == ".tar" or glob.has_magic(name) or "{" in name:
@@ -160,7 +160,7 @@ def open_source(
     image_column: str | None = None,
     caption_column: str | None = None,
     *,
-    withheld: bool = False,
+    bare: bool = False,
 ) -> Source:
     """Open one split.
 
@@ -169,7 +169,8 @@ def open_source(
         images: folder that a caption file's paths are relative to.
         default_split: if `spec` names none.
         image_column, caption_column: of a caption file, if unusual.
-        withheld: whether a published split whose captions are withheld will do, to write some for its pictures.
+        bare: whether pictures without captions will do, to search them or to write some: a folder of nothing but pictures, a
+            published split whose captions are withheld.
 
     Raises:
         DataError: if the data cannot be used, or have no such split; then listing those that exist.
@@ -185,10 +186,10 @@ def open_source(
         raise _no_split(parsed.name, split, (*known, *subsets_of(parsed.name)))
     if _is_set(parsed):
         if split != ALL:
-            return _published(parsed, split, images, withheld)
+            return _published(parsed, split, images, bare)
         name = str(replace(parsed, split=""))
-        return Joined(name, ALL, [_published(parsed, each, images) for each in _there(parsed)])
-    found: dict[str, Source] = dict(_read(parsed, images, image_column, caption_column))
+        return Joined(name, ALL, [_published(parsed, each, images, bare) for each in _there(parsed)])
+    found: dict[str, Source] = dict(_read(parsed, images, image_column, caption_column, bare))
     if split in found:
         return found[split]
     if split == ALL:

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
 from multiway.engine.agreement import ALONE, on_all, on_main
-from multiway.engine.manifest import Manifest, TensorRecord, fault, file_record, no_room, write_json
+from multiway.engine.manifest import Manifest, OtherFormat, TensorRecord, fault, file_record, no_room, write_json
 from multiway.engine.plain import from_plain, to_plain
 from multiway.engine.retention import finished, name_of, put_in_place, retain, sync_folder, tidy, writing
 from multiway.engine.shards import bytes_of, incomplete, read_shards, record_of, stage, verified, write_shards
@@ -160,7 +160,8 @@ def load_latest(
         None if there is no checkpoint yet.
 
     Raises:
-        CheckpointError: if there are checkpoints and all are damaged, or the names or shapes do not fit the targets.
+        CheckpointError: if there are checkpoints and all are damaged, the newest that is not is of another version's format, or the names
+            or shapes do not fit the targets.
     """
     rejected: list[tuple[Path, str]] = []
     for step, path in on_main(world, lambda: finished(root)):
@@ -278,6 +279,8 @@ def _examine(path: Path, world: World) -> tuple[Manifest | None, str]:
     def opened() -> Manifest | str:
         try:
             return Manifest.read(path)
+        except OtherFormat as error:  # no damage: an older one in its place would undo what a newer version has trained
+            raise CheckpointError(f"checkpoint {path}: {error}") from error
         except ValueError as error:
             return str(error)
 

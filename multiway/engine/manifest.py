@@ -19,11 +19,25 @@ import torch
 
 from multiway.config import digest, to_json
 
-__all__ = ["MANIFEST", "FileRecord", "Manifest", "TensorRecord", "fault", "file_record", "no_room", "write_json"]
+__all__ = [
+    "MANIFEST",
+    "FileRecord",
+    "Manifest",
+    "OtherFormat",
+    "TensorRecord",
+    "fault",
+    "file_record",
+    "no_room",
+    "write_json",
+]
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 _CHUNK = 1 << 22  # bytes read at once while hashing
+
+
+class OtherFormat(ValueError):
+    """A manifest that nothing is wrong with, of a version of multiway that kept checkpoints otherwise."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,7 @@ class Manifest:
         """The manifest of a checkpoint folder.
 
         Raises:
+            OtherFormat: if it is whole, and another version's.
             ValueError: saying what is wrong with it.
         """
         path = folder / MANIFEST
@@ -81,7 +96,10 @@ class Manifest:
         if not isinstance(body, dict) or body.pop("digest", None) != digest(body):
             raise ValueError(f"{MANIFEST} does not agree with its own digest: it was changed or damaged")
         if body.get("format") != FORMAT:
-            raise ValueError(f"{MANIFEST} has format {body.get('format')!r}; this version reads format {FORMAT}")
+            raise OtherFormat(
+                f"{MANIFEST} has format {body.get('format')!r}, and this version of multiway reads format {FORMAT}; install the version "
+                "that wrote it (the run's provenance.json names it)"
+            )
         try:
             return cls._of(**body)
         except (TypeError, ValueError, AttributeError, KeyError) as error:

@@ -17,22 +17,26 @@ import torch
 from multiway.config import differences
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
+from multiway.hub.origin import joined, or_unknown
 from multiway.methods.kept import merged
 
 __all__ = ["average"]
 
 
 @torch.no_grad()
-def average(before: Model, after: Model, alpha: float) -> Model:
+def average(
+    before: Model, after: Model, alpha: float, names: tuple[str, str] = ("what was tuned", "what came of it")
+) -> Model:
     """A model between two.
 
     Args:
         before: what fine-tuning began from.
         after: what it ended with; the same method, or one with a task's head on it.
         alpha: share of the second, in [0, 1].
+        names: of the two, for the origin of the new one.
 
     Returns:
-        A model like `after`; neither of the two is changed.
+        A model like `after`; neither of the two is changed. Its origin is that of both, and the shares.
 
     Raises:
         WeightsError: if they are not the same method with the same sizes.
@@ -53,4 +57,9 @@ def average(before: Model, after: Model, alpha: float) -> Model:
         if tensor.is_floating_point() and not name.startswith(second.own_state):
             tensor.lerp_(theirs[name].to(tensor), 1.0 - alpha)
     second.started()  # a twin is what its student is
-    return Model(mixed, after.processor, after.precision, after.batch, origin=after.origin)
+    origin = joined(
+        or_unknown(before.origin, names[0], before.name),
+        or_unknown(after.origin, names[1], after.name),
+        [{"average": f"{1 - alpha:.4g} of {names[0]}, {alpha:.4g} of {names[1]}"}],
+    )
+    return Model(mixed, after.processor, after.precision, after.batch, origin=origin)

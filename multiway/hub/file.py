@@ -21,6 +21,7 @@ from multiway.data.processor import Processor
 from multiway.hub.bounds import LARGEST_SIZE, Bounds, TooLarge, numbers_in, odd_sizes
 from multiway.hub.format import FORMAT, FormatError, current
 from multiway.hub.model import Model
+from multiway.hub.origin import Origin
 from multiway.methods import method_class
 from multiway.methods.method import Method
 from multiway.version import __version__
@@ -35,13 +36,13 @@ class WeightsError(ValueError):
     """Weights that cannot be read or do not fit."""
 
 
-def write_model(path: Path, method: Method, processor: Processor, origin: dict[str, Any] | None = None) -> None:
+def write_model(path: Path, method: Method, processor: Processor, origin: Origin | None = None) -> None:
     """Write a complete model file: aside first, then renamed, so that a reader never sees half of one.
 
     Args:
         path: ends in `.safetensors`.
         method, processor: what is written.
-        origin: whose weights these were before, see `Model.origin`.
+        origin: where the weights come from, see `Model.origin`.
     """
     # Tied parameters share storage, which safetensors refuses; each name gets a tensor of its own.
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in method.state_dict().items()}
@@ -50,7 +51,7 @@ def write_model(path: Path, method: Method, processor: Processor, origin: dict[s
         "method": method.name,
         "config": json.dumps(method.config_json()),
         "processor": json.dumps(processor.to_header()),
-        "origin": json.dumps(origin or {}),
+        "origin": json.dumps(origin or []),
         "version": __version__,
     }
     aside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -86,7 +87,7 @@ def read_model(path: Path) -> Model:
         config, shown = (_parsed(header, name) for name in ("config", "processor"))
         method = _built(header["method"], config, [tuple(tensor.shape) for tensor in tensors.values()])
         processor = _processor(shown, config)
-        origin = _parsed(header, "origin")
+        origin = _origin(header)
     except _Undescribed as error:
         raise WeightsError(
             f"the header of {path} does not describe a model of this version ({error}); write it again with the version "
@@ -109,13 +110,26 @@ class _Undescribed(ValueError):
     """What is wrong with a header."""
 
 
-def _parsed(header: Mapping[str, str], name: str) -> dict[str, Any]:
+def _json(header: Mapping[str, str], name: str) -> Any:
     if missing := [each for each in _HEADER if each not in header]:
         raise _Undescribed(f"it lacks {', '.join(map(repr, missing))}")
     try:
-        found = json.loads(header[name])
+        return json.loads(header[name])
     except (ValueError, RecursionError) as error:
         raise _Undescribed(f"its {name} is not JSON: {error}") from error
+
+
+def _origin(header: Mapping[str, str]) -> Origin:
+    found = _json(header, "origin")
+    if not isinstance(found, list) or not all(
+        isinstance(each, dict) and all(isinstance(text, str) for text in (*each, *each.values())) for each in found
+    ):
+        raise _Undescribed("its origin is no list of where the weights come from (hub/origin.py)")
+    return found
+
+
+def _parsed(header: Mapping[str, str], name: str) -> dict[str, Any]:
+    found = _json(header, name)
     if not isinstance(found, dict):
         raise _Undescribed(f"its {name} is a {type(found).__name__}; expected an object")
     return found

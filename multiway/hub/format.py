@@ -1,8 +1,9 @@
 """The version of our own weights file, and how an older one becomes the present one.
 
     multiway-1   method, config, processor
-    multiway-2   and `origin`: whose weights these were before, as JSON; `{}` for what was trained here from scratch. And `version`, that
-                 of the program that wrote it.
+    multiway-2   and `origin`: whose weights these were before, as a JSON object, `{}` for what was trained here from scratch. And
+                 `version`, that of the program that wrote it.
+    multiway-3   `origin` is a list: several sources, and what the weights have learned from (`hub/origin.py`).
 
 A field that a config gained later has a default with which nothing changes (`config.LATER`), so that it needs no version. What would mean
 something else does: it gets a new number and a line in `_MIGRATIONS`.
@@ -10,12 +11,13 @@ something else does: it gets a new number and a line in `_MIGRATIONS`.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
 __all__ = ["FORMAT", "FormatError", "current"]
 
-_NEWEST = 2
+_NEWEST = 3
 FORMAT = f"multiway-{_NEWEST}"
 
 Header = dict[str, str]
@@ -29,7 +31,21 @@ def _with_origin(header: Header) -> Header:
     return {**header, "origin": "{}", "version": "before 0.1"}
 
 
-_MIGRATIONS: dict[int, Callable[[Header], Header]] = {1: _with_origin}  # from this version to the next
+def _several_origins(header: Header) -> Header:
+    try:
+        one = json.loads(header.get("origin", "{}"))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"its origin is not JSON: {error}") from error
+    if not isinstance(one, dict):
+        raise FormatError(f"its format is 'multiway-2', whose origin is an object; given a {type(one).__name__}")
+    entry = {("weights" if name == "source" else name): value for name, value in one.items()}
+    return {**header, "origin": json.dumps([entry] if entry else [])}
+
+
+_MIGRATIONS: dict[int, Callable[[Header], Header]] = {
+    1: _with_origin,
+    2: _several_origins,
+}  # from this version to the next
 
 
 def current(header: Header) -> Header:

@@ -21,6 +21,7 @@ from multiway.hub.checkpoint_file import read_checkpoint
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.open_clip_folder import CONFIG_FILE
+from multiway.hub.origin import of_others
 from multiway.hub.transformers_folder import open_folder, read_config, stated_licence
 from multiway.methods.clip import Clip
 from multiway.nn.vit import VisionTransformer
@@ -33,6 +34,7 @@ __all__ = [
     "from_file",
     "open_foreign",
     "to_open_clip",
+    "to_torchscale",
     "to_transformers",
 ]
 
@@ -108,6 +110,7 @@ RELEASES: dict[str, tuple[str, tuple[str, ...]]] = {
 WRITERS: dict[str, str] = {
     "transformers": "a folder for `from_pretrained`",
     "open_clip": "a folder for `open_clip.create_model('local-dir:FOLDER')`: CLIP and CoCa",
+    "torchscale": "a `.safetensors` file for BEiT-3's own code (microsoft/unilm)",
     "multiway": "one file",
 }
 
@@ -134,8 +137,8 @@ def open_foreign(source: str, allow: Sequence[str] = ()) -> Model:
     taken = bool(name) and not Path(source).exists()
     folder = open_folder(name if taken else source)
     model = _from_part(folder, part, allow) if taken else _from_folder(folder, allow)
-    licence = stated_licence(folder)
-    model.origin |= {"source": source} | ({"licence": licence} if licence else {})
+    kind = model.origin[0]["kind"] if model.origin else model.name
+    model.origin = of_others(source, kind, stated_licence(folder))
     return model
 
 
@@ -226,3 +229,12 @@ def to_open_clip(model: Model, folder: Path) -> None:
             f"of the models here open_clip has CLIP and CoCa; given {model.name}: try --layout transformers"
         )
     import_module(f"multiway.hub.open_clip_{model.name}").to_open_clip(model, folder)
+
+
+def to_torchscale(model: Model, file: Path) -> None:
+    """Write a file that BEiT-3's own code reads.
+
+    Raises:
+        WeightsError: if the model is no BEiT-3 of the released form.
+    """
+    import_module("multiway.hub.torchscale_beit3").to_torchscale(model, file)

@@ -15,6 +15,7 @@ from multiway.abilities import CaptionScores, Encoded, Fused, Query, Tokens, abi
 from multiway.data.decode import decode
 from multiway.data.processor import Processor
 from multiway.hub.captions import write_captions
+from multiway.hub.origin import Origin, of_others
 from multiway.hub.tuned import Tuned
 from multiway.methods.method import Method
 from multiway.nn.generate import Generation
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Model", "Picture"]
 
 Picture = Image.Image | str | Path
+Pictures = Sequence[Picture] | Tensor | Encoded  # to be encoded, or encoded before
+Strings = Sequence[str] | Encoded
 Part = TypeVar("Part")
 
 
@@ -37,8 +40,7 @@ class Model(Tuned):
         precision: `fp32` or `bf16` autocast.
         batch: rows per forward pass.
         report: what became of the tensors of the checkpoint that it was loaded from; None for one that was trained or written here.
-        origin: whose weights these were before they came here: `source`, `kind` and, where that says so, `licence`; empty for what was
-            trained here from scratch.
+        origin: whose weights these were and what they have learned from, first to last (`hub/origin.py`); empty where that is not known.
     """
 
     def __init__(
@@ -48,14 +50,16 @@ class Model(Tuned):
         precision: str = "fp32",
         batch: int = 256,
         report: Report | None = None,
-        origin: dict[str, Any] | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.method = method.eval()
         self.processor = processor
         self.precision = precision
         self.batch = batch
         self.report = report
-        self.origin = dict(origin or {}) or ({} if report is None else {"source": report.source, "kind": report.kind})
+        self.origin: Origin = (
+            list(origin) if origin is not None else [] if report is None else of_others(report.source, report.kind)
+        )
 
     @property
     def device(self) -> torch.device:
@@ -127,17 +131,19 @@ class Model(Tuned):
         return encoded.rows(torch.tensor([place[text] for text in texts], dtype=torch.int64))
 
     @torch.inference_mode()
-    def compare(self, image: Encoded, text: Encoded, query: Query = "image") -> Tensor:
+    def compare(self, image: Pictures, text: Strings, query: Query = "image") -> Tensor:
         """Similarities of every picture with every text: (Bi, Bt) float32 on the CPU.
 
         Args:
-            image, text: what `encode_image` and `encode_text` gave.
+            image, text: pictures and strings; or what `encode_image` and `encode_text` gave, which is quicker where the same are
+                compared again.
             query: who asks, where that makes a difference; see `abilities.Compares`.
 
         Raises:
             LacksAbility: if the method cannot tell how like two are without reading them together.
         """
         require(self.method, ("compare",), "compare")
+        image, text = self.shown(image, False), self.read(text, False)
         if image.has_embedding:
             # One product where the vectors lie: a round trip by way of the device costs more than the product itself.
             return image.embedding.float() @ text.embedding.float().T
@@ -153,17 +159,19 @@ class Model(Tuned):
                 rows.append(torch.cat(columns, 1))
         return torch.cat(rows)
 
-    def match(self, image: Encoded, text: Encoded) -> Tensor:
+    def match(self, image: Pictures, text: Strings) -> Tensor:
         """Log-odds that picture i and text i are a pair: (B,) float32 on the CPU.
 
         Args:
-            image, text: what `encode_image` and `encode_text` gave with `tokens=True`, `rows` of them as pairs.
+            image, text: as many pictures as strings; or what `encode_image` and `encode_text` gave with `tokens=True`, `rows` of
+                them as pairs.
 
         Raises:
             LacksAbility: if the method has no fused encoder.
             ValueError: if tokens were not kept, or the numbers of rows differ.
         """
         require(self.method, ("match",), "match")
+        image, text = self.shown(image), self.read(text)
         _check_pairs("match", image, text)
         match: Callable[[Encoded, Encoded], Tensor] = self.method.match  # type: ignore[assignment]
         device = self.device
@@ -173,12 +181,12 @@ class Model(Tuned):
         )
         return torch.cat([torch.empty(0), *parts])
 
-    def fuse(self, image: Encoded | None, text: Encoded) -> Fused:
+    def fuse(self, image: Pictures | None, text: Strings) -> Fused:
         """Pictures and texts read together, one vector for each pair: `Fused` with `pooled` (B, W) float32 on the CPU.
 
         Args:
-            image, text: what `encode_image` and `encode_text` gave with `tokens=True`, `rows` of them as pairs. The pictures'
-                tokens may be those of two pictures, one after the other, where the method says so. None for a method that sees
+            image, text: as many pictures as strings; or what `encode_image` and `encode_text` gave with `tokens=True`, `rows` of
+                them as pairs. The pictures' tokens may be those of two pictures, one after the other, where the method says so. None for a method that sees
                 no picture.
 
         Raises:
@@ -186,13 +194,14 @@ class Model(Tuned):
             ValueError: if tokens were not kept, the numbers of rows differ, or there is no pair.
         """
         require(self.method, ("fuse",), "fuse")
-        _check_pairs("fuse", image, text)
+        pictures, text = None if image is None else self.shown(image), self.read(text)
+        _check_pairs("fuse", pictures, text)
         if not len(text.embedding):
             raise ValueError("nothing to fuse: there are no pairs")
         fuse: Callable[[Encoded | None, Encoded], Fused] = self.method.fuse  # type: ignore[assignment]
 
         def pooled(rows: Tensor) -> Tensor:
-            some = None if image is None else image.rows(rows).to(self.device)
+            some = None if pictures is None else pictures.rows(rows).to(self.device)
             return fuse(some, text.rows(rows).to(self.device)).pooled.float().cpu()
 
         return Fused(torch.cat(self.by_rows(len(text.embedding), pooled)))
@@ -233,7 +242,7 @@ class Model(Tuned):
 
     def generate(
         self,
-        images: Encoded | None,
+        images: Pictures | None,
         settings: Generation | None = None,
         prompts: Sequence[str] | None = None,
         seed: int = 0,
@@ -241,9 +250,9 @@ class Model(Tuned):
         """Captions of pictures.
 
         Args:
-            images: what `encode_image` gave with `tokens=True`; None for a method that sees none, which writes a text for each
-                prompt, or one.
-            settings: how they are written; greedily by default.
+            images: pictures, or what `encode_image` gave with `tokens=True`; None for a method that sees none, which writes a text
+                for each prompt, or one.
+            settings: how they are written; by default greedily, to the end or the longest text that the model can read.
             prompts: what each text begins with, one for every picture; the captions include them.
             seed: of random draws.
 
@@ -254,7 +263,19 @@ class Model(Tuned):
             LacksAbility: if the method writes no texts.
             ValueError: if tokens were not kept, or the numbers of prompts and pictures differ.
         """
-        return write_captions(self, images, settings or Generation(), prompts, seed)
+        require(self.method, ("generate",), "generate")
+        pictures = None if images is None else self.shown(images, True)
+        words = self.processor.tokenizer
+        settings = settings or Generation(max_length=Generation.max_length if words is None else words.context)
+        return write_captions(self, pictures, settings, prompts, seed)
+
+    def shown(self, images: Pictures, tokens: Tokens = "only") -> Encoded:
+        """Pictures encoded as `encode_image` does, unless they are already."""
+        return images if isinstance(images, Encoded) else self.encode_image(images, tokens)
+
+    def read(self, texts: Strings, tokens: Tokens = "only") -> Encoded:
+        """Strings encoded as `encode_text` does, unless they are already."""
+        return texts if isinstance(texts, Encoded) else self.encode_text(texts, tokens)
 
     def _in_batches(self, count: int, encode: Callable[[slice], Encoded], tokens: Tokens = False) -> Encoded:
         if count == 0:

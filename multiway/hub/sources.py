@@ -12,6 +12,7 @@ from multiway.config import digest
 from multiway.data.tokenizer import Tokenizer
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
+from multiway.hub.origin import Origin, joined, or_unknown
 from multiway.hub.start import Offer, Started, start_from, start_parts, weights_hash
 from multiway.methods.method import Method
 from multiway.methods.parts import part_of
@@ -82,6 +83,14 @@ class Sources:
                 "model alone"
             )
         return words[0] if words else None
+
+    @property
+    def origin(self) -> Origin:
+        """Where all of their weights come from."""
+        named = by_part(self.init)
+        return joined(
+            *(or_unknown(each.origin, named.get(part, self.init), each.name) for part, each in self.models.items())
+        )
 
     def fill(self, method: Method, excepted: tuple[str, ...], *, texts: bool = False) -> tuple[Started, str]:
         """Copy the models' tensors into a method, freshly built.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -107,7 +107,8 @@ def start_parts(
 
     Args:
         method: freshly built; changed in place.
-        offers: by name of the part, which the model calls the same.
+        offers: by name of the part, which the model calls the same; a network of pictures may be `image` in one and `backbone` in
+            the other.
         excepted, texts: see `start_from`.
 
     Raises:
@@ -121,6 +122,9 @@ def start_parts(
     chosen = []
     for part, offer in offers.items():
         there = parts_of(offer.tensors, offer.own)
+        if part not in there and _TOWERS.get(part) in there:
+            offer = replace(offer, tensors={_as(part, name): each for name, each in offer.tensors.items()})
+            there = parts_of(offer.tensors, offer.own)
         for whose, parts in ((type(method).__name__, here), (offer.source, there)):
             if part not in parts:
                 raise WeightsError(
@@ -131,6 +135,15 @@ def start_parts(
         chosen.append((mine, Offer(f"{part} of {offer.source}", own, offer.own)))
     found = [_copied(method, mine, offer, patterns, texts) for mine, offer in chosen]
     return _started(method, found, [part for part in here if part not in offers])
+
+
+# The network that reads pictures: what methods with texts call it, and those of pictures alone.
+_TOWERS = {"image": "backbone", "backbone": "image"}
+
+
+def _as(part: str, name: str) -> str:
+    """A tensor's name where the tower is called `part`."""
+    return part + bare(name).removeprefix(_TOWERS[part]) if part_of(name) == _TOWERS[part] else name
 
 
 def weights_hash(tensors: Mapping[str, Tensor]) -> str:

@@ -22,6 +22,10 @@ class _Runs(Protocol):
 
     def abilities(self) -> tuple[str, ...]: ...
 
+    def shown(self, images: Any, tokens: Any = "only") -> Encoded: ...
+
+    def read(self, texts: Any, tokens: Any = "only") -> Encoded: ...
+
     @property
     def device(self) -> torch.device: ...
 
@@ -29,7 +33,8 @@ class _Runs(Protocol):
 
 
 class Tuned:
-    """Scores from pictures and texts that were encoded with `tokens=True`, row by row, on the CPU in float32."""
+    """Scores from pictures and texts, row by row, on the CPU in float32: from the pictures and strings themselves, or from what
+    `encode_image` and `encode_text` gave with `tokens=True`."""
 
     @property
     def answers(self: _Runs) -> tuple[str, ...]:
@@ -49,9 +54,10 @@ class Tuned:
         require(self.method, ("classify",), "classify")
         return self.method.classes  # type: ignore[no-any-return]
 
-    def classify(self: _Runs, images: Encoded) -> Tensor:
-        """(B, K) scores of each class for each picture."""
+    def classify(self: _Runs, images: Any) -> Tensor:
+        """(B, K) scores of each of `classes` for each picture."""
         require(self.method, ("classify",), "classify")
+        images = self.shown(images, True)
         if not len(images.embedding):
             raise ValueError("nothing to classify: there are no pictures")
 
@@ -60,19 +66,19 @@ class Tuned:
 
         return torch.cat(self.by_rows(len(images.embedding), some))
 
-    def answer(self: _Runs, images: Encoded, texts: Encoded) -> Tensor:
-        """(B, A) scores of each answer to question i about picture i."""
+    def answer(self: _Runs, images: Any, texts: Any) -> Tensor:
+        """(B, A) scores of each of `answers` to question i about picture i."""
         return _scored(self, "answer", (images,), texts, lambda ask, shown, text, rows: ask(shown[0], text))
 
-    def judge(self: _Runs, images: Sequence[Encoded], texts: Encoded) -> Tensor:
-        """(B, K) scores of each verdict on sentence i, by the i-th picture of each of `images`."""
+    def judge(self: _Runs, images: Sequence[Any], texts: Any) -> Tensor:
+        """(B, K) scores of each of `verdicts` on sentence i, by the i-th picture of each of `images`."""
         return _scored(self, "judge", tuple(images), texts, lambda ask, shown, text, rows: ask(shown, text))
 
-    def choose(self: _Runs, images: Encoded, texts: Encoded) -> Tensor:
+    def choose(self: _Runs, images: Any, texts: Any) -> Tensor:
         """(B,) scores of text i with picture i."""
         return _scored(self, "choose", (images,), texts, lambda ask, shown, text, rows: ask(shown[0], text))
 
-    def point(self: _Runs, images: Encoded, texts: Encoded, boxes: Tensor) -> Tensor:
+    def point(self: _Runs, images: Any, texts: Any, boxes: Tensor) -> Tensor:
         """(B, K) scores of regions, from (B, K, 4) boxes."""
 
         def ask(point: Callable[..., Tensor], shown: Sequence[Encoded], text: Encoded, rows: Tensor) -> Tensor:
@@ -84,8 +90,8 @@ class Tuned:
 def _scored(
     model: _Runs,
     ability: str,
-    images: tuple[Encoded, ...],
-    texts: Encoded,
+    given: tuple[Any, ...],
+    said: Any,
     ask: Callable[[Callable[..., Tensor], tuple[Encoded, ...], Encoded, Tensor], Tensor],
 ) -> Tensor:
     """Row by row, a batch at a time.
@@ -95,6 +101,7 @@ def _scored(
         ValueError: if tokens were not kept, the numbers of rows differ, or there is no row.
     """
     require(model.method, (ability,), ability)
+    images, texts = tuple(model.shown(each, True) for each in given), model.read(said, True)
     count = len(texts.embedding)
     if not count:
         raise ValueError(f"nothing to {ability}: there are no texts")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ from multiway.engine.tracking_thread import Tracking
 from multiway.hub.file import write_model
 from multiway.hub.load import load, load_sources
 from multiway.hub.model import Model
+from multiway.hub.origin import Origin, joined, of_data, or_unknown
+from multiway.hub.sources import Sources
 from multiway.hub.start import Started, weights_hash
 from multiway.methods import Method
 from multiway.methods.kept import merged
@@ -59,6 +61,7 @@ class Prepared:
     started: Started | None = None
     init_hash: str = ""
     scores: str = ""
+    origin: Origin = field(default_factory=list)
 
     @property
     def fingerprint(self) -> str:
@@ -71,7 +74,7 @@ class Prepared:
 
     def model(self, method: Method | None = None) -> Model:
         """The method in training as something that can be evaluated."""
-        return Model(method or self.method, self.processor)
+        return Model(method or self.method, self.processor, origin=self.origin)
 
 
 def prepare(recipe: Recipe, world: World) -> Prepared:
@@ -99,7 +102,14 @@ def prepare(recipe: Recipe, world: World) -> Prepared:
         started, init_hash = sources.fill(method.starting, recipe.init_except, texts=recipe.init_context > 0)
     loader = recipe.loader(source, tokenizer, info, world)
     scores = _ranked(recipe, source, loader) if recipe.curriculum else ""
-    return Prepared(recipe, source, Processor(recipe.view, tokenizer), info, method, loader, started, init_hash, scores)
+    processor, origin = Processor(recipe.view, tokenizer), _origin(recipe, sources)
+    return Prepared(recipe, source, processor, info, method, loader, started, init_hash, scores, origin)
+
+
+def _origin(recipe: Recipe, sources: Sources | None) -> Origin:
+    """Whose weights a run has begun from or was lent, and its data."""
+    lent = [or_unknown(model.origin, path, model.name) for path in recipe.lenders() for model in (load(path),)]
+    return joined([] if sources is None else sources.origin, *lent, of_data(recipe.data, recipe.name))
 
 
 def _ranked(recipe: Recipe, source: Source, loader: Any) -> str:
@@ -236,7 +246,7 @@ def run_recipe(recipe: Recipe, world: World, console: Console | None = None) -> 
                 progress=progress,
             )
         if world.is_main and outcome.method is not None:
-            write_model(run.model_file, merged(outcome.method), ready.processor)
+            write_model(run.model_file, merged(outcome.method), ready.processor, ready.origin)
             console.print(_closing(outcome, recipe), highlight=False)
         tracking.status = "finished" if outcome.finished else "stopped"
     return outcome

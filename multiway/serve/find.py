@@ -141,7 +141,7 @@ class Finder:
         about = known[number]
         columns = about.get("image_column") or None, about.get("caption_column") or None
         try:
-            source = open_source(about["data"], about.get("images", ""), ALL, *columns)
+            source = open_source(about["data"], about.get("images", ""), ALL, *columns, bare=True)
         except DataError as error:
             raise IndexFault(f"the pictures of the index cannot be opened: {error}") from error
         if source.fingerprint != about["fingerprint"]:

@@ -22,6 +22,7 @@ __all__ = ["QdrantIndex"]
 _NAMES = uuid.UUID("6d756c74-6977-6179-8000-000000000001")
 _EMBEDDED = "multiway"
 _BATCH = 512  # points in one request
+_FORMAT = 1  # of entries and metadata
 
 
 class QdrantIndex:
@@ -63,9 +64,23 @@ class QdrantIndex:
             raise IndexFault(
                 f"{place} is there already; add to it with `multiway index {place} --add EMBEDDINGS`, or choose another"
             )
-        self.about = (
-            about if about is not None else dict(self._client.get_collection(self.collection).config.metadata or {})
-        )
+        self.about = about if about is not None else self._read()
+
+    def _read(self) -> dict[str, Any]:
+        """What the index was made of; those that were built before there was a number are of the first format."""
+        kept = dict(self._client.get_collection(self.collection).config.metadata or {})
+        found = kept.pop("format", _FORMAT)
+        if found != _FORMAT:
+            self.close()
+            raise IndexFault(
+                f"{self.place} has format {found!r}, and this version of multiway reads format {_FORMAT}; install the version that built "
+                "it, or build it again"
+            )
+        return kept
+
+    @property
+    def _kept(self) -> dict[str, Any]:
+        return {"format": _FORMAT, **self.about}
 
     @classmethod
     def open(cls, place: str) -> QdrantIndex:
@@ -84,7 +99,7 @@ class QdrantIndex:
             return 0
         if not self._client.collection_exists(self.collection):
             size = self._models.VectorParams(size=vectors.shape[1], distance=self._models.Distance.DOT)
-            self._client.create_collection(self.collection, vectors_config=size, metadata=self.about)
+            self._client.create_collection(self.collection, vectors_config=size, metadata=self._kept)
         before = len(self)
         for start in range(0, len(vectors), _BATCH):
             lines = entries.slice(start, _BATCH).to_pylist()
@@ -117,7 +132,7 @@ class QdrantIndex:
     def save(self) -> None:
         """See `VectorIndex.save`."""
         if self._client.collection_exists(self.collection):
-            self._client.update_collection(self.collection, metadata=self.about)
+            self._client.update_collection(self.collection, metadata=self._kept)
 
     def close(self) -> None:
         """Let go of the folder, which one process at a time may open."""

@@ -23,6 +23,7 @@ from multiway.abilities import Encoded, require
 from multiway.config import digest
 from multiway.data.files import PictureFiles
 from multiway.data.join import Joined
+from multiway.data.open import ALL, open_source
 from multiway.data.remote import RemoteFile
 from multiway.data.shard_names import ShardFile
 from multiway.data.shards import Shards
@@ -53,10 +54,11 @@ class PictureIndex:
         self.model, self.source, self.rows, self.pictures = model, source, rows, pictures
 
     @classmethod
-    def build(cls, model: Model, source: Source, cache: Path | None = None) -> PictureIndex:
+    def build(cls, model: Model, source: Source | str | Path, cache: Path | None = None) -> PictureIndex:
         """Encode every distinct picture, or take what was encoded from the cache.
 
         Args:
+            source: rows with pictures; or what names them, such as a folder of photos, captioned or not, all of which are taken.
             cache: folder to keep the embeddings in; None keeps nothing.
 
         Raises:
@@ -64,6 +66,8 @@ class PictureIndex:
             DataError: if no picture can be read.
         """
         require(model, ("encode_image", "encode_text", "compare"), "search")
+        if isinstance(source, str | Path):
+            source = open_source(str(source), default_split=ALL, bare=True)
         file = (
             cache / f"index-{digest(model_identity(model))}-{_fingerprint_of_data(source)}.safetensors"
             if cache
@@ -114,7 +118,7 @@ class PictureIndex:
     def _hit(self, rank: int, score: float, place: int) -> Hit:
         row = int(self.rows[place])
         words = self.source.row(row)
-        return Hit(rank, score, row, words.key, words.captions[0], words.where)
+        return Hit(rank, score, row, words.key, words.captions[0] if words.captions else "", words.where)
 
 
 def _kept(file: Path | None) -> tuple[Tensor, Encoded] | None:

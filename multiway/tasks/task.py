@@ -53,6 +53,10 @@ class Result:
     metrics: dict[str, Metric]
     details: Any = None
 
+    def __str__(self) -> str:
+        lines = [f"{self.task} on {self.data}@{self.split}", *map(str, self.metrics.values())]
+        return "\n  ".join(lines)
+
     def to_json(self) -> dict[str, Any]:
         """`{"task", "data", "split", "metrics": {name: {"value", "low", "high", "n", "chance"}}}`."""
         metrics = {}

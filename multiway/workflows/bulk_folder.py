@@ -76,6 +76,11 @@ def read_about(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise BulkError(f"{path} cannot be read ({error}); restore it, or choose another --out") from error
-    if not isinstance(value, dict) or value.get("format") != FORMAT or not isinstance(value.get("identity"), dict):
-        raise BulkError(f"{path} is not of format {FORMAT}, which this version reads; choose another --out")
+    if not isinstance(value, dict) or not isinstance(value.get("identity"), dict):
+        raise BulkError(f"{path} does not say what the folder belongs to; restore it, or choose another --out")
+    if value.get("format") != FORMAT:
+        raise BulkError(
+            f"{path} has format {value.get('format')!r}, and this version of multiway reads format {FORMAT}; install the version that "
+            "wrote it, or choose another --out"
+        )
     return value

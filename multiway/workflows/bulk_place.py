@@ -127,15 +127,21 @@ class Place:
         """A part's manifest; None if it has none, or the files are not those that it names.
 
         Raises:
-            BulkError: if it is of another job.
+            BulkError: if it is of another job, or of another version's format.
         """
         path = self.manifest(number)
         try:
             body = json.loads(path.read_bytes())
-            whole = isinstance(body, dict) and body.pop("digest", None) == digest(body) and body.get("format") == FORMAT
-            found = Manifest(**body) if whole else None
+            whole = isinstance(body, dict) and body.pop("digest", None) == digest(body)
+            other = whole and body.get("format") != FORMAT
+            found = Manifest(**body) if whole and not other else None
         except (OSError, ValueError, TypeError):
             return None
+        if other:
+            raise BulkError(
+                f"{path} has format {body.get('format')!r}, and this version of multiway reads format {FORMAT}; install the version that "
+                "wrote it, or choose another --out"
+            )
         if found is None or any(_size(self.folder / name) != file["bytes"] for name, file in found.files.items()):
             return None
         if found.identity != digest(self.identity):

@@ -32,6 +32,7 @@ from multiway.world import World
 __all__ = ["Cleaning", "Say", "clean", "scored_rows", "write_json"]
 
 Say = Callable[[str], None]
+FORMAT = 1  # of records and what stands beside them
 
 
 @dataclass
@@ -88,7 +89,7 @@ def clean(
     if "human" in asked.keep:
         human = open_source(asked.human, images=asked.human_images)
         people = blocks_of(human, asked.rows_per_shard)
-    scoring = {"data": source.fingerprint, "blocks": len(blocks), **identity}
+    scoring = {"format": FORMAT, "data": source.fingerprint, "blocks": len(blocks), **identity}
     verdict = to_json(asked.verdict) | {"human": human.fingerprint if human else ""}
     on_main(world, lambda: _claim(place, scoring, verdict))
     mine = blocks[world.rank :: world.size]
@@ -125,7 +126,8 @@ def _claim(place: Place, scoring: Mapping[str, Any], verdict: Mapping[str, Any])
     """Make the folders ours, or refuse. Scores are kept for good; another verdict only writes the shards anew."""
     place.make()
     kept = place.folder / "scoring.json"
-    before = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else scoring
+    # What was kept before there was a number is of the first format.
+    before = {"format": 1, **json.loads(kept.read_text(encoding="utf-8"))} if kept.exists() else scoring
     changed = differences(before, json.loads(json.dumps(scoring)))
     if changed:
         said = "; ".join(map(str, changed))

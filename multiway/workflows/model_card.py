@@ -12,27 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from multiway.config import to_json
-from multiway.engine.run import Run, RunError
+from multiway.engine.run import MODEL, Run, RunError
 from multiway.hub.model import Model
+from multiway.hub.origin import Origin, joined, licence_of_origin, of_data, of_others
+from multiway.hub.sources import by_part
 from multiway.version import __version__
 
 __all__ = ["caveats", "licence_of", "settings_of", "write_card"]
 
-# Data that come with multiway: licence as hubs abbreviate it, and what it says.
-_DATA = {
-    "emoji": (
-        "ofl-1.1",
-        "the pictures of Noto Emoji, SIL Open Font License 1.1, with Unicode's names, Unicode License v3",
-    ),
-    "scenes": ("apache-2.0", "scenes drawn by multiway itself, Apache License 2.0"),
-    "digits": ("bsd-3-clause", "the digits that scikit-learn distributes, BSD 3-Clause"),
-}
-_NOT_LEGAL = (
-    "Whether a licence of data reaches weights that learned from them is not settled; this note says what was used."
-)
 
-
-def write_card(target: Path, model: Model, layout: str, source: str) -> Path:
+def write_card(target: Path, model: Model, layout: str, source: str, step: int | None = None) -> Path:
     """Write the card of what has just been exported.
 
     Args:
@@ -40,21 +29,25 @@ def write_card(target: Path, model: Model, layout: str, source: str) -> Path:
         model: that is in it.
         layout: of `hub.layouts.WRITERS`.
         source: what was converted; of a run folder data, settings and scores are told.
+        step: after which the weights were taken, where they are those of a checkpoint.
 
     Returns:
         The card's path.
     """
     run = _run(source)
     card = target / "README.md" if target.is_dir() else target.with_suffix(".md")
+    after = "" if step is None else f", after step {step}"
     short, licence = licence_of(model, run)
     head = {
         "license": short,
-        "library_name": {"transformers": "transformers", "open_clip": "open_clip"}.get(layout, "multiway"),
+        "library_name": {"transformers": "transformers", "open_clip": "open_clip", "torchscale": "torchscale"}.get(
+            layout, "multiway"
+        ),
         "tags": ["multiway", model.name, "vision-language"],
     }
     parts = [
         "---\n" + "\n".join(f"{name}: {json.dumps(value)}" for name, value in head.items()) + "\n---\n",
-        f"# {model.name}, from `{source}`\n",
+        f"# {model.name}, from `{source}`{after}\n",
         f"Written by multiway {__version__} on {date.today().isoformat()}; "
         f"{sum(each.numel() for each in model.method.parameters()):,} parameters.\n",
         "## Load\n",
@@ -64,7 +57,8 @@ def write_card(target: Path, model: Model, layout: str, source: str) -> Path:
         "## Preprocessing\n",
         settings_of(model) + ".\n",
         *(f"**Note**: {each}\n" for each in caveats(model, layout)),
-        *_trained(run),
+        *_lineage(model),
+        *_trained(run, step),
         *_came_from(model),
         "## Configuration\n",
         f"```json\n{json.dumps(to_json(model.method.config), indent=2)}\n```\n",
@@ -74,41 +68,27 @@ def write_card(target: Path, model: Model, layout: str, source: str) -> Path:
 
 
 def licence_of(model: Model, run: Run | None) -> tuple[str, str]:
-    """The licence of weights as hubs abbreviate it, `unknown` where nobody has said, and a sentence.
+    """The licence of weights as hubs abbreviate it, `unknown` where nobody has said, and a note.
 
     Args:
-        model: with its origin.
-        run: that trained it; None if that is not at hand.
+        model: with its origin, which says of weights of this version what they come from.
+        run: that trained it, for older ones; None if that is not at hand.
     """
-    origin = model.origin
-    if not origin and run is not None and run.config.get("init"):
-        origin = {"source": run.config["init"]}
-    if origin:
-        stated = origin.get("licence")
-        what = (
-            f"under {stated}, as stated there"
-            if stated
-            else "whose licence is not stated there: look it up before you publish them"
-        )
-        return stated or "unknown", f"These weights began as those of `{origin.get('source')}`, {what}."
-    if run is None:
+    origin = model.origin or ([] if run is None else _origin_of(run))
+    if not origin:
         return (
             "unknown",
             "What these weights were trained on is not known here; say it, and under which licence they are, before you publish them.",
         )
-    names = [
-        str(part).partition(":")[0].partition("@")[0].partition("*")[0] for part in str(run.config["data"]).split("+")
-    ]
-    known = [_DATA[name] for name in names if name in _DATA]
-    if len(known) < len(names):
-        other = ", ".join(name for name in names if name not in _DATA)
-        return (
-            "unknown",
-            f"Trained on `{other}`, whose licence is not known here; say it before you publish these weights. {_NOT_LEGAL}",
-        )
-    return known[0][0] if len(
-        known
-    ) == 1 else "other", f"Trained on {'; '.join(said for _, said in known)}. {_NOT_LEGAL}"
+    short, said = licence_of_origin(origin)
+    return short, " ".join(said)
+
+
+def _origin_of(run: Run) -> Origin:
+    """What a run's configuration says of where its weights come from."""
+    init, data = run.config.get("init"), str(run.config.get("data", ""))
+    began = [of_others(source, "") for source in (by_part(init) or {"": init}).values()] if init else []
+    return joined(*began, of_data(data, str(run.config.get("recipe", ""))) if data else [])
 
 
 def settings_of(model: Model) -> str:
@@ -168,7 +148,10 @@ def _collect(value: Any, found: dict[str, set[str]]) -> None:
 
 
 def _run(source: str) -> Run | None:
+    """The run whose weights these are: its folder, or its `model.safetensors`."""
     path = Path(source)
+    if not path.is_dir() and not (path.is_file() and path.name == MODEL):
+        return None
     try:
         return Run.read(path if path.is_dir() else path.parent)
     except RunError:
@@ -196,13 +179,35 @@ def _loading(target: Path, layout: str) -> str:
             lines[0] += ", PreTrainedTokenizerFast"
             lines.append(f'words = PreTrainedTokenizerFast.from_pretrained("{target.name}")')
         code = "\n".join(lines)
+    elif layout == "torchscale":
+        code = (
+            "from safetensors.torch import load_file\n\n"
+            f'model.load_state_dict(load_file("{target.name}"))  # a BEiT3ForRetrieval or BEiT3ForCaptioning of these sizes'
+        )
     else:
         code = f'import multiway as mw\n\nmodel = mw.load("{target.name}")'
-    again = "" if layout == "multiway" else f'\nBack into multiway: `mw.load("hf:{target.name}")`.\n'
+    back = target.name if layout == "torchscale" else f"hf:{target.name}"
+    again = "" if layout == "multiway" else f'\nBack into multiway: `mw.load("{back}")`.\n'
     return f"```python\n{code}\n```\n{again}"
 
 
-def _trained(run: Run | None) -> list[str]:
+def _lineage(model: Model) -> list[str]:
+    """What the weights come from, first to last."""
+    lines = []
+    for entry in model.origin:
+        if "weights" in entry:
+            kind, licence = entry.get("kind"), entry.get("licence", "not known here")
+            lines.append(f"weights of `{entry['weights']}`{f' ({kind})' if kind else ''}, licence: {licence}")
+        elif "data" in entry:
+            recipe = entry.get("recipe")
+            lines.append(f"trained on `{entry['data']}`{f' by recipe `{recipe}`' if recipe else ''}")
+        elif "average" in entry:
+            lines.append(f"averaged: {entry['average']}")
+    numbered = "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
+    return ["## Origin\n", f"{numbered}\n"] if lines else []
+
+
+def _trained(run: Run | None, step: int | None) -> list[str]:
     if run is None:
         return []
     config, settings = run.config, run.config.get("settings", {})
@@ -213,7 +218,7 @@ def _trained(run: Run | None) -> list[str]:
         "\n".join(f"- {name}: `{value}`" for name, value in facts.items() if value not in (None, "")) + "\n",
     ]
     try:
-        scored = [line for line in run.metrics() if line.get("eval")]
+        scored = [line for line in run.metrics() if line.get("eval") and (step is None or line["step"] <= step)]
     except RuntimeError:  # a folder that holds the weights alone
         scored = []
     if scored:

@@ -1,6 +1,7 @@
 """embed, caption, filter, index and search as a user types them, end to end."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,24 @@ def test_filter_writes_what_fits(
     # What is kept is data like any other.
     kept = ["embed", str(tiny_run), "--data", str(out / "shards"), "--out", str(tmp_path / "kept"), "--threads", "1"]
     assert main(kept) == 0 and Embeddings.open(tmp_path / "kept").count("texts") == 20
+
+
+def test_somebodys_photos_have_no_captions(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Searched as they are, embedded, indexed, and found by words and by a picture."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(20):
+        shutil.copy(tiny_run.parent / "pictures" / f"{number:03}.png", photos)
+    data = ["--data", str(photos)]
+    found = objects(capsys, "search", str(tiny_run), "red on the left", *data, "-k", "3")
+    assert found["pictures"] == 20 and [hit["caption"] for hit in found["hits"]] == [""] * 3
+    vectors, index = str(tmp_path / "vectors"), str(tmp_path / "index")
+    made = objects(capsys, "embed", str(tiny_run), *data, "--out", vectors, *PARTS, *WHOLE)
+    assert made["pictures"] == 20 and made["texts"] == 0
+    assert objects(capsys, "index", vectors, "--out", index)["vectors"] == 20
+    again = objects(capsys, "search", index, "red on the left", "-k", "3")
+    assert [hit["key"] for hit in again["hits"]] == [hit["key"] for hit in found["hits"]]
+    like = objects(capsys, "search", index, "--image", str(photos / "007.png"), "--html", str(tmp_path / "page.html"))
+    assert like["hits"][0]["score"] > 0.999 and (tmp_path / "page.html").read_text().count("data:image/png") == 11
+    assert main(["filter", str(tiny_run), *data, "--out", str(tmp_path / "clean"), "--keep", "0.5"]) == 1
+    assert "no captions; expected a .txt beside each picture" in capsys.readouterr().err

@@ -17,6 +17,10 @@ def test_the_last_checkpoint_is_the_runs_own_file(
     out = tmp_path / "new" / "all.safetensors"
     assert main(["consolidate", str(tiny_run), "--out", str(out)]) == 0
     assert f"{tiny_run} at step 30 -> {out}: " in capsys.readouterr().out
+    card = out.with_suffix(".md").read_text()
+    assert f"# clip, from `{tiny_run}`, after step 30" in card and "whose licence is not known here" in card
+    assert "| image_retrieval/R@1" in card or "R@1 |" in card
+    assert multiway.load(out).origin == multiway.load(tiny_run).origin != []
     ours, theirs = load_file(out), load_file(tiny_run / "model.safetensors")
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert multiway.load(out).encode_text(["a red square"]).embedding.shape == (1, 128)  # its processor is with it
@@ -26,6 +30,7 @@ def test_an_earlier_step_by_number_or_by_folder(tiny_run: Path, tmp_path: Path) 
     place, files = tiny_run / "checkpoints" / "step-00000015", [tmp_path / f"{n}.safetensors" for n in range(2)]
     assert main(["consolidate", str(tiny_run), "--step", "15", "--out", str(files[0])]) == 0
     assert main(["consolidate", str(place), "--out", str(files[1])]) == 0
+    assert "After 15 steps." in files[0].with_suffix(".md").read_text()  # nothing that was measured later
     tensors, _ = read(place)
     for file in files:
         assert all(torch.equal(each, tensors[f"model.{name}"]) for name, each in load_file(file).items())

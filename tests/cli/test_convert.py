@@ -38,7 +38,7 @@ def test_a_run_is_opened_by_transformers_and_comes_back(tiny_run: Path, tmp_path
     assert "CLIPModel: " in said and "renamed, joined or cut; they fill" in said
     back = load(tmp_path / "back.safetensors")
     assert all(torch.equal(each, back.method.state_dict()[name]) for name, each in ours.method.state_dict().items())
-    assert back.origin == {"source": str(out), "kind": "CLIPModel"}
+    assert back.origin == [{"weights": f"{out}", "kind": "CLIPModel"}]
 
 
 def test_every_export_has_a_card(tiny_run: Path, tmp_path: Path) -> None:
@@ -64,14 +64,20 @@ def test_the_licence_of_data_that_come_with_it_is_said(tiny_run: Path) -> None:
             self.config = {"data": data, "init": init}
 
     model = load(tiny_run)
+    assert licence_of(model, None)[0] == "unknown" and "captions.jsonl" in licence_of(model, None)[1]
+    model.origin = []  # of an older version: the run says it
     assert licence_of(model, Run("emoji"))[0] == "ofl-1.1"  # type: ignore[arg-type]
     assert "SIL Open Font License" in licence_of(model, Run("emoji@random"))[1]  # type: ignore[arg-type]
-    assert licence_of(model, Run("emoji*2+scenes:easy"))[0] == "other"  # type: ignore[arg-type]
-    assert licence_of(model, Run("scenes", init="hf:somebody/clip")) == (
-        "unknown",
-        "These weights began as those of `hf:somebody/clip`, whose licence is not stated there: look it up before you publish them.",
-    )  # type: ignore[arg-type]
-    model.origin = {"source": "x", "licence": "mit"}
+    assert licence_of(model, Run("emoji*2 + scenes:easy"))[0] == "other"  # type: ignore[arg-type]
+    short, said = licence_of(model, Run("scenes", init="hf:somebody/clip"))  # type: ignore[arg-type]
+    assert (
+        short == "unknown"
+        and "drawn by multiway itself" in said
+        and said.startswith(
+            "These weights began as those of `hf:somebody/clip`, whose licence is not stated there: look it up before you publish them."
+        )
+    )
+    model.origin = [{"weights": "x", "licence": "mit"}]
     assert licence_of(model, None) == ("mit", "These weights began as those of `x`, under mit, as stated there.")
 
 
@@ -81,7 +87,7 @@ def test_the_licence_that_a_folder_states_is_kept(tiny_run: Path, tmp_path: Path
     card.write_text("---\nlicense: mit\ntags: []\n---\n# clip\n")
     assert main(["convert", f"hf:{tmp_path / 'hf'}", str(tmp_path / "kept.safetensors")]) == 0
     assert 'license: "mit"' in (tmp_path / "kept.md").read_text()
-    assert load(tmp_path / "kept.safetensors").origin["licence"] == "mit"
+    assert load(tmp_path / "kept.safetensors").origin[0]["licence"] == "mit"
 
 
 def test_what_is_left_over_is_named_and_allowed(tmp_path: Path, capsys) -> None:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from multiway.cli.finetune import _name, _task
+from multiway.cli.finetune import _task
 from multiway.cli.main import main
+from multiway.recipes.tuning import folder_of
 
 
 def test_without_a_run_there_is_usage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,8 +32,10 @@ def test_the_run_is_named_after_what_is_tuned() -> None:
         "runs/a/model.safetensors": "a",
         "hf:openai/clip-b": "clip-b",
     }
-    assert {each: _name(each) for each in names} == names
-    assert _name("w/vilt.v2") == "vilt.v2"
+    assert {each: folder_of(each, "vqa") for each in names} == {
+        each: f"runs/{name}-vqa" for each, name in names.items()
+    }
+    assert folder_of("w/vilt.v2", "gqa") == "runs/vilt.v2-gqa"
 
 
 def test_the_task_is_found_however_it_is_written() -> None:

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from multiway.data.folder import read_folder
+from multiway.data.open import open_source
 from multiway.data.source import DataError, Source
 
 
@@ -132,3 +133,19 @@ def test_what_is_no_layout_is_explained(tmp_path):
     picture(tmp_path / "s" / "valid" / "x" / "a.png")
     with pytest.raises(DataError, match="val, valid are names of the same split"):
         read_folder(tmp_path / "s")
+
+
+def test_photos_without_captions_are_for_those_who_need_none(tmp_path):
+    for number in range(12):
+        picture(tmp_path / "june" / f"{number}.jpg")
+        picture(tmp_path / f"{number}.jpg")
+    (tmp_path / "3.txt").write_text("three")
+    with pytest.raises(DataError):
+        open_source(str(tmp_path), default_split="all")
+    source = open_source(str(tmp_path), default_split="all", bare=True)
+    rows = {row.key: row.captions for row in map(source.row, range(len(source)))}
+    assert len(rows) == 24 and rows.pop("3.jpg") == ("three",) and set(rows.values()) == {()}
+    (tmp_path / "3.txt").unlink()
+    with pytest.raises(DataError, match="`search`, `embed` and `caption` do without"):
+        open_source(str(tmp_path))
+    assert len(open_source(str(tmp_path), default_split="all", bare=True)) == 24

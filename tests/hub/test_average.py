@@ -98,8 +98,31 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         files.append(str(tmp_path / f"{seed}.safetensors"))
         write_model(Path(files[-1]), made.method, made.processor)
     out = str(tmp_path / "between" / "c.safetensors")
+    assert main(["average", *files, "--alpha", "0.25", "--out", f"{tmp_path}/folder"]) == 1
+    assert "ends in .safetensors" in capsys.readouterr().err
     assert main(["average", *files, "--alpha", "0.25", "--out", out]) == 0
     assert "75%" in capsys.readouterr().out
     found, first, second = (load(each).method.state_dict() for each in (out, *files))
     name = "text.embed.words.weight"
     torch.testing.assert_close(found[name], 0.75 * first[name] + 0.25 * second[name])
+
+
+def test_whose_weights_are_in_it_is_kept_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of both, what they share once; of one that says nothing, that nothing is known; and the licence of all together."""
+    theirs = {"weights": "hf:somebody/clip", "kind": "CLIPModel", "licence": "mit"}
+    origins = ([theirs], [theirs, {"data": "emoji", "recipe": "clip"}], [])
+    files = []
+    for number, origin in enumerate(origins):
+        made = model(number)
+        files.append(str(tmp_path / f"{number}.safetensors"))
+        write_model(Path(files[-1]), made.method, made.processor, origin)
+    out = tmp_path / "both.safetensors"
+    assert main(["average", *files[:2], "--alpha", "0.25", "--out", str(out)]) == 0
+    shares = {"average": f"0.75 of {files[0]}, 0.25 of {files[1]}"}
+    assert load(out).origin == [theirs, {"data": "emoji", "recipe": "clip"}, shares]
+    card = out.with_suffix(".md").read_text()
+    assert 'license: "other"' in card and "began as those of `hf:somebody/clip`, under mit" in card
+    assert "SIL Open Font License" in card and shares["average"] in card
+    assert main(["average", files[0], files[2], "--out", str(out)]) == 0
+    assert load(out).origin[1] == {"weights": files[2], "kind": "clip"}
+    assert 'license: "unknown"' in out.with_suffix(".md").read_text()

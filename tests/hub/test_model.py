@@ -67,3 +67,10 @@ def test_compare_by_tokens_in_batches_is_compare_in_one() -> None:
         whole = model.method.compare(image, text, query)  # type: ignore[operator]
         assert torch.allclose(model.compare(image, text, query), whole, atol=1e-6)  # type: ignore[arg-type]
         assert whole.std() > 1e-3
+
+
+def test_pictures_and_strings_are_compared_as_they_are(model: Model) -> None:
+    pictures, texts = [ToySource(5).image(i) for i in range(5)], ["red on the left", "blue"]
+    wanted = model.compare(model.encode_image(pictures), model.encode_text(texts))
+    assert torch.equal(model.compare(pictures, texts), wanted)
+    assert torch.equal(model.compare(pictures, model.encode_text(texts)), wanted)

@@ -13,6 +13,7 @@ from multiway.methods.albef import Albef, AlbefConfig
 from multiway.methods.bert import Bert, BertConfig
 from multiway.methods.clip import Clip, ClipConfig
 from multiway.methods.method import Method
+from multiway.methods.picture_encoder import PictureEncoder, PictureEncoderConfig
 from multiway.methods.vlmo import Vlmo, VlmoConfig
 from multiway.nn.multiway import MultiwayConfig
 from multiway.nn.text import TextConfig
@@ -206,3 +207,17 @@ def test_parts_that_are_not_there_are_named_with_those_that_are() -> None:
         start_parts(albef(1), {"image": offer(bert(0), "b")})
     with pytest.raises(WeightsError, match="Albef has no part 'twin'"):
         start_parts(albef(1), {"twin": offer(albef(0), "a")})
+
+
+def test_a_network_of_pictures_is_the_same_by_either_name() -> None:
+    """`image` of what reads texts too, `backbone` of what reads pictures alone."""
+    torch.manual_seed(0)
+    pictures, method = PictureEncoder(PictureEncoderConfig(IMAGE)), clip(1)
+    started = start_parts(method, {"image": offer(pictures, "a")})
+    assert set(started.taken) == {name for name in method.state_dict() if name.startswith("image.")}
+    shown = torch.randn(2, 3, 16, 16)
+    assert torch.equal(method.image(shown).pooled, pictures.backbone(shown).pooled)
+    start_parts(pictures, {"backbone": offer(albef(2), "b")})
+    assert torch.equal(pictures.backbone(shown).pooled, albef(2).student.image(shown).pooled)
+    with pytest.raises(WeightsError, match="a has no part 'text'; there are: backbone"):
+        start_parts(method, {"text": offer(pictures, "a")})

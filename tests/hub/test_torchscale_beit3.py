@@ -11,10 +11,11 @@ from peer_weights import randomise
 from safetensors.torch import load_file, save_file
 
 from multiway.batch import ViewSpec
+from multiway.cli.main import main
 from multiway.data.processor import Processor
 from multiway.data.tokenizer import Tokenizer, TokenizerSpec
 from multiway.hub import timm_beit3 as vision
-from multiway.hub.file import WeightsError
+from multiway.hub.file import WeightsError, write_model
 from multiway.hub.load import load
 from multiway.hub.model import Model
 from multiway.hub.torchscale_beit3 import (
@@ -248,3 +249,20 @@ def test_files_hold_their_names_alone(tmp_path: Path) -> None:
     assert {name for name in names if not name.startswith("beit3.")} == {
         "vision_head.weight", "language_head.weight", "logit_scale"
     }  # fmt: skip
+
+
+def test_the_command_writes_it_with_a_card(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.train(["a red apple", "a green pear"] * 3, TokenizerSpec(vocabulary=300, context=10))
+    ids = {
+        "start_id": tokenizer.special["bos"],
+        "end_id": tokenizer.special["eos"],
+        "mask_id": tokenizer.special["mask"],
+    }
+    ours = model("itc", tokenizer, vocabulary=len(tokenizer), **ids)
+    write_model(tmp_path / "ours.safetensors", ours.method, ours.processor, [{"data": "emoji", "recipe": "beit3"}])
+    out = tmp_path / "theirs.safetensors"
+    assert main(["convert", str(tmp_path / "ours.safetensors"), str(out), "--layout", "torchscale"]) == 0
+    after = from_torchscale(out, head_width=16).method.state_dict()
+    assert all(torch.equal(each, after[name]) for name, each in ours.method.state_dict().items())
+    card = out.with_suffix(".md").read_text()
+    assert 'library_name: "torchscale"' in card and 'license: "ofl-1.1"' in card and "BEiT3ForRetrieval" in card

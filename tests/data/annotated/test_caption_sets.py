@@ -90,7 +90,7 @@ def test_nocaps_withholds_the_captions_of_test(tmp_path: Path) -> None:
     assert "withheld" in found.notes[-1] and found.row(0).captions == ()
     with pytest.raises(DataError, match="nothing can be trained on it or scored"):
         open_source(f"nocaps:{tmp_path}@test")
-    same(open_source(f"nocaps:{tmp_path}@test", withheld=True), wanted)
+    same(open_source(f"nocaps:{tmp_path}@test", bare=True), wanted)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from multiway.abilities import LacksAbility
 from multiway.config import ConfigError
 from multiway.nn.generate import Generation
 from multiway.serve import schemas
 from multiway.serve.batcher import Batcher, Operation
 from multiway.serve.limits import Limits
-from multiway.serve.looking import Looking, Nothing
+from multiway.serve.looking import Looking
 from multiway.serve.operations import RERANKED, Labels, Operations, Pairs, Query, Shown
 from multiway.serve.problems import Problem
 from multiway.serve.uploads import Squares
@@ -253,7 +254,7 @@ class Answers:
         operation: Operation = getattr(self.operations, name)
         try:
             return await self.batcher.ask(operation, payload, rows, deadline, key)
-        except (ConfigError, Nothing) as error:
+        except (ConfigError, LacksAbility) as error:
             # The model's own refusals of settings: more tokens than it has positions for, nothing to show.
             raise Problem("invalid", str(error), "ask for what /v1/model says that it does") from None
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from multiway.abilities import Encoded, Tokens
+from multiway.config import ConfigError
 from multiway.data.source import BadRow
 from multiway.data.thumbnail import picture_uri
 from multiway.data.view import from_squares
@@ -185,7 +186,10 @@ class Operations:
         pictures = self._pictures([each.squares for each in asked], tokens=True)
         first, counts = asked[0], [len(each.squares) for each in asked]
         prompts = [each.prompt for each in asked for _ in each.squares] if first.prompt else None
-        return _split(self.model.generate(pictures, first.settings, prompts, first.seed), counts)
+        try:
+            return _split(self.model.generate(pictures, first.settings, prompts, first.seed), counts)
+        except ValueError as error:  # prompts and lengths that do not fit the decoder
+            raise ConfigError(str(error)) from error
 
     def _answer(self, asked: list[Pairs]) -> list[Tensor]:
         pictures = self._pictures([each.squares for each in asked], tokens=True)

@@ -85,9 +85,16 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 def test_a_body_that_is_stated_too_large_is_not_read_at_all() -> None:
     async def test() -> None:
         guard, inner = guarded(Limits(body=100))
-        call = await Call(b"x" * 200).through(guard, scope_of(headers={"content-length": "200"}))
+        call = await Call(b"x" * 500).through(guard, scope_of(headers={"content-length": "500"}))
         assert (call.status, call.kind, call.read, inner.calls) == (413, "too-large", 0, 0)
         assert call.headers["connection"] == "close"
+        waits = await Call(b"x" * 200).through(
+            guard, scope_of(headers={"content-length": "200", "expect": "100-continue"})
+        )
+        assert (waits.status, waits.read) == (413, 0)
+        # A client that sends before it listens: what it sends is thrown away, so that it comes to read the answer.
+        sends = await Call(b"x" * 80, b"x" * 120).through(guard, scope_of(headers={"content-length": "200"}))
+        assert (sends.status, sends.read, inner.calls, guard.held) == (413, 2, 0, 0)
         huge = await Call().through(guard, scope_of(headers={"content-length": "9" * 5000}))
         assert huge.status == 413
         odd = await Call().through(guard, scope_of(headers={"content-length": "-5"}))
@@ -102,7 +109,7 @@ def test_a_body_that_grows_too_large_is_left_in_the_middle() -> None:
         guard, _ = guarded(Limits(body=100))
         for headers in ({}, {"content-length": "5"}):  # unstated, and a lie
             call = await Call(*[b"x" * 30] * 50).through(guard, scope_of(headers=headers))
-            assert (call.status, call.kind, call.read) == (413, "too-large", 4)
+            assert (call.status, call.kind, call.read) == (413, "too-large", 14)  # ten more are thrown away
         assert guard.held == 0
 
     run(test)
@@ -155,7 +162,7 @@ def test_each_client_has_a_rate() -> None:
 
 def test_keys() -> None:
     async def test() -> None:
-        guard, inner = guarded(Limits(rate=1, burst=4), keys=("one", "two"))
+        guard, _ = guarded(Limits(rate=1, burst=4), keys=("one", "two"))
 
         async def ask(headers: dict[str, str], path: str = "/v1/x", client: str = "10.0.0.1") -> Call:
             return await Call().through(guard, scope_of(path, headers, client))

@@ -89,9 +89,9 @@ class Guard:
             log.exception("%s %s failed", scope["method"], path)
             if status:
                 raise
-            problem = Problem("internal", "the server failed; its log says how", "try again, or tell whoever runs it")
-            self.refuse(problem)
-            await problem.response()(scope, receive, noting)
+            failure = Problem("internal", "the server failed; its log says how", "try again, or tell whoever runs it")
+            self.refuse(failure)
+            await failure.response()(scope, receive, noting)
         finally:
             body.release()
             self.metrics.request(path if path in self.routes else "other", status, time.monotonic() - began)

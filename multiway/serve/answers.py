@@ -176,14 +176,14 @@ class Answers:
         """The best of the model's list."""
         await self._fit("question", [asked.question], asked.truncate)
         pair = Pairs(await self.squares.draw([asked.image]), (asked.question,))
-        scores = await self._ask("answer", pair, 1, deadline)
+        scores, written = await self._ask("answer", pair, 1, deadline)
         best = scores.topk(min(asked.top, len(scores)))
         answers = [
             {"answer": self.model.answers[place], "score": score}
             for score, place in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
-        spelt = "write_answers" in self.model.abilities()
-        return {"measure": "log-probability" if spelt else "score", "among": len(scores), "answers": answers}
+        measure = "score" if written is None else "log-probability"
+        return {"measure": measure, "among": len(scores), "answers": answers, "written": written}
 
     async def classify(self, asked: schemas.Classify, deadline: float) -> dict[str, Any]:
         """Into labels that are given, or into the classes that the model was tuned for."""

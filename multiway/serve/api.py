@@ -133,7 +133,9 @@ def about(operations: Operations, limits: Limits, routes: Sequence[str]) -> dict
     }
 
 
-def _add_route(app: FastAPI, route: Route, answer: Callable[..., Coroutine[Any, Any, dict[str, Any]]], limits: Limits) -> None:
+def _add_route(
+    app: FastAPI, route: Route, answer: Callable[..., Coroutine[Any, Any, dict[str, Any]]], limits: Limits
+) -> None:
     async def endpoint(request: Request) -> Response:
         deadline = _deadline(request, limits)
         asked = await read_body(request, route.body, limits)

@@ -20,7 +20,9 @@ def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
 def test_what_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "leave one of them out" in refused(capsys, "runs/a", "--index", "i", "--data", "emoji")
     assert "--port is 70000" in refused(capsys, "runs/a", "--port", "70000")
-    assert "--pixels is 0; expected 1 or more" in refused(capsys, "runs/a", "--pixels", "0")
+    with pytest.raises(SystemExit):
+        main(["serve", "runs/a", "--pixels", "0"])
+    assert "--pixels is 0; expected 1 or more" in capsys.readouterr().err
     assert str(tmp_path / "none") in refused(capsys, str(tmp_path / "none"), "--port", "0")
     monkeypatch.setattr(verb, "_there", lambda package: package != "uvicorn")
     assert refused(capsys, "runs/a") == "multiway: serving needs uvicorn; pip install 'multiway[serve]'\n"

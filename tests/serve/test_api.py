@@ -11,15 +11,19 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from multiway_batches import INFO, WORDS
 from served import SOURCE, b64, model_of, png, problem
 from starlette.testclient import TestClient
+from tuning import METHODS, VIEW
 
+from multiway.abilities import LacksAbility
 from multiway.batch import ViewSpec
 from multiway.config import to_json
 from multiway.data.processor import Processor
 from multiway.explain.words import word_maps
 from multiway.hub.identity import model_identity
 from multiway.hub.model import Model
+from multiway.methods.answer_writer import AnswerWriter, AnswerWriterConfig
 from multiway.methods.classifier import ClassifierConfig, PictureClassifier
 from multiway.methods.mae import Mae, MaeConfig
 from multiway.nn.generate import Generation
@@ -171,6 +175,22 @@ def test_answers_of_a_tuned_model() -> None:
         assert found["among"] == 5 and found["measure"] == "score"
         assert [each["answer"] for each in found["answers"]] == [model.answers[place] for place in scores.topk(3)[1]]
         assert close([each["score"] for each in found["answers"]], scores.topk(3)[0])
+
+
+def test_answers_in_ones_own_words() -> None:
+    words = WORDS(["red", "blue", "two"])
+    lists = tuple(tuple(row[kept].tolist()) for row, kept in zip(words.ids, words.mask, strict=True))
+    of, answers = to_json(METHODS["blip"].resolve(INFO)), ("red", "blue", "two")
+    config = AnswerWriterConfig(method="blip", of=of, answers=answers, answer_ids=lists).resolve(INFO)
+    torch.manual_seed(0)
+    model = Model(AnswerWriter(config), Processor(VIEW, WORDS))
+    shown, said = model.encode_image(PICTURES[:1], tokens=True), model.encode_text(["what"], tokens=True)
+    for client in client_of(model):
+        found = asked(client, "answer", {"image": b64(0), "question": "what"})
+        assert found["measure"] == "log-probability" and found["answers"][0]["answer"] in config.answers
+        assert found["written"] == model.write_answers(shown, said, Generation("beam", max_length=20))[0]
+    with pytest.raises(LacksAbility, match="finetune RUN --task vqa-generate"):
+        model_of("blip", "asked").write_answers(shown, said)
 
 
 def test_classes_of_a_tuned_model() -> None:

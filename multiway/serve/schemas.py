@@ -37,6 +37,7 @@ __all__ = [
     "SearchHit",
     "State",
     "require_limits",
+    "rows_of",
     "schema_of",
 ]
 
@@ -308,6 +309,13 @@ def require_limits(asked: Asked, limits: Limits) -> None:
             "send several smaller requests; /v1/model lists the limits",
             errors[:20],
         )
+
+
+def rows_of(asked: Asked) -> int:
+    """How much work a request is, in pictures and texts."""
+    lists = sum(len(getattr(asked, name, ())) for name in ("images", "texts"))
+    single = sum(bool(getattr(asked, name, None)) for name in ("image", "text", "question"))
+    return max(1, lists + single) * int(getattr(asked, "samples", 1))
 
 
 def schema_of(body: type[Asked], limits: Limits, form: bool = False) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def test_who_would_be_late_is_refused_and_told_when(admission: Admission) -> Non
             inside.enter_context(admission.enter("embed", 2, 1.21))  # 8 rows, 0.8 s, and half of that for safety
         inside.enter_context(admission.enter("embed", 1, 1.36))
         with (
-            pytest.raises(Overloaded, match="may take 1.5 s, and 1 s are") as refused,
+            pytest.raises(Overloaded, match=r"may take 1\.5 s, and 1 s are") as refused,
             admission.enter("embed", 1, 1.0),
         ):
             pass

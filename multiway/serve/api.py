@@ -27,6 +27,7 @@ from multiway.hub.model import Model
 from multiway.serve.admission import Admission, Overloaded
 from multiway.serve.answers import Answers, Route, routes_of
 from multiway.serve.batcher import Batcher, Closed, Expired, Full
+from multiway.serve.bounds import require_limits, rows_of, schema_of
 from multiway.serve.find import Finder
 from multiway.serve.guard import Guard
 from multiway.serve.index import VectorIndex
@@ -34,7 +35,7 @@ from multiway.serve.limits import Limits
 from multiway.serve.metrics import CONTENT_TYPE, Metrics
 from multiway.serve.operations import Operations
 from multiway.serve.problems import MEDIA_TYPE, TITLES, Problem
-from multiway.serve.schemas import About, ProblemBody, State, require_limits, rows_of, schema_of
+from multiway.serve.schemas import About, ProblemBody, State
 from multiway.serve.search import PictureIndex
 from multiway.serve.uploads import Squares, read_body
 from multiway.version import __version__

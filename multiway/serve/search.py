@@ -88,7 +88,10 @@ class PictureIndex:
 
     def search(self, queries: Sequence[str], top: int = 5) -> list[list[Hit]]:
         """The `top` pictures for each query, best first."""
-        scores = self.model.compare(self.pictures, self.model.encode_text(queries), query="text").T
+        return self._best(self.model.compare(self.pictures, self.model.encode_text(queries), query="text").T, top)
+
+    def _best(self, scores: Tensor, top: int) -> list[list[Hit]]:
+        """Of (Q, N) scores."""
         best = scores.topk(min(top, len(self.rows)), dim=1)
         return [
             [
@@ -106,14 +109,19 @@ class PictureIndex:
         """
         if picture is None and words.strip():
             return self.search([words], top)[0]
-        vector = query_vector(self.model, words, picture, weight)
-        best = (self.pictures.embedding.float() @ vector).topk(min(top, len(self.rows)))
-        found = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        return [self._hit(rank, score, place) for rank, (score, place) in enumerate(found, start=1)]
+        return self.nearest(query_vector(self.model, words, picture, weight)[None], top)[0]
+
+    def nearest(self, vectors: Tensor, top: int = 10) -> list[list[Hit]]:
+        """The `top` pictures nearest to each of (Q, D) vectors of length 1, best first; of a model with an embedding."""
+        return self._best(vectors @ self.pictures.embedding.float().T, top)
 
     def picture(self, hit: Hit) -> Image.Image:
         """The picture of a hit."""
         return self.source.image(hit.index)
+
+    def __len__(self) -> int:
+        """Pictures that can be found."""
+        return len(self.rows)
 
     def _hit(self, rank: int, score: float, place: int) -> Hit:
         row = int(self.rows[place])

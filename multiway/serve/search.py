@@ -100,12 +100,19 @@ class PictureIndex:
         Raises:
             ConfigError: if nothing is asked for, or a picture of a model that has no embedding.
         """
-        if picture is None and words.strip():
-            return self.search([words], top)[0]
-        vector = query_vector(self.model, words, picture, weight)
-        best = (self.pictures.embedding.float() @ vector).topk(min(top, len(self.rows)))
+        best = self.similarities(words, picture, weight).topk(min(top, len(self.rows)))
         found = zip(best.values.tolist(), best.indices.tolist(), strict=True)
         return [self._hit(rank, score, place) for rank, (score, place) in enumerate(found, start=1)]
+
+    def similarities(self, words: str, picture: Image.Image | None = None, weight: float = 0.5) -> Tensor:
+        """(N,) of every picture with words, a picture, or both.
+
+        Raises:
+            ConfigError: as of `find`.
+        """
+        if picture is None and words.strip():
+            return self.model.compare(self.pictures, self.model.encode_text([words]), query="text")[:, 0]
+        return self.pictures.embedding.float() @ query_vector(self.model, words, picture, weight)
 
     def picture(self, hit: Hit) -> Image.Image:
         """The picture of a hit."""

@@ -1,0 +1,155 @@
+"""What the web page shows of a run: held-out pictures or questions to try it on, what is searched, and its curves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from multiway.cli.search import gallery
+from multiway.data.annotated.open import open_examples, parse_examples
+from multiway.data.open import open_source
+from multiway.data.source import BadRow, DataError, Source
+from multiway.engine.run import Run
+from multiway.hub.model import Model
+from multiway.serve.find import Finder
+from multiway.serve.index import open_index
+from multiway.serve.limits import Limits
+from multiway.serve.subject import Sample, Subject, one_at_a_time
+from multiway.tasks import TASKS
+from multiway.tasks.example_task import ExampleTask, annotation
+from multiway.workflows.curves import health_curves, loss_curves
+from multiway.workflows.explain_map import spread_rows
+from multiway.workflows.fusion import spread
+from multiway.workflows.report import held_out_splits
+from multiway.workflows.tuned_report import is_tuned
+
+__all__ = ["Shown", "subject_of"]
+
+_SAMPLES = 6
+_LABELS = 10
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is shown beside the model; by default what the run itself names.
+
+    Attributes:
+        index: folder or address of an index that is searched.
+        data: held-out pictures, `name[:path][@split]`.
+        images, image_column, caption_column: of a caption file.
+    """
+
+    index: str = ""
+    data: str = ""
+    images: str = ""
+    image_column: str = ""
+    caption_column: str = ""
+
+    @property
+    def columns(self) -> tuple[str, str]:
+        """Of pictures and of captions."""
+        return self.image_column, self.caption_column
+
+
+def subject_of(
+    place: str,
+    model: Model,
+    limits: Limits,
+    shown: Shown = Shown(),
+    compute: Callable[[Callable[[], Any]], Any] | None = None,
+) -> Subject:
+    """What the page shows of a model.
+
+    Args:
+        place: run folder, weights file or `hf:` name that it was loaded from.
+        model: loaded.
+        limits: of the server.
+        shown: what is shown beside it.
+        compute: runs what needs the model; by default in the caller's thread, one call at a time.
+
+    Raises:
+        DataError: if data that were named cannot be opened.
+        IndexFault: if the index is none, or another model's.
+    """
+    run = Run.read(Path(place)) if Path(place).is_dir() else None
+    name = Path(place.removeprefix("hf:")).resolve().name
+    found = Subject(
+        model, name, limits, run=run, plots=_plots if run is not None else None, compute=compute or one_at_a_time()
+    )
+    config = run.config if run is not None else {}
+    questions = _questions(config, shown) if config and is_tuned(config) else []
+    source = None if questions else _pictures(config, shown)
+    found.samples = questions or ([] if source is None else _samples(source))
+    if source is not None:
+        found.template = source.templates[0] if source.templates else "{}"
+        found.labels = [source.classes[each] for each in spread(list(range(len(source.classes))), _LABELS)]
+    found.labels = found.labels or list(dict.fromkeys(sample.caption for sample in found.samples if sample.caption))
+    _search(found, place, run, shown)
+    return found
+
+
+def _search(found: Subject, place: str, run: Run | None, shown: Shown) -> None:
+    """What is searched, where the model is able to and there are pictures."""
+    if not found.able("encode_image", "encode_text", "compare"):
+        return
+    if shown.index:
+        index = open_index(shown.index)
+        found.index, found.place = Finder(index, found.model), f"{len(index):,} pictures of {shown.index}"
+    elif shown.data or (run is not None and not is_tuned(run.config)):
+        data = shown.data.partition("@")[0] if run is None else shown.data
+        pictures, name = gallery(place, found.model, data, shown.images, shown.columns)
+        found.index, found.place = pictures, f"{len(pictures.rows):,} pictures of {name}"
+
+
+def _pictures(config: dict[str, Any], shown: Shown) -> Source | None:
+    """Held-out pictures with captions: those that were named, or the first split that the run was not trained on."""
+    image, caption = (column or None for column in shown.columns)
+    if shown.data:
+        return open_source(shown.data, shown.images, "test", image, caption)
+    held = [] if not config or is_tuned(config) else held_out_splits(config)
+    if not held and config and is_tuned(config) and not isinstance(TASKS[config["task"]], ExampleTask):
+        held = [config["data"].partition("@")[0] + "@test"]
+    if not held:
+        return None
+    columns = config["image_column"] or None, config["caption_column"] or None
+    return open_source(held[0], config["images"], "test", *columns)
+
+
+def _samples(source: Source) -> list[Sample]:
+    """Some of its pictures, evenly spread; a damaged one is left out."""
+    found = []
+    for row in spread_rows(source, _SAMPLES):
+        try:
+            words = source.row(row)
+            found.append(Sample(words.key, source.image(row), words.captions[0]))
+        except BadRow:
+            continue
+    return found
+
+
+def _questions(config: dict[str, Any], shown: Shown) -> list[Sample]:
+    """Held-out examples of what a run was tuned for; none where it was tuned on pictures alone, or they are gone."""
+    task = TASKS[config["task"]]
+    if not isinstance(task, ExampleTask):
+        return []
+    spec = shown.data or config["data"].removesuffix("@" + (parse_examples(config["data"]).split or "")) + "@val"
+    try:
+        examples = open_examples(spec, annotation(task), images=shown.images or config["images"])
+        some = [examples.example(row) for row in spread(list(range(min(len(examples), 10_000))), _SAMPLES)]
+        return [
+            Sample(each.key, examples.pictures.image(each.pictures[0]), each.text, each.text if task.kind == "asked" else "")
+            for each in some
+        ]
+    except (DataError, BadRow):
+        if shown.data:
+            raise
+        return []
+
+
+def _plots(metrics: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [
+        ("Losses beside their chance values (dashed), and how often training batches were right.", loss_curves(metrics)),
+        ("Learning rate, gradient norm, effective rank of the embeddings.", health_curves(metrics)),
+    ]

@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "measure a model: multiway eval runs/a --task retrieval --data emoji@composition",
     ),
     "search": ("multiway.cli.search", 'find pictures by words: multiway search runs/demo "red fruit"'),
+    "serve": ("multiway.cli.serve", "the HTTP API: multiway serve runs/a --index index"),
     "doctor": ("multiway.cli.doctor", "say what ails a run: multiway doctor runs/a"),
     "explain": ("multiway.cli.explain", "look into what it sees: multiway explain runs/a --image cat.png"),
     "page": ("multiway.cli.page", "try a model in the browser: multiway page runs/demo"),

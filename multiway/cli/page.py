@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 import webbrowser
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from multiway.cli.page_subject import Shown, subject_of
+from multiway.cli.page_subject import Shown, searched, subject_of
+from multiway.cli.serve import keys_for, require_server
 from multiway.hub.load import load
 from multiway.serve.limits import Limits
 
-__all__ = ["Page", "run"]
+__all__ = ["Page", "add_page", "run"]
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,49 @@ class Page:
 def run(args: list[str]) -> int:
     """Serve until Ctrl-C."""
     asked = tyro.cli(Page, args=args, prog="multiway page")
-    import uvicorn
-    from fastapi import FastAPI
+    require_server("web")
+    from multiway.serve.api import build_app
+    from multiway.serve.server import listen, serve
 
-    from multiway.serve.web import PATH, mount_page
-
-    model, limits = load(asked.model, asked.device), Limits()
     shown = Shown(asked.index, asked.data, asked.images, asked.image_column, asked.caption_column)
-    app = FastAPI()
-    mount_page(app, subject_of(asked.model, model, limits, shown))
-    address = f"http://{asked.host}:{asked.port}{PATH}/"
-    print(f"{address}  (Ctrl-C ends it)", file=sys.stderr)
-    if asked.open:
-        threading.Timer(1.5, webbrowser.open, [address]).start()
-    uvicorn.run(app, host=asked.host, port=asked.port, log_level="warning")
+    # The address first: whether it is free is known at once, a model takes its time.
+    bound = listen(asked.host, asked.port)
+    model, limits = load(asked.model, asked.device), Limits()
+    keys = keys_for(asked.host)
+    index, where = searched(asked.model, model, shown)
+    app = build_app(model, index, limits, keys)
+    address = f"http://{asked.host}:{bound.getsockname()[1]}{add_page(app, asked.model, shown, where, keys)}"
+
+    def say() -> None:
+        print(f"{address}  (Ctrl-C ends it)", flush=True)
+        if asked.open:
+            webbrowser.open(address)
+
+    serve(app, bound, limits, say=say)
     return 0
+
+
+def add_page(app: Any, place: str, shown: Shown, where: str, keys: Sequence[str] = ()) -> str:
+    """Put the page of a model on the server that answers for it.
+
+    Args:
+        app: of `build_app`; the page searches its index and uses its model's thread.
+        place: that the model was loaded from.
+        shown: what is shown beside it.
+        where: name of what is searched.
+        keys: of which a visitor has to type one.
+
+    Returns:
+        The path of the page.
+    """
+    from multiway.serve.web import PATH, mount_page, on_model_thread
+
+    state = app.state
+    mount_page(
+        app,
+        subject_of(
+            place, state.model, shown, limits=state.limits, index=state.index, where=where, compute=on_model_thread(app)
+        ),
+        keys=keys,
+    )
+    return f"{PATH}/"

@@ -14,9 +14,10 @@ from multiway.data.source import BadRow, DataError, Source
 from multiway.engine.run import Run
 from multiway.hub.model import Model
 from multiway.serve.find import Finder
-from multiway.serve.index import open_index
+from multiway.serve.index import VectorIndex, open_index
 from multiway.serve.limits import Limits
-from multiway.serve.subject import Sample, Subject, one_at_a_time
+from multiway.serve.search import PictureIndex
+from multiway.serve.subject import Sample, Subject
 from multiway.tasks import TASKS
 from multiway.tasks.example_task import ExampleTask, annotation
 from multiway.workflows.curves import health_curves, loss_curves
@@ -25,7 +26,7 @@ from multiway.workflows.fusion import spread
 from multiway.workflows.report import held_out_splits
 from multiway.workflows.tuned_report import is_tuned
 
-__all__ = ["Shown", "subject_of"]
+__all__ = ["Shown", "searched", "subject_of"]
 
 _SAMPLES = 6
 _LABELS = 10
@@ -56,28 +57,31 @@ class Shown:
 def subject_of(
     place: str,
     model: Model,
-    limits: Limits,
     shown: Shown = Shown(),
-    compute: Callable[[Callable[[], Any]], Any] | None = None,
+    *,
+    limits: Limits,
+    index: PictureIndex | Finder | None,
+    where: str,
+    compute: Callable[[Callable[[], Any]], Any],
 ) -> Subject:
     """What the page shows of a model.
 
     Args:
         place: run folder, weights file or `hf:` name that it was loaded from.
         model: loaded.
-        limits: of the server.
         shown: what is shown beside it.
-        compute: runs what needs the model; by default in the caller's thread, one call at a time.
+        limits: of the server.
+        index: that the server searches.
+        where: what `searched` called it.
+        compute: runs what needs the model.
 
     Raises:
         DataError: if data that were named cannot be opened.
-        IndexFault: if the index is none, or another model's.
     """
-    run = Run.read(Path(place)) if Path(place).is_dir() else None
+    run = _run(place)
     name = Path(place.removeprefix("hf:")).resolve().name
-    found = Subject(
-        model, name, limits, run=run, plots=_plots if run is not None else None, compute=compute or one_at_a_time()
-    )
+    found = Subject(model, name, limits, index=index, run=run, plots=_plots if run is not None else None, compute=compute)
+    found.place = f"the {len(index):,} pictures of {where}" if index is not None else ""
     config = run.config if run is not None else {}
     questions = _questions(config, shown) if config and is_tuned(config) else []
     source = None if questions else _pictures(config, shown)
@@ -86,21 +90,30 @@ def subject_of(
         found.template = source.templates[0] if source.templates else "{}"
         found.labels = [source.classes[each] for each in spread(list(range(len(source.classes))), _LABELS)]
     found.labels = found.labels or list(dict.fromkeys(sample.caption for sample in found.samples if sample.caption))
-    _search(found, place, run, shown)
     return found
 
 
-def _search(found: Subject, place: str, run: Run | None, shown: Shown) -> None:
-    """What is searched, where the model is able to and there are pictures."""
-    if not found.able("encode_image", "encode_text", "compare"):
-        return
+def searched(place: str, model: Model, shown: Shown = Shown()) -> tuple[VectorIndex | PictureIndex | None, str]:
+    """What is searched, and its name: the index that is named, or the pictures that are; else all of the run's own.
+
+    None for a model that does not compare, for a run that was tuned for a task, and for weights of which no data are named.
+
+    Raises:
+        DataError: if data that were named cannot be opened.
+        IndexFault: if the index is none.
+    """
     if shown.index:
-        index = open_index(shown.index)
-        found.index, found.place = Finder(index, found.model), f"{len(index):,} pictures of {shown.index}"
-    elif shown.data or (run is not None and not is_tuned(run.config)):
-        data = shown.data.partition("@")[0] if run is None else shown.data
-        pictures, name = gallery(place, found.model, data, shown.images, shown.columns)
-        found.index, found.place = pictures, f"{len(pictures.rows):,} pictures of {name}"
+        return open_index(shown.index), shown.index
+    run = _run(place)
+    if not {"encode_image", "encode_text", "compare"} <= set(model.abilities()):
+        return None, ""
+    if not shown.data and (run is None or is_tuned(run.config)):
+        return None, ""
+    return gallery(place, model, shown.data.partition("@")[0], shown.images, shown.columns)
+
+
+def _run(place: str) -> Run | None:
+    return Run.read(Path(place)) if Path(place).is_dir() else None
 
 
 def _pictures(config: dict[str, Any], shown: Shown) -> Source | None:

@@ -175,6 +175,12 @@ class Tokenizer:
             )
         return Tokens(ids, mask, starts)
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, its special ones and those that are cut off included: above `context`, something is."""
+        own = self.backend.num_special_tokens_to_add(False)
+        found = self.backend.encode_batch(list(texts))
+        return [len(each.ids) + sum(len(more.ids) - own for more in each.overflowing) for each in found]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Ids back to text, special tokens left out."""
         return self.backend.decode(list(ids)).strip()

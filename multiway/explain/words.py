@@ -44,12 +44,12 @@ class WordMaps:
     odds: float
 
 
-def word_maps(model: Any, picture: Image.Image, text: str, layer: int | None = None) -> WordMaps:
+def word_maps(model: Any, picture: Image.Image | Tensor, text: str, layer: int | None = None) -> WordMaps:
     """Look at one pair.
 
     Args:
         model: a `hub.model.Model` whose method has `match_with_maps`.
-        picture: of any size.
+        picture: of any size, or its pixels as the method reads them, (1, 3, H, W).
         text: what is said of it.
         layer: fused block, from 0; None averages over all (the paper takes the third of six, found by trying).
 
@@ -62,8 +62,9 @@ def word_maps(model: Any, picture: Image.Image, text: str, layer: int | None = N
     device = next(method.parameters()).device
     tokens = model.processor.texts([text])
     ids, mask = tokens.ids.to(device), tokens.mask.to(device)
+    pixels = picture if isinstance(picture, Tensor) else model.processor.images([picture])
     with torch.no_grad():
-        image = method.encode_image(model.processor.images([picture]).to(device))
+        image = method.encode_image(pixels.to(device))
         said = method.encode_text(ids, mask)
     # The encoders are left out of the graph: only the fused half is differentiated.
     with torch.enable_grad():

@@ -20,7 +20,7 @@ from multiway.hub.identity import model_identity
 from multiway.hub.model import Model
 from multiway.serve.index import Hit, IndexFault, VectorIndex
 
-__all__ = ["Finder", "PictureOf", "query_vector", "rerank"]
+__all__ = ["Finder", "PictureOf", "mixed", "query_vector", "rerank"]
 
 PictureOf = Callable[[Hit], Image.Image]
 """The picture of a hit; raises BadRow if it cannot be read."""
@@ -42,17 +42,27 @@ def query_vector(model: Model, words: str, picture: Image.Image | None, weight: 
         raise ConfigError("the query is empty; say what to look for, or show it: --image PICTURE")
     if not 0.0 <= weight <= 1.0:
         raise ConfigError(f"--weight is {weight}; expected the share of the words, from 0 to 1")
-    sides = []
+    said = shown = None
     if words.strip():
         require(model, ("encode_text",), "search")
-        sides.append((weight if picture is not None else 1.0, model.encode_text([words])))
+        said = model.encode_text([words])
     if picture is not None:
         require(model, ("encode_image",), "search")
-        sides.append((1.0 - weight if words.strip() else 1.0, model.encode_image([picture])))
-    if not all(each.has_embedding for _, each in sides):
+        shown = model.encode_image([picture])
+    if not all(each.has_embedding for each in (said, shown) if each is not None):
         raise ConfigError(f"{model.name} has no embedding, so that a picture is no query; ask it by words alone")
-    mixed = sum((share * each.embedding[0].float() for share, each in sides), torch.zeros(()))
-    return mixed / mixed.norm().clamp(min=1e-12)
+    return mixed(None if said is None else said.embedding[0], None if shown is None else shown.embedding[0], weight)
+
+
+def mixed(words: Tensor | None, picture: Tensor | None, weight: float) -> Tensor:
+    """The (D,) query vector of the embeddings of words, a picture, or both; see the head of this file."""
+    if words is None or picture is None:
+        alone = picture if words is None else words
+        assert alone is not None
+        sum_ = alone.float()
+    else:
+        sum_ = weight * words.float() + (1.0 - weight) * picture.float()
+    return sum_ / sum_.norm().clamp(min=1e-12)
 
 
 def rerank(model: Model, words: str, hits: Sequence[Hit], picture_of: PictureOf) -> list[Hit]:
@@ -120,8 +130,15 @@ class Finder:
 
     def find(self, words: str, picture: Image.Image | None = None, weight: float = 0.5, top: int = 10) -> list[Hit]:
         """The nearest to words, a picture, or both."""
-        vector = query_vector(self.model, words, picture, weight)
-        return self.index.search(vector[None].numpy(), top)[0]
+        return self.nearest(query_vector(self.model, words, picture, weight)[None], top)[0]
+
+    def nearest(self, vectors: Tensor, top: int = 10) -> list[list[Hit]]:
+        """The `top` pictures nearest to each of (Q, D) vectors of length 1, best first."""
+        return self.index.search(vectors.numpy(), top)
+
+    def __len__(self) -> int:
+        """Pictures that can be found."""
+        return len(self.index)
 
     def picture(self, hit: Hit) -> Image.Image:
         """The picture of a hit, from the source it was embedded from.

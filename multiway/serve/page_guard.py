@@ -14,6 +14,8 @@ from typing import Any
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from multiway.serve.limits import Limits, TokenBuckets
+
 __all__ = ["PageGuard"]
 
 _GET = (
@@ -21,7 +23,7 @@ _GET = (
     "/gradio_api/file=", "/gradio_api/heartbeat/", "/gradio_api/queue/data", "/gradio_api/startup-events",
     "/gradio_api/upload_progress", "/gradio_api/app_id", "/gradio_api/theme.css",
 )  # fmt: skip
-_POST = ("/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/reset", "/gradio_api/cancel")
+_POST = ("/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/reset", "/gradio_api/cancel", "/login")
 _JOIN = "/gradio_api/queue/join"
 _ASKED = 4 << 20  # bytes of a question: many labels, and names of files
 _KEPT = 2 << 30  # bytes of all uploads that are kept at a time
@@ -39,11 +41,12 @@ class PageGuard:
         app: what it stands before.
         path: where the page is.
         folder: that holds what may be served and read: uploads and samples.
-        body: bytes of an upload.
+        limits: of the server; the rate is that of the API, each counted for itself.
     """
 
-    def __init__(self, app: ASGIApp, path: str, folder: Path, body: int) -> None:
-        self.app, self.path, self.folder, self.body = app, path.rstrip("/"), folder.resolve(), body
+    def __init__(self, app: ASGIApp, path: str, folder: Path, limits: Limits) -> None:
+        self.app, self.path, self.folder = app, path.rstrip("/"), folder.resolve()
+        self.buckets = TokenBuckets(limits.rate, limits.burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or refuse it."""
@@ -53,6 +56,8 @@ class PageGuard:
             return
         inner = path.removeprefix(self.path)
         status, why = self._refused(scope["method"], inner)
+        if not status and scope["method"] == "POST" and self.buckets.take((scope.get("client") or ("?",))[0]):
+            status, why = 429, "too many questions at once; wait a second"
         if not status and inner.startswith(_JOIN):
             receive, status, why = await self._asked(receive)
         if status:

@@ -84,7 +84,10 @@ class PictureIndex:
 
     def search(self, queries: Sequence[str], top: int = 5) -> list[list[Hit]]:
         """The `top` pictures for each query, best first."""
-        scores = self.model.compare(self.pictures, self.model.encode_text(queries), query="text").T
+        return self._best(self.model.compare(self.pictures, self.model.encode_text(queries), query="text").T, top)
+
+    def _best(self, scores: Tensor, top: int) -> list[list[Hit]]:
+        """Of (Q, N) scores."""
         best = scores.topk(min(top, len(self.rows)), dim=1)
         return [
             [
@@ -100,9 +103,13 @@ class PictureIndex:
         Raises:
             ConfigError: if nothing is asked for, or a picture of a model that has no embedding.
         """
-        best = self.similarities(words, picture, weight).topk(min(top, len(self.rows)))
-        found = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        return [self._hit(rank, score, place) for rank, (score, place) in enumerate(found, start=1)]
+        if picture is None and words.strip():
+            return self.search([words], top)[0]
+        return self.nearest(query_vector(self.model, words, picture, weight)[None], top)[0]
+
+    def nearest(self, vectors: Tensor, top: int = 10) -> list[list[Hit]]:
+        """The `top` pictures nearest to each of (Q, D) vectors of length 1, best first; of a model with an embedding."""
+        return self._best(vectors @ self.pictures.embedding.float().T, top)
 
     def similarities(self, words: str, picture: Image.Image | None = None, weight: float = 0.5) -> Tensor:
         """(N,) of every picture with words, a picture, or both.
@@ -117,6 +124,10 @@ class PictureIndex:
     def picture(self, hit: Hit) -> Image.Image:
         """The picture of a hit."""
         return self.source.image(hit.index)
+
+    def __len__(self) -> int:
+        """Pictures that can be found."""
+        return len(self.rows)
 
     def _hit(self, rank: int, score: float, place: int) -> Hit:
         row = int(self.rows[place])

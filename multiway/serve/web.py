@@ -7,8 +7,11 @@ through anybody's tunnel. What Gradio would serve beyond the page is closed by `
 
 from __future__ import annotations
 
+import hmac
 import os
 import tempfile
+import time
+from collections.abc import Callable, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -21,7 +24,7 @@ from multiway.serve.subject import Subject
 from multiway.serve.tabs import tabs_of
 from multiway.serve.tabs.ui import Ui
 
-__all__ = ["PATH", "build_page", "mount_page"]
+__all__ = ["PATH", "build_page", "mount_page", "on_model_thread"]
 
 PATH = "/page"
 """Where the page is, on the server."""
@@ -75,13 +78,32 @@ def build_page(subject: Subject, folder: Path) -> Any:
     return page
 
 
-def mount_page(app: Any, subject: Subject, path: str = PATH) -> None:
+def on_model_thread(app: Any) -> Callable[[Callable[[], Any]], Any]:
+    """Runs what it is given in the thread that runs the API's model, in turn with its requests and by the same deadline.
+
+    Args:
+        app: of `build_app`.
+
+    Returns:
+        A function from work to its result; raises `batcher.Full`, `Expired` or `Closed` where the API would.
+    """
+    state = app.state
+
+    def run(work: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + state.limits.latency_ms / 1000
+        return state.batcher.submit(state.operations.call, work, deadline=deadline).result()
+
+    return run
+
+
+def mount_page(app: Any, subject: Subject, path: str = PATH, keys: Sequence[str] = ()) -> None:
     """Put the page on a FastAPI app.
 
     Args:
         app: that serves the API; not started yet.
         subject: what the page is about.
         path: where it is put.
+        keys: of which a visitor has to type one as password; none for no keys.
 
     Raises:
         ConfigError: as of `build_page`.
@@ -94,9 +116,19 @@ def mount_page(app: Any, subject: Subject, path: str = PATH) -> None:
     styles = files("multiway.serve").joinpath("templates", "page.css").read_text(encoding="utf-8")
     gr.mount_gradio_app(
         app, page, path=path, theme=_theme(gr), css=styles, footer_links=[], run_history=False, show_error=True, ssr_mode=False,
-        mcp_server=False, enable_monitoring=False, pwa=False, allowed_paths=[], max_file_size=subject.limits.body,
+        mcp_server=False, auth=_login(keys) if keys else None, enable_monitoring=False, pwa=False, allowed_paths=[], max_file_size=subject.limits.body,
     )  # fmt: skip
-    app.add_middleware(PageGuard, path=path, folder=folder, body=subject.limits.body)
+    app.add_middleware(PageGuard, path=path, folder=folder, limits=subject.limits)
+
+
+def _login(keys: Sequence[str]) -> Callable[[str, str], bool]:
+    known = [key.encode() for key in keys]
+
+    def login(name: str, password: str) -> bool:
+        # Every key is compared in full, so that the time taken tells nothing; any name will do.
+        return any([hmac.compare_digest(password.encode(), key) for key in known])
+
+    return login
 
 
 def _theme(gr: ModuleType) -> Any:

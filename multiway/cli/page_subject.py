@@ -28,7 +28,7 @@ from multiway.workflows.tuned_report import is_tuned
 
 __all__ = ["Shown", "searched", "subject_of"]
 
-_SAMPLES = 6
+_SAMPLES = 8
 _LABELS = 10
 
 

@@ -29,6 +29,8 @@ __all__ = ["PATH", "build_page", "mount_page", "on_model_thread"]
 PATH = "/page"
 """Where the page is, on the server."""
 
+# Without one the browser asks the server's root for an icon.
+_HEAD = '<link rel="icon" href="data:image/svg+xml,%3Csvg xmlns=%22http://www.w3.org/2000/svg%22 viewBox=%220 0 8 8%22%3E%3Crect width=%228%22 height=%228%22 rx=%222%22 fill=%22%232563eb%22/%3E%3C/svg%3E">'
 _WAITING = 64  # visitors' questions that may wait for the model
 _SWEEP, _AGE = 600, 3600  # seconds: how often uploads are looked through, and how old one may get
 
@@ -115,7 +117,7 @@ def mount_page(app: Any, subject: Subject, path: str = PATH, keys: Sequence[str]
     page = build_page(subject, folder)
     styles = files("multiway.serve").joinpath("templates", "page.css").read_text(encoding="utf-8")
     gr.mount_gradio_app(
-        app, page, path=path, theme=_theme(gr), css=styles, footer_links=[], run_history=False, show_error=True, ssr_mode=False,
+        app, page, path=path, theme=_theme(gr), css=styles, head=_HEAD, footer_links=[], run_history=False, show_error=True, ssr_mode=False,
         mcp_server=False, auth=_login(keys) if keys else None, enable_monitoring=False, pwa=False, allowed_paths=[], max_file_size=subject.limits.body,
     )  # fmt: skip
     app.add_middleware(PageGuard, path=path, folder=folder, limits=subject.limits)

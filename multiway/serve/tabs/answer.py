@@ -56,10 +56,10 @@ def draw(subject: Subject, ui: Ui) -> None:
         picture = ui.picture()
         question = ui.words("Question", ui.first.question if ui.first is not None else "")
         button = ui.button("Answer")
-        pairs = zip(ui.files, subject.samples, strict=True)
-        ui.samples([[file, sample.question] for file, sample in pairs if sample.question], [picture, question])
     with right:
         answer = ui.answer()
+    pairs = zip(ui.files, subject.samples, strict=True)
+    ui.samples([[file, sample.question] for file, sample in pairs if sample.question], [picture, question])
 
     def work(*given: Any) -> str:
         return answered(subject, *given)

@@ -8,7 +8,7 @@ import torch
 
 from multiway.nn.generate import Generation
 from multiway.serve.subject import Refused, Subject
-from multiway.serve.tabs.html import said
+from multiway.serve.tabs.html import number, said
 from multiway.serve.tabs.tab import Tab
 from multiway.serve.tabs.ui import Ui
 
@@ -75,10 +75,10 @@ def _remarks(subject: Subject, image: Any, texts: list[str]) -> list[str]:
     same = torch.zeros(len(texts), dtype=torch.int64)
     if subject.able("match"):
         odds = model.match(image.rows(same), model.encode_text(texts, tokens=True)).tolist()
-        return [f"match {each:+.2f}".replace("-", "−") for each in odds]
+        return [f"match {number(each, 2, sign=True)}" for each in odds]
     if subject.able("compare"):
         scores = model.compare(image, model.encode_text(texts))[0].tolist()
-        return [f"{subject.measure} {each:.3f}".replace("-", "−") for each in scores]
+        return [f"{subject.measure} {number(each)}" for each in scores]
     return [""] * len(texts)
 
 
@@ -91,9 +91,9 @@ def draw(subject: Subject, ui: Ui) -> None:
         prompt = ui.words("Beginning", info="may be empty; the caption goes on from there")
         seed = ui.gr.Number(0, precision=0, minimum=0, label="Seed of what is drawn")
         button = ui.button("Write")
-        ui.samples([[file] for file in ui.files], [picture])
     with right:
         answer = ui.answer()
+    ui.samples([[file] for file in ui.files], [picture])
 
     def work(*given: Any) -> str:
         return captioned(subject, *given)

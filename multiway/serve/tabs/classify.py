@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from multiway.serve.subject import Refused, Subject
-from multiway.serve.tabs.html import Bar, bars
+from multiway.serve.tabs.html import Bar, bars, number
 from multiway.serve.tabs.tab import Tab
 from multiway.serve.tabs.ui import Ui
 from multiway.tasks.zeroshot import ZeroShotClassifier
@@ -51,7 +51,7 @@ def classified(subject: Subject, path: str | None, labels: str, template: str = 
     scores = subject.compute(scored)
     best = sorted(zip(names, scores, strict=True), key=lambda each: -each[1])
     longest = max(abs(score) for score in scores) or 1.0
-    rows = [Bar(name, _number(score), max(0.0, score) / longest) for name, score in best[:_SHOWN]]
+    rows = [Bar(name, number(score), max(0.0, score) / longest) for name, score in best[:_SHOWN]]
     more = f" The best {_SHOWN} of {len(names)} are shown." if len(names) > _SHOWN else ""
     return bars(
         rows,
@@ -79,10 +79,6 @@ def sorted_into_classes(subject: Subject, path: str | None) -> str:
     )  # fmt: skip
 
 
-def _number(score: float) -> str:
-    return f"{score:.3f}".replace("-", "−")
-
-
 def draw(subject: Subject, ui: Ui) -> None:
     """The tab."""
     inputs, right = ui.columns()
@@ -95,10 +91,10 @@ def draw(subject: Subject, ui: Ui) -> None:
             template = ui.words("Sentence", subject.template, info="{} stands for the label")
             given += [labels, template]
         button = ui.button("Classify")
-        ui.samples([[file] for file in ui.files], [picture])
     with right:
         answer = ui.answer()
         own = ui.answer() if words and subject.able("classify") else None
+    ui.samples([[file] for file in ui.files], [picture])
 
     def work(*values: Any) -> str:
         return classified(subject, *values) if words else sorted_into_classes(subject, *values)

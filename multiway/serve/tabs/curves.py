@@ -52,7 +52,8 @@ def _number(value: Any) -> str:
 
 def draw(subject: Subject, ui: Ui) -> None:
     """The tab."""
-    button = ui.gr.Button("Draw again", size="sm")
+    with ui.gr.Row():
+        button = ui.gr.Button("Draw again", size="sm", scale=0, min_width=120)
     answer = ui.gr.HTML(value=drawn(subject), elem_classes=["mw-answer"], padding=False)
     ui.on([button.click], lambda: drawn(subject), [], answer)
 

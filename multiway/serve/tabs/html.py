@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
-__all__ = ["Bar", "Card", "Figure", "bars", "cards", "figures", "matrix", "plots", "problem", "said"]
+__all__ = ["Bar", "Card", "Figure", "bars", "cards", "figures", "matrix", "number", "plots", "problem", "said"]
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,15 @@ class Figure:
 
 @cache
 def _templates() -> Environment:
-    return Environment(
-        loader=PackageLoader("multiway.serve"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    found = Environment(loader=PackageLoader("multiway.serve"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    found.filters["number"] = number
+    return found
+
+
+def number(value: float, digits: int = 3, sign: bool = False) -> str:
+    """A number for people: with a minus that is one, and none before zeros."""
+    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    return text.lstrip("+-") if not float(text) else text.replace("-", "−")
 
 
 def _drawn(part: str, **given: Any) -> str:

@@ -18,7 +18,7 @@ from multiway.explain.seen import see
 from multiway.explain.words import overlay, word_maps
 from multiway.hub.model import Model
 from multiway.serve.subject import Subject
-from multiway.serve.tabs.html import Figure, figures
+from multiway.serve.tabs.html import Figure, figures, number
 from multiway.serve.tabs.tab import Tab
 from multiway.serve.tabs.ui import Ui
 
@@ -118,7 +118,7 @@ def _matched(model: Model, given: _Given, text: str, word: str) -> tuple[Group, 
         shown = [given.under(maps.attention[at], "attention"), given.under(maps.grad_cam[at], "Grad-CAM")]
     about = (
         f"“{chosen.partition('. ')[2]}”: left, which patches the word looks at; right, where looking speaks for a match. "
-        f"Log-odds that picture and text are a pair: {maps.odds:+.2f}; above 0 a pair is the likelier.".replace("-", "−")
+        f"Log-odds that picture and text are a pair: {number(maps.odds, 2, sign=True)}; above 0 a pair is the likelier."
     )
     return (about, shown), names, chosen
 
@@ -132,7 +132,7 @@ def _compared(subject: Subject, given: _Given, words: str) -> list[Group]:
     found = text_evidence(model.method, model.processor.images([given.picture]).to(model.device), said)
     if found is None:
         return []
-    heat, score = found[0][0].cpu(), f"{float(found[1][0]):.3f}".replace("-", "−")
+    heat, score = found[0][0].cpu(), number(float(found[1][0]))
     about = (
         f"Grad-CAM of “{words}”: where more of what is there would make the two more alike. Their {subject.measure} is {score}; a "
         "picture that has nothing to do with the words has a map too."
@@ -177,11 +177,11 @@ def draw(subject: Subject, ui: Ui) -> None:
         text = ui.words("Text", ui.first.caption if ui.first is not None else "") if reads else None
         word = gr.Radio([], label="Word", info="press Look first, then choose one of the words", visible=reads)
         button = ui.button("Look")
-        pairs = zip(ui.files, subject.samples, strict=True)
-        rows = [[file, sample.caption] if reads else [file] for file, sample in pairs]
-        ui.samples(rows, [picture, text] if reads else [picture])
     with right:
         answer = ui.answer()
+    pairs = zip(ui.files, subject.samples, strict=True)
+    rows = [[file, sample.caption] if reads else [file] for file, sample in pairs]
+    ui.samples(rows, [picture, text] if reads else [picture])
 
     def work(*given: Any) -> tuple[str, Any]:
         html, names, chosen = looked(subject, *given)

@@ -93,9 +93,9 @@ def draw(subject: Subject, ui: Ui) -> None:
         ratio = gr.Slider(5, 95, 75, step=5, label="Hidden, % of the patches")
         seed = gr.Number(0, precision=0, minimum=0, label="Seed: which patches are hidden")
         button = ui.button("Fill in")
-        ui.samples([[file] for file in ui.files], [picture])
     with right:
         answer = ui.answer()
+    ui.samples([[file] for file in ui.files], [picture])
 
     def work(*given: Any) -> str:
         return filled_in(subject, *given)

@@ -10,7 +10,7 @@ from multiway.serve.find import rerank
 from multiway.serve.index import Hit, IndexFault
 from multiway.serve.search import PictureIndex
 from multiway.serve.subject import Refused, Subject
-from multiway.serve.tabs.html import Card, cards
+from multiway.serve.tabs.html import Card, cards, number
 from multiway.serve.tabs.tab import Tab
 from multiway.serve.tabs.ui import Ui
 
@@ -70,7 +70,7 @@ def _card(hit: Hit, index: Any, by: str) -> Card:
         shown = picture_uri(index.picture(hit), _SIDE)
     except (BadRow, IndexFault):
         shown = ""
-    return Card(shown, f"{hit.score:.3f}".replace("-", "−"), hit.caption)
+    return Card(shown, number(hit.score), hit.caption)
 
 
 def _note(index: Any, place: str, by: str, words: str, picture: Any, weight: float) -> str:
@@ -83,7 +83,7 @@ def _note(index: Any, place: str, by: str, words: str, picture: Any, weight: flo
     middle = ""
     if isinstance(index, PictureIndex):
         scores = index.similarities(words, picture, weight)
-        middle = f"; the middle one of the {len(scores):,} has {float(scores.median()):.3f}".replace("-", "−")
+        middle = f"; the middle one of the {len(scores):,} has {number(float(scores.median()))}"
     scale = " (1: the same direction, 0: nothing in common)" if by == "cosine" else ""
     return f"Of {place}, by {by} with {said}{scale}{middle}."
 
@@ -102,11 +102,9 @@ def draw(subject: Subject, ui: Ui) -> None:
             False, label="Read the best together with the words", info="slower, better", visible=subject.able("match")
         )
         button = ui.button("Search")
-        said = [[sample.caption] for sample in subject.samples]
-        if len(said) > 1:
-            gr.Examples(said, [words], label="Captions of held-out pictures", api_visibility="private", cache_examples=False)
     with right:
         answer = ui.answer()
+    ui.samples([[sample.caption] for sample in subject.samples], [words], "Captions of held-out pictures")
 
     def work(*given: Any) -> str:
         return searched(subject, *given)

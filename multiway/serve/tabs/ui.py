@@ -28,7 +28,7 @@ _OURS = (Refused, BadRow, ConfigError, DataError, IndexFault, LacksAbility)
 """Errors whose message is for the visitor."""
 
 _FORMATS = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif"]
-_HEIGHT = 260
+_HEIGHT = 220
 
 
 class Ui:
@@ -63,7 +63,7 @@ class Ui:
         """A frame for several; gives their paths."""
         frame = self.gr.Gallery(
             value=self.files[:count] or None, label=label, type="filepath", file_types=_FORMATS, columns=4, height=_HEIGHT,
-            object_fit="contain", interactive=True, buttons=[],
+            object_fit="contain", interactive=True, buttons=[], elem_classes=["mw-pictures"],
         )  # fmt: skip
         frame.preprocess = _paths
         return frame
@@ -86,7 +86,7 @@ class Ui:
 
     def answer(self) -> Any:
         """Where an answer is shown; it is read out when it changes."""
-        return self.gr.HTML(value='<p class="mw-note">The answer will be here.</p>', elem_classes=["mw-answer"], padding=False)
+        return self.gr.HTML(value='<p class="mw-note mw-wait">The answer will be here.</p>', elem_classes=["mw-answer"], padding=False)
 
     def on(self, asked: Sequence[Callable[..., Any]], work: Callable[..., Any], inputs: Sequence[Any], outputs: Any) -> None:
         """Do `work` when one of `asked` (`button.click`, `words.submit`, ...) happens, and show what it gives.
@@ -102,11 +102,13 @@ class Ui:
                 concurrency_limit=self.subject.limits.decoders, show_progress="minimal",
             )  # fmt: skip
 
-    def samples(self, rows: Sequence[Sequence[Any]], inputs: Sequence[Any]) -> None:
-        """Held-out samples to click on, a value for each of the inputs."""
+    def samples(
+        self, rows: Sequence[Sequence[Any]], inputs: Sequence[Any], label: str = "Held-out pictures: never trained on"
+    ) -> None:
+        """Held-out samples to click on, a value for each of the inputs. Below the answer, which on a phone would be far down else."""
         if len(rows) > 1:
             self.gr.Examples(
-                [list(row) for row in rows], list(inputs), label="Held-out pictures: never trained on", examples_per_page=6,
+                [list(row) for row in rows], list(inputs), label=label, examples_per_page=8,
                 api_visibility="private", cache_examples=False,
             )  # fmt: skip
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from multiway.cli.search import gallery
 from multiway.data.annotated.open import open_examples, parse_examples
-from multiway.data.open import open_source
+from multiway.data.open import ALL, open_source, parse
 from multiway.data.source import BadRow, DataError, Source
+from multiway.data.subset import Subset
 from multiway.engine.run import Run
 from multiway.hub.model import Model
 from multiway.serve.find import Finder
@@ -30,6 +31,8 @@ __all__ = ["Shown", "searched", "subject_of"]
 
 _SAMPLES = 8
 _LABELS = 10
+_GALLERY = 5_000
+"""Pictures that are encoded when the page starts, at most, where nobody says which."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,10 @@ def subject_of(
 
 
 def searched(place: str, model: Model, shown: Shown = Shown()) -> tuple[VectorIndex | PictureIndex | None, str]:
-    """What is searched, and its name: the index that is named, or the pictures that are; else all of the run's own.
+    """What is searched, and its name: the index that is named, or the pictures that are; else the run's own.
+
+    Of a run all pictures are searched, those that it was trained on too, if there are not too many to wait for; else the held-out
+    ones, or some of them, evenly spread: a generated world has millions.
 
     None for a model that does not compare, for a run that was tuned for a task, and for weights of which no data are named.
 
@@ -109,7 +115,19 @@ def searched(place: str, model: Model, shown: Shown = Shown()) -> tuple[VectorIn
         return None, ""
     if not shown.data and (run is None or is_tuned(run.config)):
         return None, ""
-    return gallery(place, model, shown.data.partition("@")[0], shown.images, shown.columns)
+    if shown.data or run is None:
+        return gallery(place, model, shown.data.partition("@")[0], shown.images, shown.columns)
+    config = run.config
+    columns = config["image_column"] or None, config["caption_column"] or None
+    source = open_source(str(replace(parse(config["data"]), split="")), config["images"], ALL, *columns)
+    if len(source) <= _GALLERY:
+        return gallery(place, model)
+    held = _pictures(config, shown)
+    if held is None:
+        return None, ""
+    # What is kept beside a run is named after the whole of a source, so that of a part nothing is kept.
+    some = held if len(held) <= _GALLERY else Subset(held, _GALLERY)
+    return PictureIndex.build(model, some, None), f"{held.name}@{held.split}"
 
 
 def _run(place: str) -> Run | None:
@@ -152,7 +170,7 @@ def _questions(config: dict[str, Any], shown: Shown) -> list[Sample]:
         examples = open_examples(spec, annotation(task), images=shown.images or config["images"])
         some = [examples.example(row) for row in spread(list(range(min(len(examples), 10_000))), _SAMPLES)]
         return [
-            Sample(each.key, examples.pictures.image(each.pictures[0]), each.text, each.text if task.kind == "asked" else "")
+            Sample(each.key, examples.pictures.image(each.pictures[0]), **({"question": each.text} if task.kind == "asked" else {"caption": each.text}))
             for each in some
         ]
     except (DataError, BadRow):

@@ -35,13 +35,13 @@ class Sample:
     Attributes:
         name: of it.
         picture: of any size.
-        caption: what is said of it.
+        caption: what is said of it; empty where nothing is.
         question: what a tuned model may be asked of it; empty for none.
     """
 
     name: str
     picture: Image.Image
-    caption: str
+    caption: str = ""
     question: str = ""
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from starlette.responses import RedirectResponse, Response
+
 from multiway.config import ConfigError
 from multiway.serve.page_guard import PageGuard
 from multiway.serve.subject import Subject
@@ -29,8 +31,7 @@ __all__ = ["PATH", "build_page", "mount_page", "on_model_thread"]
 PATH = "/page"
 """Where the page is, on the server."""
 
-# Without one the browser asks the server's root for an icon.
-_HEAD = '<link rel="icon" href="data:image/svg+xml,%3Csvg xmlns=%22http://www.w3.org/2000/svg%22 viewBox=%220 0 8 8%22%3E%3Crect width=%228%22 height=%228%22 rx=%222%22 fill=%22%232563eb%22/%3E%3C/svg%3E">'
+_ICON = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><rect width="8" height="8" rx="2" fill="#2563eb"/></svg>'
 _WAITING = 64  # visitors' questions that may wait for the model
 _SWEEP, _AGE = 600, 3600  # seconds: how often uploads are looked through, and how old one may get
 
@@ -117,10 +118,22 @@ def mount_page(app: Any, subject: Subject, path: str = PATH, keys: Sequence[str]
     page = build_page(subject, folder)
     styles = files("multiway.serve").joinpath("templates", "page.css").read_text(encoding="utf-8")
     gr.mount_gradio_app(
-        app, page, path=path, theme=_theme(gr), css=styles, head=_HEAD, footer_links=[], run_history=False, show_error=True, ssr_mode=False,
+        app, page, path=path, theme=_theme(gr), css=styles, footer_links=[], run_history=False, show_error=True, ssr_mode=False,
         mcp_server=False, auth=_login(keys) if keys else None, enable_monitoring=False, pwa=False, allowed_paths=[], max_file_size=subject.limits.body,
     )  # fmt: skip
+    _add_root(app, path)
     app.add_middleware(PageGuard, path=path, folder=folder, limits=subject.limits)
+
+
+def _add_root(app: Any, path: str) -> None:
+    """What browsers ask of a server's root: the page, and an icon."""
+    @app.get("/", include_in_schema=False)
+    async def root() -> Response:
+        return RedirectResponse(f"{path}/")
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def icon() -> Response:
+        return Response(_ICON, media_type="image/svg+xml")
 
 
 def _login(keys: Sequence[str]) -> Callable[[str, str], bool]:

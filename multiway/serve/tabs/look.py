@@ -17,7 +17,7 @@ from multiway.explain.rollout import rollout
 from multiway.explain.seen import see
 from multiway.explain.words import overlay, word_maps
 from multiway.hub.model import Model
-from multiway.serve.subject import Subject
+from multiway.serve.subject import Sample, Subject
 from multiway.serve.tabs.html import Figure, figures, number
 from multiway.serve.tabs.tab import Tab
 from multiway.serve.tabs.ui import Ui
@@ -97,8 +97,14 @@ def looked(subject: Subject, path: str | None, text: str = "", word: str = "") -
 
 
 def _numbered(words: list[str]) -> list[str]:
-    """Words as choices: one that occurs twice is two."""
-    return [f"{number}. {word}" for number, word in enumerate(words[:_WORDS], 1)]
+    """Words as choices, with their places: one that occurs twice is two. What is no word, a comma say, is left out."""
+    found = [f"{number}. {word}" for number, word in enumerate(words, 1) if any(map(str.isalnum, word))]
+    return found[:_WORDS]
+
+
+def _place(name: str) -> int:
+    """Of a choice, from 0."""
+    return int(name.partition(".")[0]) - 1
 
 
 def _choices(text: str, word: str) -> tuple[list[str], str]:
@@ -110,11 +116,11 @@ def _matched(model: Model, given: _Given, text: str, word: str) -> tuple[Group, 
     """A fused model: where a word looks while the two are matched."""
     maps = word_maps(model, given.picture, text)
     names = _numbered(list(maps.words))
-    telling = int(maps.grad_cam.flatten(1).sum(1)[: len(names)].argmax()) if names else 0
-    chosen = word if word in names else names[telling] if names else ""
+    # Unless one is chosen, the word whose looking speaks for the match the most.
+    chosen = word if word in names else max(names, key=lambda name: float(maps.grad_cam[_place(name)].sum()), default="")
     shown = []
-    if names:
-        at = names.index(chosen)
+    if chosen:
+        at = _place(chosen)
         shown = [given.under(maps.attention[at], "attention"), given.under(maps.grad_cam[at], "Grad-CAM")]
     about = (
         f"“{chosen.partition('. ')[2]}”: left, which patches the word looks at; right, where looking speaks for a match. "
@@ -167,6 +173,10 @@ def _attended(model: Model, given: _Given) -> list[Group]:
     return [(about, shown)]
 
 
+def _said(sample: Sample | None) -> str:
+    return "" if sample is None else sample.caption or sample.question
+
+
 def draw(subject: Subject, ui: Ui) -> None:
     """The tab."""
     gr = ui.gr
@@ -174,13 +184,13 @@ def draw(subject: Subject, ui: Ui) -> None:
     reads = _reads(subject)
     with inputs:
         picture = ui.picture()
-        text = ui.words("Text", ui.first.caption if ui.first is not None else "") if reads else None
+        text = ui.words("Text", _said(ui.first)) if reads else None
         word = gr.Radio([], label="Word", info="press Look first, then choose one of the words", visible=reads)
         button = ui.button("Look")
     with right:
         answer = ui.answer()
     pairs = zip(ui.files, subject.samples, strict=True)
-    rows = [[file, sample.caption] if reads else [file] for file, sample in pairs]
+    rows = [[file, _said(sample)] if reads else [file] for file, sample in pairs]
     ui.samples(rows, [picture, text] if reads else [picture])
 
     def work(*given: Any) -> tuple[str, Any]:

@@ -61,8 +61,8 @@ def filled_in(subject: Subject, path: str | None, ratio: float = 75, seed: float
         for each, title in zip((found.given, found.shown, found.filled), titles, strict=True)
     ]
     about = (
-        f"Mean squared error over what was hidden: {error:.3f}; filling it with the pictures' mean colour has {even:.3f} (of pixels with "
-        "the data's mean and deviation taken off). Visible patches stay as they are."
+        f"Mean squared error over what was hidden: {error:.3f}; filling it with the data's mean colour has {even:.3f} (of pixels with "
+        "their mean and deviation taken off). Visible patches stay as they are."
     )
     return figures([(about, shown)])
 

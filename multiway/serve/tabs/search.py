@@ -104,7 +104,7 @@ def draw(subject: Subject, ui: Ui) -> None:
         button = ui.button("Search")
     with right:
         answer = ui.answer()
-    ui.samples([[sample.caption] for sample in subject.samples], [words], "Captions of held-out pictures")
+    ui.samples([[sample.caption] for sample in subject.samples if sample.caption], [words], "Captions of held-out pictures")
 
     def work(*given: Any) -> str:
         return searched(subject, *given)

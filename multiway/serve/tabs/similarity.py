@@ -80,7 +80,7 @@ def draw(subject: Subject, ui: Ui) -> None:
     known = ways(subject)
     with inputs:
         pictures = ui.pictures("Pictures", _BEGIN)
-        said = "\n".join(dict.fromkeys(sample.caption for sample in subject.samples[:_BEGIN]))
+        said = "\n".join(dict.fromkeys(each.caption for each in subject.samples[:_BEGIN] if each.caption))
         texts = ui.words("Texts", said, lines=4, info="one on each line")
         way = ui.gr.Radio(known, value=known[0], label="Compared", visible=len(known) > 1)
         button = ui.button("Compare")

@@ -108,7 +108,7 @@ class Ui:
         """Held-out samples to click on, a value for each of the inputs. Below the answer, which on a phone would be far down else."""
         if len(rows) > 1:
             self.gr.Examples(
-                [list(row) for row in rows], list(inputs), label=label, examples_per_page=8,
+                [list(row) for row in rows], list(inputs), label=label, examples_per_page=8 if len(inputs) == 1 else 4,
                 api_visibility="private", cache_examples=False,
             )  # fmt: skip
 

@@ -83,7 +83,9 @@ def subject_of(
     """
     run = _run(place)
     name = Path(place.removeprefix("hf:")).resolve().name
-    found = Subject(model, name, limits, index=index, run=run, plots=_plots if run is not None else None, compute=compute)
+    found = Subject(
+        model, name, limits, index=index, run=run, plots=_plots if run is not None else None, compute=compute
+    )
     found.place = f"the {len(index):,} pictures of {where}" if index is not None else ""
     config = run.config if run is not None else {}
     questions = _questions(config, shown) if config and is_tuned(config) else []
@@ -170,7 +172,11 @@ def _questions(config: dict[str, Any], shown: Shown) -> list[Sample]:
         examples = open_examples(spec, annotation(task), images=shown.images or config["images"])
         some = [examples.example(row) for row in spread(list(range(min(len(examples), 10_000))), _SAMPLES)]
         return [
-            Sample(each.key, examples.pictures.image(each.pictures[0]), **({"question": each.text} if task.kind == "asked" else {"caption": each.text}))
+            Sample(
+                each.key,
+                examples.pictures.image(each.pictures[0]),
+                **({"question": each.text} if task.kind == "asked" else {"caption": each.text}),
+            )
             for each in some
         ]
     except (DataError, BadRow):
@@ -181,6 +187,9 @@ def _questions(config: dict[str, Any], shown: Shown) -> list[Sample]:
 
 def _plots(metrics: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [
-        ("Losses beside their chance values (dashed), and how often training batches were right.", loss_curves(metrics)),
+        (
+            "Losses beside their chance values (dashed), and how often training batches were right.",
+            loss_curves(metrics),
+        ),
         ("Learning rate, gradient norm, effective rank of the embeddings.", health_curves(metrics)),
     ]

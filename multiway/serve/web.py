@@ -31,7 +31,9 @@ __all__ = ["PATH", "build_page", "mount_page", "on_model_thread"]
 PATH = "/page"
 """Where the page is, on the server."""
 
-_ICON = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><rect width="8" height="8" rx="2" fill="#2563eb"/></svg>'
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><rect width="8" height="8" rx="2" fill="#2563eb"/></svg>'
+)
 _WAITING = 64  # visitors' questions that may wait for the model
 _SWEEP, _AGE = 600, 3600  # seconds: how often uploads are looked through, and how old one may get
 
@@ -127,6 +129,7 @@ def mount_page(app: Any, subject: Subject, path: str = PATH, keys: Sequence[str]
 
 def _add_root(app: Any, path: str) -> None:
     """What browsers ask of a server's root: the page, and an icon."""
+
     @app.get("/", include_in_schema=False)
     async def root() -> Response:
         return RedirectResponse(f"{path}/")
@@ -141,7 +144,7 @@ def _login(keys: Sequence[str]) -> Callable[[str, str], bool]:
 
     def login(name: str, password: str) -> bool:
         # Every key is compared in full, so that the time taken tells nothing; any name will do.
-        return any([hmac.compare_digest(password.encode(), key) for key in known])
+        return bool(sum(hmac.compare_digest(password.encode(), key) for key in known))
 
     return login
 
@@ -149,7 +152,9 @@ def _login(keys: Sequence[str]) -> Callable[[str, str], bool]:
 def _theme(gr: ModuleType) -> Any:
     # The system's own letters: nothing to load, and the reader's choice.
     letters = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
-    return gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=letters, font_mono=["ui-monospace", "monospace"])
+    return gr.themes.Default(
+        primary_hue="blue", neutral_hue="slate", font=letters, font_mono=["ui-monospace", "monospace"]
+    )
 
 
 def _head(subject: Subject) -> str:

@@ -22,7 +22,10 @@ from multiway.serve.subject import Subject, one_at_a_time
 from multiway.serve.tabs import tabs_of
 
 
-def shown_of(run: Path, shown: Shown = Shown(), place: str = "") -> Subject:
+NOTHING = Shown()
+
+
+def shown_of(run: Path, shown: Shown = NOTHING, place: str = "") -> Subject:
     model = load(place or run)
     index, where = searched(place or str(run), model, shown)
     assert index is None or isinstance(index, PictureIndex | Finder)
@@ -33,7 +36,13 @@ def shown_of(run: Path, shown: Shown = Shown(), place: str = "") -> Subject:
 
 def test_a_run_brings_its_held_out_pictures_and_curves(tiny_run: Path) -> None:
     found = shown_of(tiny_run)
-    assert found.name == "run" and [tab.title for tab in tabs_of(found)] == ["Search", "Classify", "Similarity", "Look", "Curves"]
+    assert found.name == "run" and [tab.title for tab in tabs_of(found)] == [
+        "Search",
+        "Classify",
+        "Similarity",
+        "Look",
+        "Curves",
+    ]
     assert found.samples and all(sample.caption for sample in found.samples)
     assert found.place.startswith("the 96 pictures of ")
     titles, drawn = zip(*found.plots(found.run.metrics()), strict=True)
@@ -49,7 +58,11 @@ def test_a_run_brings_its_held_out_pictures_and_curves(tiny_run: Path) -> None:
 def test_weights_alone_show_what_is_named(tiny_run: Path, caption_folder: Path) -> None:
     weights = str(tiny_run / "model.safetensors")
     bare = shown_of(tiny_run, place=weights)
-    assert bare.run is None and not bare.samples and [tab.title for tab in tabs_of(bare)] == ["Classify", "Similarity", "Look"]
+    assert (
+        bare.run is None
+        and not bare.samples
+        and [tab.title for tab in tabs_of(bare)] == ["Classify", "Similarity", "Look"]
+    )
     shown = Shown(data=str(caption_folder / "captions.jsonl"), images=str(caption_folder / "pictures"))
     named = shown_of(tiny_run, shown, weights)
     assert named.samples and [tab.title for tab in tabs_of(named)] == ["Search", "Classify", "Similarity", "Look"]
@@ -71,7 +84,12 @@ def test_a_tuned_run_brings_questions(tmp_path: Path) -> None:
     folder.mkdir()
     model = Model(tuned("vilt"), Processor(VIEW, WORDS))
     write_model(folder / "model.safetensors", model.method, model.processor)
-    config = {"task": "vqa", "data": "scenes:easy,objects=1-3@train", "images": "", "settings": {"steps": 1, "lr": 1, "batch": 1}}
+    config = {
+        "task": "vqa",
+        "data": "scenes:easy,objects=1-3@train",
+        "images": "",
+        "settings": {"steps": 1, "lr": 1, "batch": 1},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "provenance.json").write_text("{}")
     found = shown_of(folder)

@@ -31,7 +31,16 @@ def client_of(keys: tuple[str, ...] = (), limits: Limits = LIMITS) -> TestClient
     model = Model(method_class("clip")(METHODS["clip"].resolve(INFO)), Processor(VIEW, WORDS))
     app = build_app(model, PictureIndex.build(model, SOURCE), limits, keys)
     samples = [Sample(str(row), SOURCE.image(row), SOURCE.row(row).captions[0]) for row in range(3)]
-    subject = Subject(model, "toy", limits, samples, SOURCE.classes, index=app.state.index, place="8 toys", compute=on_model_thread(app))
+    subject = Subject(
+        model,
+        "toy",
+        limits,
+        samples,
+        SOURCE.classes,
+        index=app.state.index,
+        place="8 toys",
+        compute=on_model_thread(app),
+    )
     mount_page(app, subject, keys=keys)
     return TestClient(app)
 
@@ -58,16 +67,26 @@ def asked(client: TestClient, number: int, data: list, **more: object) -> tuple[
 def number_of(client: TestClient, button: str) -> int:
     """Of what a button does."""
     config = client.get("/page/config").json()
-    one = next(each["id"] for each in config["components"] if each["type"] == "button" and each["props"].get("value") == button)
-    return next(each["id"] for each in config["dependencies"] if [one, "click"] in [list(target) for target in each["targets"]])
+    one = next(
+        each["id"] for each in config["components"] if each["type"] == "button" and each["props"].get("value") == button
+    )
+    return next(
+        each["id"] for each in config["dependencies"] if [one, "click"] in [list(target) for target in each["targets"]]
+    )
 
 
 def test_the_page_and_the_api_share_one_app(client: TestClient) -> None:
     page = client.get("/page/")
     assert page.status_code == 200 and "default-src 'self'" in page.headers["content-security-policy"]
     assert client.get("/").url.path == "/page/" and client.get("/favicon.ico").status_code == 200
-    assert client.get("/v1/model").json()["name"] == "clip" and "/page" not in json.dumps(client.get("/openapi.json").json())
-    titles = [each["props"].get("label") for each in client.get("/page/config").json()["components"] if each["type"] == "tabitem"]
+    assert client.get("/v1/model").json()["name"] == "clip" and "/page" not in json.dumps(
+        client.get("/openapi.json").json()
+    )
+    titles = [
+        each["props"].get("label")
+        for each in client.get("/page/config").json()["components"]
+        if each["type"] == "tabitem"
+    ]
     assert titles == ["Search", "Classify", "Similarity", "Look"]
 
 
@@ -137,8 +156,14 @@ def test_uploads_are_bounded(client: TestClient) -> None:
     assert small.status_code == 200
     kept = Path(small.json()[0])
     assert kept.resolve().is_relative_to(folder(client))
-    status, told = asked(client, number_of(client, "Classify"), [{"path": str(kept), "meta": {"_type": "gradio.FileData"}}, "a,b", "{}"])
-    assert status == 200 and "this is not a picture" in told and str(folder(client)) not in told.partition("this is not")[2][:200]
+    status, told = asked(
+        client, number_of(client, "Classify"), [{"path": str(kept), "meta": {"_type": "gradio.FileData"}}, "a,b", "{}"]
+    )
+    assert (
+        status == 200
+        and "this is not a picture" in told
+        and str(folder(client)) not in told.partition("this is not")[2][:200]
+    )
     large = client.post("/page/gradio_api/upload", files={"files": ("x.png", b"0" * 250_000, "image/png")})
     assert large.status_code == 413
     assert client.post("/page/gradio_api/queue/join", content=b"[" * 5_000_000).status_code == 413
@@ -157,7 +182,12 @@ def test_with_keys_the_page_asks_for_one() -> None:
     with client_of(("secret",)) as client:
         assert "auth_required" in client.get("/page/").text
         assert client.get("/page/config").status_code == 401
-        assert client.post("/page/gradio_api/queue/join", json={"data": [], "fn_index": 0, "session_hash": "s"}).status_code == 401
+        assert (
+            client.post(
+                "/page/gradio_api/queue/join", json={"data": [], "fn_index": 0, "session_hash": "s"}
+            ).status_code
+            == 401
+        )
         assert client.post("/page/login", data={"username": "me", "password": "wrong"}).status_code == 400
         assert client.post("/page/login", data={"username": "me", "password": "secret"}).status_code == 200
         assert client.get("/page/config").status_code == 200

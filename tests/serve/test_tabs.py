@@ -24,10 +24,23 @@ from multiway.serve.find import rerank
 from multiway.serve.limits import Limits
 from multiway.serve.search import PictureIndex
 from multiway.serve.subject import Refused, Sample, Subject
-from multiway.serve.tabs import answer, caption, classify, curves, look, reconstruct as filling, search, similarity, tabs_of
+from multiway.serve.tabs import (
+    answer,
+    caption,
+    classify,
+    curves,
+    look,
+    search,
+    similarity,
+    tabs_of,
+)
+from multiway.serve.tabs import (
+    reconstruct as filling,
+)
 from multiway.serve.tabs.html import number, problem
 
 SOURCE = ToySource(20)
+LIMITS = Limits()
 SAMPLES = [Sample(str(row), SOURCE.image(row), SOURCE.row(row).captions[0]) for row in range(4)]
 
 
@@ -40,7 +53,7 @@ def moved(method: torch.nn.Module) -> torch.nn.Module:
     return method
 
 
-def subject(name: str, limits: Limits = Limits()) -> Subject:
+def subject(name: str, limits: Limits = LIMITS) -> Subject:
     torch.manual_seed(0)
     model = Model(moved(method_class(name)(METHODS[name].resolve(INFO))), Processor(VIEW, WORDS))
     found = Subject(model, name, limits, SAMPLES, SOURCE.classes, SOURCE.templates[1])
@@ -95,7 +108,9 @@ def test_search_shows_what_the_index_finds(clip: Subject, blip: Subject, paths: 
         middle = clip.index.similarities(given[0], picture, 0.3).median()
         assert f"the middle one of the 20 has {number(float(middle))}" in html
     hits = rerank(blip.model, "red", blip.index.find("red", top=50), blip.index.picture)[:4]
-    assert numbers(search.searched(blip, "red", None, 0.5, 4, True), "b") == pytest.approx([h.score for h in hits], abs=6e-4)
+    assert numbers(search.searched(blip, "red", None, 0.5, 4, True), "b") == pytest.approx(
+        [h.score for h in hits], abs=6e-4
+    )
     for words, path, top, match, told in (
         (" ", None, 5, False, "query is empty"), ("", paths[0], 5, True, "no words"), ("red", None, 0, False, "gives 1 to 100"),
         ("red " * 600, None, 5, False, "at most 2,000"),
@@ -158,7 +173,12 @@ def test_the_table_of_similarities_is_the_models(blip: Subject, paths: list[str]
     rows = [torch.tensor([picture, text]) for picture in range(3) for text in range(2)]
     wanted = [float(model.match(shown.rows(pair[:1]), said.rows(pair[1:]))) for pair in rows]
     assert cells == pytest.approx(wanted, abs=6e-3)
-    for given, told in (((None, "a"), "no picture"), ((paths * 6, "a"), "at most 16"), ((paths, ""), "no text"), ((paths, "a", "x"), "no way")):
+    for given, told in (
+        ((None, "a"), "no picture"),
+        ((paths * 6, "a"), "at most 16"),
+        ((paths, ""), "no text"),
+        ((paths, "a", "x"), "no way"),
+    ):
         with pytest.raises(Refused, match=told):
             similarity.compared(blip, *given)
 

@@ -39,7 +39,11 @@ def drawn(subject: Subject) -> str:
         ("batch", f"{settings['batch']:,}"),
         ("loss", _number(last["loss"])),
     ]
-    facts += [(f"{name}, chance {term['chance']:.3f}", _number(term["value"])) for name, term in last["terms"].items() if term["chance"] is not None]
+    facts += [
+        (f"{name}, chance {term['chance']:.3f}", _number(term["value"]))
+        for name, term in last["terms"].items()
+        if term["chance"] is not None
+    ]
     watched = method_class(subject.model.name).watched
     found = diagnose(metrics, timings, watched, {"lr": settings["lr"], "steps": settings["steps"]})
     findings = [(f"{each.what}.", f"{each.evidence}.") for each in found]

@@ -88,7 +88,9 @@ def said(lines: Sequence[tuple[str, str]], note: str = "") -> str:
     return _drawn("said", lines=lines, note=note)
 
 
-def plots(drawn: Sequence[tuple[str, str]], facts: Sequence[tuple[str, str]], findings: Sequence[tuple[str, str]]) -> str:
+def plots(
+    drawn: Sequence[tuple[str, str]], facts: Sequence[tuple[str, str]], findings: Sequence[tuple[str, str]]
+) -> str:
     """Curves as SVG that was drawn here, facts about the run, and what the doctor says of it."""
     return _drawn("plots", drawn=drawn, facts=facts, findings=findings)
 

@@ -117,7 +117,9 @@ def _matched(model: Model, given: _Given, text: str, word: str) -> tuple[Group, 
     maps = word_maps(model, given.picture, text)
     names = _numbered(list(maps.words))
     # Unless one is chosen, the word whose looking speaks for the match the most.
-    chosen = word if word in names else max(names, key=lambda name: float(maps.grad_cam[_place(name)].sum()), default="")
+    chosen = (
+        word if word in names else max(names, key=lambda name: float(maps.grad_cam[_place(name)].sum()), default="")
+    )
     shown = []
     if chosen:
         at = _place(chosen)

@@ -53,9 +53,7 @@ def searched(
     return cards(found, note)
 
 
-def _found(
-    subject: Subject, words: str, picture: Any, weight: float, top: int, match: bool
-) -> tuple[list[Card], str]:
+def _found(subject: Subject, words: str, picture: Any, weight: float, top: int, match: bool) -> tuple[list[Card], str]:
     index = subject.index
     assert index is not None
     hits = index.find(words, picture, weight, max(top, _READ) if match else top)
@@ -104,7 +102,9 @@ def draw(subject: Subject, ui: Ui) -> None:
         button = ui.button("Search")
     with right:
         answer = ui.answer()
-    ui.samples([[sample.caption] for sample in subject.samples if sample.caption], [words], "Captions of held-out pictures")
+    ui.samples(
+        [[sample.caption] for sample in subject.samples if sample.caption], [words], "Captions of held-out pictures"
+    )
 
     def work(*given: Any) -> str:
         return searched(subject, *given)

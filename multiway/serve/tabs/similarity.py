@@ -26,7 +26,10 @@ def able(subject: Subject) -> bool:
 
 def ways(subject: Subject) -> list[str]:
     """How it can say so."""
-    return [*([f"each by itself ({subject.measure})"] if subject.able("compare") else []), *([MATCH] if subject.able("match") else [])]
+    return [
+        *([f"each by itself ({subject.measure})"] if subject.able("compare") else []),
+        *([MATCH] if subject.able("match") else []),
+    ]
 
 
 def compared(subject: Subject, paths: Sequence[str] | None, texts: str, way: str = "") -> str:

@@ -71,7 +71,9 @@ class Ui:
     def words(self, label: str, value: str = "", lines: int = 1, info: str | None = None) -> Any:
         """A line of text, or several."""
         most = self.subject.limits.characters * (lines if lines == 1 else self.subject.limits.labels)
-        return self.gr.Textbox(value=value, label=label, lines=lines, max_lines=max(lines, 8), info=info, max_length=most)
+        return self.gr.Textbox(
+            value=value, label=label, lines=lines, max_lines=max(lines, 8), info=info, max_length=most
+        )
 
     def button(self, text: str) -> Any:
         """What is pressed for an answer."""
@@ -86,9 +88,13 @@ class Ui:
 
     def answer(self) -> Any:
         """Where an answer is shown; it is read out when it changes."""
-        return self.gr.HTML(value='<p class="mw-note mw-wait">The answer will be here.</p>', elem_classes=["mw-answer"], padding=False)
+        return self.gr.HTML(
+            value='<p class="mw-note mw-wait">The answer will be here.</p>', elem_classes=["mw-answer"], padding=False
+        )
 
-    def on(self, asked: Sequence[Callable[..., Any]], work: Callable[..., Any], inputs: Sequence[Any], outputs: Any) -> None:
+    def on(
+        self, asked: Sequence[Callable[..., Any]], work: Callable[..., Any], inputs: Sequence[Any], outputs: Any
+    ) -> None:
         """Do `work` when one of `asked` (`button.click`, `words.submit`, ...) happens, and show what it gives.
 
         Args:

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from multiway.abilities import Encoded, require
+from multiway.data.tokenizer import Tokenizer
 from multiway.nn.generate import Generation, Texts
 
 if TYPE_CHECKING:
     from multiway.hub.model import Model
 
-__all__ = ["write_captions"]
+__all__ = ["spelt", "write_captions"]
 
 
 def write_captions(
@@ -44,12 +45,16 @@ def write_captions(
             mask = words.mask & (words.ids != tokenizer.special["eos"])
             ids, mask = words.ids.to(model.device), mask.to(model.device)
         shown = None if images is None else images.rows(some).to(model.device)
-        texts = write(shown, settings, ids, mask, generator)
-        lines = zip(texts.ids.tolist(), texts.mask.tolist(), strict=True)
-        return [
-            tokenizer.decode([i for i, real in zip(row, reals, strict=True) if real and i < len(tokenizer)])
-            for row, reals in lines
-        ]
+        return spelt(tokenizer, write(shown, settings, ids, mask, generator))
 
     captions = [text for part in model.by_rows(rows, written) for text in part]
     return [captions[i : i + settings.texts] for i in range(0, len(captions), settings.texts)]
+
+
+def spelt(tokenizer: Tokenizer, texts: Texts) -> list[str]:
+    """What a decoder wrote, as strings: padding and ids beyond the tokeniser's left out."""
+    lines = zip(texts.ids.tolist(), texts.mask.tolist(), strict=True)
+    return [
+        tokenizer.decode([i for i, real in zip(row, reals, strict=True) if real and i < len(tokenizer)])
+        for row, reals in lines
+    ]

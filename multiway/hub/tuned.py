@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from multiway.abilities import Encoded, require
+from multiway.hub.captions import spelt
+from multiway.nn.generate import Generation
 
 __all__ = ["Tuned"]
 
@@ -19,6 +21,7 @@ class _Runs(Protocol):
     """What a model has that these need."""
 
     method: Any
+    processor: Any
 
     def abilities(self) -> tuple[str, ...]: ...
 
@@ -63,6 +66,34 @@ class Tuned:
     def answer(self: _Runs, images: Encoded, texts: Encoded) -> Tensor:
         """(B, A) scores of each answer to question i about picture i."""
         return _scored(self, "answer", (images,), texts, lambda ask, shown, text, rows: ask(shown[0], text))
+
+    def write_answers(
+        self: _Runs,
+        images: Encoded,
+        texts: Encoded,
+        settings: Generation | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[str]:
+        """An answer to question i about picture i in the model's own words; greedily by default.
+
+        Raises:
+            LacksAbility: if it only chooses from a list, or answers nothing.
+        """
+        require(
+            self.method,
+            ("write_answers",),
+            "write_answers",
+            ("answer-writer (multiway finetune RUN --task vqa-generate)",),
+        )
+
+        def some(rows: Tensor) -> list[str]:
+            shown, asked = images.rows(rows).to(self.device), texts.rows(rows).to(self.device)
+            return spelt(
+                self.processor.tokenizer,
+                self.method.write_answers(shown, asked, settings or Generation(), generator),
+            )
+
+        return [text for part in self.by_rows(len(texts.embedding), some) for text in part]
 
     def judge(self: _Runs, images: Sequence[Encoded], texts: Encoded) -> Tensor:
         """(B, K) scores of each verdict on sentence i, by the i-th picture of each of `images`."""

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from multiway.abilities import LacksAbility
 from multiway.config import ConfigError
 from multiway.nn.generate import Generation
 from multiway.serve import schemas
 from multiway.serve.batcher import Batcher, Operation
 from multiway.serve.limits import Limits
-from multiway.serve.looking import Looking, Nothing
+from multiway.serve.looking import Looking
 from multiway.serve.operations import RERANKED, Labels, Operations, Pairs, Query, Shown
 from multiway.serve.problems import Problem
 from multiway.serve.uploads import Squares
@@ -175,14 +176,14 @@ class Answers:
         """The best of the model's list."""
         await self._fit("question", [asked.question], asked.truncate)
         pair = Pairs(await self.squares.draw([asked.image]), (asked.question,))
-        scores = await self._ask("answer", pair, 1, deadline)
+        scores, written = await self._ask("answer", pair, 1, deadline)
         best = scores.topk(min(asked.top, len(scores)))
         answers = [
             {"answer": self.model.answers[place], "score": score}
             for score, place in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
-        spelt = "write_answers" in self.model.abilities()
-        return {"measure": "log-probability" if spelt else "score", "among": len(scores), "answers": answers}
+        measure = "score" if written is None else "log-probability"
+        return {"measure": measure, "among": len(scores), "answers": answers, "written": written}
 
     async def classify(self, asked: schemas.Classify, deadline: float) -> dict[str, Any]:
         """Into labels that are given, or into the classes that the model was tuned for."""
@@ -253,7 +254,7 @@ class Answers:
         operation: Operation = getattr(self.operations, name)
         try:
             return await self.batcher.ask(operation, payload, rows, deadline, key)
-        except (ConfigError, Nothing) as error:
+        except (ConfigError, LacksAbility) as error:
             # The model's own refusals of settings: more tokens than it has positions for, nothing to show.
             raise Problem("invalid", str(error), "ask for what /v1/model says that it does") from None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -133,7 +133,9 @@ def about(operations: Operations, limits: Limits, routes: Sequence[str]) -> dict
     }
 
 
-def _add_route(app: FastAPI, route: Route, answer: Callable[..., Awaitable[Any]], limits: Limits) -> None:
+def _add_route(
+    app: FastAPI, route: Route, answer: Callable[..., Coroutine[Any, Any, dict[str, Any]]], limits: Limits
+) -> None:
     async def endpoint(request: Request) -> Response:
         deadline = _deadline(request, limits)
         asked = await read_body(request, route.body, limits)

@@ -192,7 +192,8 @@ class Batcher:
             alike = [job for job in self._jobs if job is first or job.shares(first)]
             left = first.arrived + self.wait - time.monotonic()
             if self._closing or first.operation.alone or sum(job.rows for job in alike) >= self.rows or left <= 0:
-                taken, rows = [], 0
+                taken: list[_Job] = []
+                rows = 0
                 for job in alike:
                     if taken and rows + job.rows > self.rows:
                         break

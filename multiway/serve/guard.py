@@ -24,6 +24,8 @@ log = logging.getLogger("multiway.serve")
 
 _API = "/v1/"
 _PRIVATE = (_API, "/metrics")
+_DISCARDED = 4  # times the largest body that are read, and thrown away, of one that is too large
+_DISCARDING_S = 2.0
 
 
 class Guard:
@@ -80,14 +82,16 @@ class Guard:
             if status:
                 raise
             self.refuse(problem)
+            if problem.kind == "too-large":
+                await body.discard(scope)
             await problem.response()(scope, receive, noting)
         except Exception:
             log.exception("%s %s failed", scope["method"], path)
             if status:
                 raise
-            problem = Problem("internal", "the server failed; its log says how", "try again, or tell whoever runs it")
-            self.refuse(problem)
-            await problem.response()(scope, receive, noting)
+            failure = Problem("internal", "the server failed; its log says how", "try again, or tell whoever runs it")
+            self.refuse(failure)
+            await failure.response()(scope, receive, noting)
         finally:
             body.release()
             self.metrics.request(path if path in self.routes else "other", status, time.monotonic() - began)
@@ -167,6 +171,25 @@ class _Body:
             self._hold(self.arrived)
             self.whole = not message.get("more_body", False)
         return message
+
+    async def discard(self, scope: Scope) -> None:
+        """Let what is on its way arrive, a little and for a moment: many clients read no answer before they have sent everything.
+
+        Not if they ask before they send (`Expect: 100-continue`), or if far more is announced.
+        """
+        headers = dict(scope["headers"])
+        stated = headers.get(b"content-length", b"0")
+        if b"expect" in headers or not stated.isdigit() or int(stated[:20]) > _DISCARDED * self.guard.limits.body:
+            return
+        until = time.monotonic() + _DISCARDING_S
+        while self.arrived <= _DISCARDED * self.guard.limits.body and time.monotonic() < until:
+            try:
+                message = await asyncio.wait_for(self._receive(), max(until - time.monotonic(), 0.001))
+            except TimeoutError:
+                return
+            self.arrived += len(message.get("body", b""))
+            if message["type"] != "http.request" or not message.get("more_body", False):
+                return
 
     def _hold(self, total: int) -> None:
         limits = self.guard.limits

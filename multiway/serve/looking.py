@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from multiway.abilities import LacksAbility
 from multiway.data.thumbnail import picture_uri
 from multiway.data.view import from_squares
 from multiway.explain.attention import grid_of, over_patches
@@ -22,14 +23,10 @@ from multiway.explain.seen import see
 from multiway.explain.words import overlay, word_maps
 from multiway.hub.model import Model
 
-__all__ = ["Looking", "Nothing", "look"]
+__all__ = ["Looking", "look"]
 
 _WORDS = "cross-attention (mean of blocks and heads) and its Grad-CAM"
 _EVIDENCE = "Grad-CAM (arXiv 1610.02391)"
-
-
-class Nothing(ValueError):
-    """The model has nothing to show for this."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ def look(model: Model, square: np.ndarray, text: str = "") -> Looking:
         text: to look for; empty for none.
 
     Raises:
-        Nothing: if the model has no maps for this.
+        LacksAbility: if the model has no maps for this.
     """
     able = model.abilities()
     pixels = from_squares(torch.from_numpy(square[None]), model.processor.view).to(model.device)
@@ -72,13 +69,13 @@ def look(model: Model, square: np.ndarray, text: str = "") -> Looking:
         return Looking("words", _WORDS, "log-odds", words.odds, square, tuple(maps))
     if text:
         if "encode_text" not in able or "compare" not in able:
-            raise Nothing(f"{model.name} compares no texts with pictures; leave the text out")
+            raise LacksAbility(f"{model.name} compares no texts with pictures; leave the text out")
         tokens = model.processor.texts([text])
         with torch.no_grad():
             said = model.method.encode_text(tokens.ids.to(model.device), tokens.mask.to(model.device))  # type: ignore[operator]
         found = text_evidence(model.method, pixels, said)
         if found is None:
-            raise Nothing(
+            raise LacksAbility(
                 f"{model.name} compares texts with something else than places of a picture; leave the text out"
             )
         return Looking("text", _EVIDENCE, "similarity", float(found[1][0]), square, ((text, found[0][0].cpu()),))
@@ -89,11 +86,11 @@ def look(model: Model, square: np.ndarray, text: str = "") -> Looking:
             return Looking("class", _EVIDENCE, "probability", share, square, ((name, judged[0][0].cpu()),))
     seen = see(model.method, pixels)
     if not seen.attends:
-        raise Nothing(f"{model.name} has no attention over a picture by itself; ask with a text")
+        raise LacksAbility(f"{model.name} has no attention over a picture by itself; ask with a text")
     try:
         grid_of(seen.blocks[-1].shape[-1])
     except ValueError as error:
-        raise Nothing(f"{model.name}: {error}") from None
+        raise LacksAbility(f"{model.name}: {error}") from None
     heads = over_patches(seen.blocks[-1][0].float().cpu())
     named = tuple((f"head {number}", each) for number, each in enumerate(heads, 1))
     return Looking("attention", "attention of the last block, head by head", None, None, square, named)

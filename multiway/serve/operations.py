@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from multiway.abilities import Encoded, Tokens
+from multiway.config import ConfigError
 from multiway.data.source import BadRow
 from multiway.data.thumbnail import picture_uri
 from multiway.data.view import from_squares
@@ -32,6 +33,8 @@ __all__ = ["RERANKED", "Labels", "Operations", "Pairs", "Query", "Shown"]
 
 RERANKED = 50
 """Hits that are read together with the words, where that is asked for."""
+
+_ANSWER = 20  # tokens of a written answer, by three beams: as task `vqa-generate` asks
 
 
 @dataclass(frozen=True)
@@ -185,12 +188,18 @@ class Operations:
         pictures = self._pictures([each.squares for each in asked], tokens=True)
         first, counts = asked[0], [len(each.squares) for each in asked]
         prompts = [each.prompt for each in asked for _ in each.squares] if first.prompt else None
-        return _split(self.model.generate(pictures, first.settings, prompts, first.seed), counts)
+        try:
+            return _split(self.model.generate(pictures, first.settings, prompts, first.seed), counts)
+        except ValueError as error:  # prompts and lengths that do not fit the decoder
+            raise ConfigError(str(error)) from error
 
-    def _answer(self, asked: list[Pairs]) -> list[Tensor]:
+    def _answer(self, asked: list[Pairs]) -> list[tuple[Tensor, str | None]]:
         pictures = self._pictures([each.squares for each in asked], tokens=True)
         texts = self._texts([each.texts for each in asked], tokens=True)
-        return list(self.model.answer(pictures, texts))
+        written: list[str] | list[None] = [None] * len(asked)
+        if "write_answers" in self.model.abilities():
+            written = self.model.write_answers(pictures, texts, Generation("beam", max_length=_ANSWER))
+        return list(zip(self.model.answer(pictures, texts), written, strict=True))
 
     def _classify(self, asked: list[np.ndarray]) -> list[Tensor]:
         scores = self.model.classify(self._pictures(asked, tokens=True))

@@ -199,6 +199,7 @@ class Answered(BaseModel):
     measure: Literal["log-probability", "score"]
     among: int
     answers: list[Answer]
+    written: str | None = Field(None, description="in the model's own words, of one that was tuned to write them")
 
 
 class Label(BaseModel):

@@ -28,6 +28,8 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: if the address cannot be had.
     """
+    if not 0 <= port < 1 << 16:
+        raise ConfigError(f"--port is {port}; expected 1 to 65535, or 0 for any that is free")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -35,7 +37,7 @@ def listen(host: str, port: int) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ConfigError(f"{host}, port {port}, cannot be listened at ({error}); choose another --port") from error
     return bound
 

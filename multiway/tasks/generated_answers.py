@@ -138,21 +138,10 @@ class GeneratedAnswers:
         require(model, self.needs, self.name, (f"answer-writer (multiway finetune RUN --task {self.name})",))
         require_examples(self.name, examples, self.kind, self.pictures)
         settings, generator = self.generation, torch.Generator().manual_seed(self.seed)
-        tokenizer = model.processor.tokenizer
         rows = [examples.example(number) for number in range(len(examples))]
         given = [""] * len(rows)
         for numbers, (pictures,), texts in encoded(model, examples, [[row.text] for row in rows]):
-
-            def written(some: Tensor, pictures: Encoded = pictures, texts: Encoded = texts) -> list[str]:
-                shown, asked = pictures.rows(some).to(model.device), texts.rows(some).to(model.device)
-                said = model.method.write_answers(shown, asked, settings, generator)
-                lines = zip(said.ids.tolist(), said.mask.tolist(), strict=True)
-                return [
-                    tokenizer.decode([i for i, real in zip(ids, reals, strict=True) if real and i < len(tokenizer)])
-                    for ids, reals in lines
-                ]
-
-            answers = [text for part in model.by_rows(len(numbers), written) for text in part]
+            answers = model.write_answers(pictures, texts, settings, generator)
             for number, answer in zip(numbers, answers, strict=True):
                 given[number] = answer
         scores = [

@@ -13,6 +13,7 @@ from multiway.data.annotated.files import ExampleFiles
 from multiway.data.examples import Asked
 from multiway.data.source import DataError
 from multiway.data.tokenizer import Tokenizer, TokenizerSpec
+from multiway.hub.tuned import Tuned
 from multiway.nn.generate import Texts
 from multiway.tasks.generated_answers import GeneratedAnswers
 from multiway.tasks.vqa_accuracy import vqa_accuracy
@@ -27,11 +28,12 @@ SAID = ["blue", "2", "red", "maybe"]
 WORDS = Tokenizer.train([*SAID, "what is it", "red", "two"], TokenizerSpec(vocabulary=280, context=16))
 
 
-class Writer:
+class Writer(Tuned):
     """Writes a known answer for each picture."""
 
     def __init__(self, said: list[str] = SAID) -> None:
-        self.said, self.method, self.device = said, self, torch.device("cpu")
+        self.said, self.device = said, torch.device("cpu")
+        self.method = SimpleNamespace(abilities=self.abilities, write_answers=self._write)
         self.processor = SimpleNamespace(tokenizer=WORDS)
         self.settings: Any = None
 
@@ -48,7 +50,7 @@ class Writer:
     def by_rows(self, count: int, ask: Any) -> list[Any]:
         return [ask(torch.arange(start, min(start + 3, count))) for start in range(0, count, 3)]
 
-    def write_answers(self, image: Encoded, text: Encoded, settings: Any, generator: Any = None) -> Texts:
+    def _write(self, image: Encoded, text: Encoded, settings: Any, generator: Any = None) -> Texts:
         self.settings, self.generator = settings, generator
         assert image.tokens is not None and len(image.tokens) == len(text.embedding)
         words = WORDS([self.said[int(number)] for number in image.tokens[:, 0, 0]])

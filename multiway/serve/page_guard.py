@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from multiway.serve.limits import Limits, TokenBuckets
@@ -24,6 +24,7 @@ _GET = (
     "/gradio_api/upload_progress", "/gradio_api/app_id", "/gradio_api/theme.css",
 )  # fmt: skip
 _POST = ("/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/reset", "/gradio_api/cancel", "/login")
+_BEAT = "/gradio_api/heartbeat/"
 _JOIN = "/gradio_api/queue/join"
 _ASKED = 4 << 20  # bytes of a question: many labels, and names of files
 _KEPT = 2 << 30  # bytes of all uploads that are kept at a time
@@ -62,6 +63,10 @@ class PageGuard:
             receive, status, why = await self._asked(receive)
         if status:
             await PlainTextResponse(why, status)(scope, receive, send)
+            return
+        if inner.startswith(_BEAT):
+            # A connection that only stays open, one for each visitor; a server that is to end would wait for them all.
+            await Response(status_code=204)(scope, receive, send)
             return
 
         async def guarded(message: Message) -> None:

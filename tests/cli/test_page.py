@@ -21,7 +21,6 @@ from multiway.serve.search import PictureIndex
 from multiway.serve.subject import Subject, one_at_a_time
 from multiway.serve.tabs import tabs_of
 
-
 NOTHING = Shown()
 
 

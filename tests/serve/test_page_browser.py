@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -268,6 +269,15 @@ def walk(page: object, title: str) -> bool:
         if what[1] and what[0] not in TABS["clip"]:
             page.keyboard.press("Enter")
     return False
+
+
+def test_a_server_ends_though_a_page_is_open(served: object, browser: object) -> None:
+    context = browser.new_context()
+    Visit(context.new_page(), served("clip")).open()
+    began = time.monotonic()
+    served("mae")  # ends the other one
+    assert time.monotonic() - began < 60
+    context.close()
 
 
 def test_what_goes_wrong_is_a_message(served: object, visit: object, tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from markupsafe import escape
 from masked_batches import built
 from multiway_batches import INFO, WORDS
 from PIL import Image
 from toy import ToySource
 from tuning import METHODS, VIEW, tuned
 
+from multiway.config import to_json
 from multiway.data.processor import Processor
 from multiway.data.source import BadRow
 from multiway.engine.run import Run
@@ -19,6 +21,7 @@ from multiway.explain.words import word_maps
 from multiway.hub.load import load
 from multiway.hub.model import Model
 from multiway.methods import method_class
+from multiway.methods.answer_writer import AnswerWriter, AnswerWriterConfig
 from multiway.nn.generate import Generation
 from multiway.serve.find import rerank
 from multiway.serve.limits import Limits
@@ -157,8 +160,24 @@ def test_answers_are_the_best_of_the_list(paths: list[str]) -> None:
     assert f'<p class="mw-head">{model.answers[int(shares.argmax())]}</p>' in html
     best = 100 * shares.sort(descending=True).values[:5]
     assert numbers(html, 'td class="mw-value"') == pytest.approx(best.tolist(), abs=0.06)
+    assert "It knows no other answer" in html
     with pytest.raises(Refused, match="no question"):
         answer.answered(found, paths[0], " ")
+
+
+def test_an_answer_in_its_own_words_stands_first(paths: list[str]) -> None:
+    words = WORDS(["red", "blue", "two"])
+    ids = tuple(tuple(row[kept].tolist()) for row, kept in zip(words.ids, words.mask, strict=True))
+    of = to_json(METHODS["blip"].resolve(INFO))
+    config = AnswerWriterConfig(method="blip", of=of, answers=("red", "blue", "two"), answer_ids=ids).resolve(INFO)
+    model = Model(moved(AnswerWriter(config)), Processor(VIEW, WORDS))
+    shown, asked = model.encode_image([SOURCE.image(0)], True), model.encode_text(["what"], True)
+    html = answer.answered(Subject(model, "vqa"), paths[0], "what")
+    written = model.write_answers(shown, asked, Generation("beam"))[0]
+    assert f'<p class="mw-head">{escape(written)}</p>' in html if written else "It knows no other answer" in html
+    assert numbers(html, 'td class="mw-value"')[0] == pytest.approx(
+        100 * model.answer(shown, asked).softmax(1).max(), abs=0.06
+    )
 
 
 def test_the_table_of_similarities_is_the_models(blip: Subject, paths: list[str]) -> None:

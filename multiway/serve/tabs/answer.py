@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from multiway.nn.generate import Generation
 from multiway.serve.subject import Subject
 from multiway.serve.tabs.html import Bar, bars
 from multiway.serve.tabs.tab import Tab
@@ -32,20 +33,21 @@ def answered(subject: Subject, path: str | None, question: str) -> str:
     question = subject.text(question, "question")
     picture = subject.opened(path)
 
-    def scored() -> list[float]:
+    def scored() -> tuple[list[float], str]:
         model = subject.model
         shown, asked = model.encode_image([picture], tokens="only"), model.encode_text([question], tokens="only")
-        shares: list[float] = model.answer(shown, asked)[0].softmax(0).tolist()
-        return shares
+        written = model.write_answers(shown, asked, Generation("beam"))[0] if subject.able("write_answers") else ""
+        return model.answer(shown, asked)[0].softmax(0).tolist(), written
 
     answers = subject.model.answers
-    best = sorted(zip(answers, subject.compute(scored), strict=True), key=lambda each: -each[1])[:_SHOWN]
+    shares, written = subject.compute(scored)
+    best = sorted(zip(answers, shares, strict=True), key=lambda each: -each[1])[:_SHOWN]
     rows = [Bar(answer, f"{share:.1%}", share / (best[0][1] or 1.0)) for answer, share in best]
     return bars(
         rows,
         f"Its share among the {len(answers):,} answers of the list (softmax of their scores); evenly spread, each has "
-        f"{1 / len(answers):.1%}. What is not on the list cannot be answered.",
-        best[0][0],
+        f"{1 / len(answers):.1%}. {'Over them what it writes in its own words.' if written else 'It knows no other answer.'}",
+        written or best[0][0],
     )
 
 

@@ -7,7 +7,7 @@ PEERS := .venv-peers
 export OMP_WAIT_POLICY = PASSIVE
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo demo-fusion test test-slow test-faults fuzz peers test-peers lint types contracts bench bench-check docs notebooks data env clean
+.PHONY: help demo demo-fusion test test-slow test-faults test-page fuzz peers test-peers lint types contracts bench bench-check docs notebooks data env clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -49,6 +49,10 @@ test-slow: env   ## the tests that have to learn something
 
 test-faults: env ## kills, full disks, damaged files, lost ranks, hostile input
 	$(BIN)/python -m pytest -m faults tests/faults
+
+test-page: env   ## the web page in headless Chromium, which has to be installed; KEEP=docs/images keeps screenshots
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	PAGE_KEEP=$(KEEP) $(BIN)/python -m pytest -m slow tests/serve/test_page_browser.py
 
 fuzz: env        ## tests/faults/targets.py guided by coverage: make fuzz TARGET=shard SECONDS=60
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3'

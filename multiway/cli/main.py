@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "serve": ("multiway.cli.serve", "the HTTP API: multiway serve runs/a --index index"),
     "doctor": ("multiway.cli.doctor", "say what ails a run: multiway doctor runs/a"),
     "explain": ("multiway.cli.explain", "look into what it sees: multiway explain runs/a --image cat.png"),
+    "page": ("multiway.cli.page", "try a model in the browser: multiway page runs/demo"),
     "track": ("multiway.cli.track", "send a run's numbers to W&B or MLflow: multiway track runs/a --to wandb"),
     "report": ("multiway.cli.report", "write report.html of a run: multiway report runs/a"),
     "compare": ("multiway.cli.compare", "train every method on equal data: multiway compare --samples 25600"),

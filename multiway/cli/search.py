@@ -19,12 +19,13 @@ from multiway.data.decode import decode
 from multiway.data.open import open_source, parse
 from multiway.engine.run import Run
 from multiway.hub.load import load
+from multiway.hub.model import Model
 from multiway.serve.find import Finder, rerank
 from multiway.serve.index import Hit, IndexFault, is_index, open_index
 from multiway.serve.page import write_hits
 from multiway.serve.search import PictureIndex
 
-__all__ = ["Search", "run"]
+__all__ = ["Search", "gallery", "run"]
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,27 @@ def _gallery(asked: Search) -> tuple[PictureIndex, int, str]:
     """A model with the pictures of a source, encoded here and now or kept from before."""
     if asked.model:
         raise ConfigError(f"{asked.place} is a model itself; --model is for an index")
-    model, folder = load(asked.place), Path(asked.place)
     columns = (asked.image_column, asked.caption_column)
-    data, images = asked.data, asked.images
+    index, name = gallery(asked.place, load(asked.place), asked.data, asked.images, columns)
+    return index, len(index.rows), name
+
+
+def gallery(
+    place: str, model: Model, data: str = "", images: str = "", columns: tuple[str, str] = ("", "")
+) -> tuple[PictureIndex, str]:
+    """The pictures of a source, encoded; and the name of the data.
+
+    Args:
+        place: run folder, beside which the embeddings are kept, or what else the model was loaded from.
+        model: that encodes.
+        data: whose pictures; by default all of the run's own.
+        images, columns: of a caption file: its folder of pictures, and its columns of pictures and captions.
+
+    Raises:
+        ConfigError: without data, where there is no run to tell.
+        LacksAbility, DataError: as of `PictureIndex.build`.
+    """
+    folder = Path(place)
     if not data:
         if not folder.is_dir():
             raise ConfigError("a weights file does not know its data; name the pictures to search with --data")
@@ -114,8 +133,7 @@ def _gallery(asked: Search) -> tuple[PictureIndex, int, str]:
         data, images = str(replace(parse(config["data"]), split="")), images or config["images"]
         columns = (config["image_column"], config["caption_column"])
     source = open_source(data, images, "all", *(column or None for column in columns), bare=True)
-    index = PictureIndex.build(model, source, folder / "cache" if folder.is_dir() else None)
-    return index, len(index.rows), data
+    return PictureIndex.build(model, source, folder / "cache" if folder.is_dir() else None), data
 
 
 def _show(

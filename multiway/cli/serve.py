@@ -21,7 +21,7 @@ from multiway.serve.index import VectorIndex, open_index
 from multiway.serve.limits import Limits
 from multiway.serve.search import PictureIndex
 
-__all__ = ["KEY", "Serve", "run"]
+__all__ = ["KEY", "Serve", "keys_for", "require_server", "run"]
 
 KEY = "MULTIWAY_API_KEY"
 """Variable of the environment with the keys that clients may send, separated by commas."""
@@ -38,6 +38,7 @@ class Serve:
         index: that is searched: a folder of `multiway index`, or `qdrant:URL/COLLECTION`.
         data: in place of an index, pictures of a source, `name[:path][@split]`, encoded now; `own` for those of the run.
         images: folder that a caption file's paths are relative to.
+        page: put the web page at /page too (`multiway page` is the short form).
         host: address to listen at; `0.0.0.0` for all of this machine.
         port: 0 takes any that is free.
         device: `cpu`, `cuda`, ...
@@ -52,6 +53,7 @@ class Serve:
     index: str = ""
     data: str = ""
     images: str = ""
+    page: bool = False
     host: str = "127.0.0.1"
     port: int = 8000
     device: str = "cpu"
@@ -65,9 +67,7 @@ class Serve:
 def run(args: list[str]) -> int:
     """Serve until a signal comes."""
     asked = tyro.cli(Serve, args=args, prog="multiway serve")
-    missing = [name for name in ("fastapi", "uvicorn", "python_multipart", "prometheus_client") if not _there(name)]
-    if missing:
-        raise ConfigError(f"serving needs {', '.join(missing)}; pip install 'multiway[serve]'")
+    require_server("web" if asked.page else "serve")
     if asked.index and asked.data:
         raise ConfigError("given --index and --data; an index knows its pictures: leave one of them out")
     from multiway.serve.api import build_app
@@ -78,23 +78,47 @@ def run(args: list[str]) -> int:
     if asked.threads > 0:
         torch.set_num_threads(asked.threads)
     model = load(asked.model, asked.device, asked.precision)
-    keys = [key.strip() for key in os.environ.get(KEY, "").split(",") if key.strip()]
+    keys = keys_for(asked.host)
     app = build_app(model, _gallery(asked, model), asked.limits, keys, asked.origins)
-    if not keys and asked.host not in ("127.0.0.1", "::1", "localhost"):
-        print(f"multiway: whoever reaches {asked.host} may ask; set {KEY} to ask for a key", file=sys.stderr)
+    pages = []
+    if asked.page:
+        from multiway.cli.page import add_page
+        from multiway.cli.page_subject import Shown
+
+        shown = Shown(data="" if asked.data == "own" else asked.data, images=asked.images)
+        pages = [add_page(app, asked.model, shown, asked.index or asked.data, keys)]
     host, port = bound.getsockname()[:2]
 
     def say() -> None:
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        print(f"{model.name} at {address}", *app.state.routes, sep="\n  ", flush=True)
+        print(f"{model.name} at {address}", *app.state.routes, *pages, sep="\n  ", flush=True)
 
     serve(app, bound, asked.limits, asked.proxies, say)
     print(f"stopped: {app.state.metrics.summary()}", flush=True)
     return 0
 
 
-def _there(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+def require_server(extra: str = "serve") -> None:
+    """Refuse, before anything is loaded, a server whose packages are not there.
+
+    Args:
+        extra: `serve`, or `web` for the page too.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    needed = ["fastapi", "uvicorn", "python_multipart", "prometheus_client", *(["gradio"] if extra == "web" else [])]
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"this needs {', '.join(missing)}; pip install 'multiway[{extra}]'")
+
+
+def keys_for(host: str) -> list[str]:
+    """The keys of the environment, of which clients have to send one; without any, a word to whoever listens to others."""
+    keys = [key.strip() for key in os.environ.get(KEY, "").split(",") if key.strip()]
+    if not keys and host not in ("127.0.0.1", "::1", "localhost"):
+        print(f"multiway: whoever reaches {host} may ask; set {KEY} to ask for a key", file=sys.stderr)
+    return keys
 
 
 def _gallery(asked: Serve, model: Model) -> VectorIndex | PictureIndex | None:

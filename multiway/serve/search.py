@@ -115,6 +115,16 @@ class PictureIndex:
         """The `top` pictures nearest to each of (Q, D) vectors of length 1, best first; of a model with an embedding."""
         return self._best(vectors @ self.pictures.embedding.float().T, top)
 
+    def similarities(self, words: str, picture: Image.Image | None = None, weight: float = 0.5) -> Tensor:
+        """(N,) of every picture with words, a picture, or both.
+
+        Raises:
+            ConfigError: as of `find`.
+        """
+        if picture is None and words.strip():
+            return self.model.compare(self.pictures, self.model.encode_text([words]), query="text")[:, 0]
+        return self.pictures.embedding.float() @ query_vector(self.model, words, picture, weight)
+
     def picture(self, hit: Hit) -> Image.Image:
         """The picture of a hit."""
         return self.source.image(hit.index)

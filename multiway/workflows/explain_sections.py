@@ -84,12 +84,16 @@ class Section:
         text: what is seen, and whose idea it is.
         figures: in order.
         numbers: behind the figures, for those who want them as JSON.
+        table: rows of cells, the first of them the head; () for none.
+        drawing: SVG of our own making, shown as it is; empty for none.
     """
 
     title: str
     text: str
     figures: list[Drawn] = field(default_factory=list)
     numbers: dict[str, object] = field(default_factory=dict)
+    table: tuple[tuple[str, ...], ...] = ()
+    drawing: str = ""
 
 
 def attention_section(given: Sequence[Given], seen: Seen, block: int, mass: float, first: int = 0) -> Section:

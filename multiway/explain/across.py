@@ -1,0 +1,94 @@
+"""Maps of where words look in the picture while the two are matched: cross-attention by layer and head, and its Grad-CAM.
+
+Cross-attention proper (ALBEF, BLIP, METER) or the part of joint attention that goes from words to patches (ViLT): every method
+that has `match_with_maps`. Grad-CAM is of the log-odds that picture and text are a pair (ITM), as in Li et al., ALBEF, 2021,
+arXiv 2107.07651, section 5.3; see `nn/grad_cam.py`. Unless others are asked for, the layer is the one that grounding takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multiway.abilities import Encoded
+from multiway.explain.pairs import CannotShow, Found, Pairs, chosen_heads, chosen_layers, on_grid
+from multiway.nn.grad_cam import chosen_block, grad_cam
+
+__all__ = ["Across", "cross_attention", "look_across", "match_cam"]
+
+
+@dataclass(frozen=True)
+class Across:
+    """One matching of B pairs.
+
+    Attributes:
+        odds: (B,) log-odds of a match, in the graph.
+        maps: of each fused layer (B, heads, L, N) attention of text tokens over the picture's tokens, in the graph.
+    """
+
+    odds: Tensor
+    maps: Sequence[Tensor]
+
+
+def look_across(method: Any, image: Encoded, text: Encoded) -> Across:
+    """Match pairs, tokens kept, and keep the attention. The encoders are left out of the graph: only what fuses is differentiated."""
+    assert image.tokens is not None
+    with torch.enable_grad():
+        seen = Encoded(image.embedding, image.tokens.detach().clone().requires_grad_(), image.mask)
+        odds, maps = method.match_with_maps(seen, text)
+    return Across(odds, maps)
+
+
+def cross_attention(pairs: Pairs) -> Found:
+    """Attention of each token of the text over the patches, mean over chosen layers and heads; of the text, over its real tokens.
+
+    Raises:
+        CannotShow: if words and patches do not meet in attention.
+    """
+    across = _across(pairs)
+    layers = chosen_layers(pairs.look.layers, len(across.maps), (chosen_block(None, len(across.maps)),))
+    heads = chosen_heads(pairs.look.heads, across.maps[0].shape[1])
+    maps = on_grid(
+        torch.stack([each.detach().float() for each in across.maps], 1)
+    )  # (B, layers, heads, L, rows, columns)
+    tokens = maps[:, layers][:, :, heads].mean((1, 2))
+    weight = _weights(pairs.text)
+    heat = torch.einsum("bl,blrc->brc", weight, tokens)
+    by_head = torch.einsum("bl,bkhlrc->bkhrc", weight, maps)
+    return Found(heat, tokens, by_head, layers, across.odds.detach(), "log-odds of a match")
+
+
+def match_cam(pairs: Pairs) -> Found:
+    """Grad-CAM of the log-odds of a match, by each token's attention; of the text the mean over its real tokens, as ALBEF's code has it.
+
+    Raises:
+        CannotShow: if words and patches do not meet in attention, or the score does not depend on it.
+    """
+    across = _across(pairs)
+    layers = chosen_layers(pairs.look.layers, len(across.maps), (chosen_block(None, len(across.maps)),))
+    heads = chosen_heads(pairs.look.heads, across.maps[0].shape[1])
+    try:
+        cams = grad_cam(across.odds, [across.maps[layer] for layer in layers], heads)
+    except ValueError as error:
+        raise CannotShow(str(error)) from error
+    tokens = on_grid(torch.stack(cams).mean(0))
+    heat = torch.einsum("bl,blrc->brc", _weights(pairs.text), tokens)
+    return Found(heat, tokens, layers=layers, score=across.odds.detach(), score_name="log-odds of a match")
+
+
+def _across(pairs: Pairs) -> Across:
+    pairs.require_texts()
+    why = f"{pairs.method.name} has no attention of words over patches"
+    pairs.require("encode_image", "match_with_maps", why=why)
+    return look_across(pairs.method, pairs.image, pairs.text)
+
+
+def _weights(text: Encoded) -> Tensor:
+    """(B, L) float32, even over real tokens, summing to 1."""
+    assert text.mask is not None
+    mask = text.mask.float()
+    return mask / mask.sum(1, keepdim=True).clamp(min=1)

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from multiway.data.source import Source
 from multiway.explain.kinds import KINDS
 from multiway.explain.look import Explanation, HeatMap, explain_pairs
 from multiway.explain.pairs import Look, chosen_heads, chosen_layers
 from multiway.hub.model import Model
 from multiway.workflows.explain_figures import Panel, panels, with_heat
 from multiway.workflows.explain_sections import Drawn, Given, Section
+from multiway.workflows.fusion import spread
 
-__all__ = ["Shown", "kind_sections", "map_panel"]
+__all__ = ["Shown", "caption_section", "kind_sections", "map_panel"]
 
 _WORDS = 8  # of a text that get a map
 _MOST = 12  # layers and heads in a figure
@@ -63,6 +65,35 @@ def kind_sections(
             # Heads know little of the text; those of the first one stand for all.
             shown.sections += [] if number or kinds is None else _head_sections(given, found, look)
     return shown
+
+
+def caption_section(models: Sequence[tuple[str, Model]], source: Source, count: int = 2) -> Section | None:
+    """Captions looked for in their own pictures: a row for each model, by every kind that it has. None where none reads texts.
+
+    Args:
+        models: with their names.
+        source: whose pictures are taken, evenly spread.
+        count: how many.
+    """
+    able = [(name, model) for name, model in models if {"encode_text", "encode_image"} <= set(model.abilities())]
+    chosen = spread([row for row in range(len(source)) if source.row(row).captions], count)
+    figures = []
+    for number, row in enumerate(chosen if able else []):
+        picture, caption = source.image(row), source.row(row).captions[0]
+        shown: list[list[Panel | None]] = []
+        for name, model in able:
+            own = explain_pairs(model, [picture], [caption])[0]
+            given = Given.of(name, picture, model.processor.view)
+            shown.append([given.panel, *(map_panel(given, kind, each.heat, kind) for kind, each in own.maps.items())])
+        figures.append(Drawn(f"captions-{number + 1}.png", panels(shown), caption))
+    if not figures:
+        return None
+    return Section(
+        "Where captions are seen",
+        "Held-out captions looked for in their own pictures, by every kind of map that there is, each on a scale of its own; `multiway "
+        "explain` says what each is, shows single words, and measures which to believe.",
+        figures,
+    )
 
 
 def map_panel(one: Given, kind: str, heat: Tensor, title: str) -> Panel:

@@ -65,19 +65,31 @@ def cross_attention(pairs: Pairs) -> Found:
 def match_cam(pairs: Pairs) -> Found:
     """Grad-CAM of the log-odds of a match, by each token's attention; of the text the mean over its real tokens, as ALBEF's code has it.
 
+    Unless layers are asked for, the text's map is of the layer that grounding takes, and those of single tokens are the mean over all
+    layers: in the last one the score hangs on the class token alone, and words would have none.
+
     Raises:
         CannotShow: if words and patches do not meet in attention, or the score does not depend on it.
     """
     across = _across(pairs)
-    layers = chosen_layers(pairs.look.layers, len(across.maps), (chosen_block(None, len(across.maps)),))
+    count = len(across.maps)
+    layers = chosen_layers(pairs.look.layers, count, (chosen_block(None, count),))
     heads = chosen_heads(pairs.look.heads, across.maps[0].shape[1])
+    # What the score does not depend on (of METER's last layer) is left out where it was not asked for.
+    wide = layers if pairs.look.layers else tuple(layer for layer in range(count) if _reaches(across, layer))
     try:
-        cams = grad_cam(across.odds, [across.maps[layer] for layer in layers], heads)
-    except ValueError as error:
-        raise CannotShow(str(error)) from error
-    tokens = on_grid(torch.stack(cams).mean(0))
-    heat = torch.einsum("bl,blrc->brc", _weights(pairs.text), tokens)
+        cams = dict(zip(wide, grad_cam(across.odds, [across.maps[layer] for layer in wide], heads), strict=True))
+        heat = on_grid(torch.stack([cams[layer] for layer in layers]).mean(0))
+    except (KeyError, ValueError) as error:
+        raise CannotShow(f"the score does not depend on the attention of layer {layers[0]}: {error}") from error
+    tokens = on_grid(torch.stack(list(cams.values())).mean(0))
+    heat = torch.einsum("bl,blrc->brc", _weights(pairs.text), heat)
     return Found(heat, tokens, layers=layers, score=across.odds.detach(), score_name="log-odds of a match")
+
+
+def _reaches(across: Across, layer: int) -> bool:
+    (gradient,) = torch.autograd.grad(across.odds.sum(), [across.maps[layer]], allow_unused=True, retain_graph=True)
+    return gradient is not None
 
 
 def _across(pairs: Pairs) -> Across:

@@ -58,7 +58,7 @@ def panels(rows: Sequence[Sequence[Panel | None]]) -> bytes:
     columns = max(len(row) for row in rows)
     lines = max(panel.title.count("\n") + 1 for row in rows for panel in row if panel is not None)
     above = 0.08 + 0.11 * lines  # of a panel, in its sides, for the title
-    width, height = columns * 1.06, len(rows) * (1 + above)
+    width, height = columns * 1.06, len(rows) * (1 + above) + 0.02
     # One pair of axes for all: a pair for each panel takes ten times as long.
     with matplotlib.rc_context(_STYLE):
         figure, axes = _canvas(width * _INCH, height * _INCH)

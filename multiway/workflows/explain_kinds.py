@@ -107,20 +107,20 @@ def _section(given: Sequence[Given], found: Sequence[Explanation], text: str, nu
     for place, (one, own) in enumerate(zip(given, found, strict=True)):
         name = f"maps-{number}-{place + 1}.png" if text else f"maps-{place + 1}.png"
         figures.append(Drawn(name, panels(_rows(one, own)), one.name))
-    says = " ".join(f"{kind}: {KINDS[kind].says}" for kind in found[0].maps)
     floor = "Of attention, transport and cosines what exceeds the map's median is drawn, since every patch gets some. "
     return Section(
         f"Where “{text}” is seen" if text else "Maps of the pictures",
         f"Red for much, blue below zero, each map on a scale of its own: a picture that has nothing to do with the text has maps too. "
-        f"{floor}Where words have maps of their own they follow. {says}",
+        f"{floor}Where words have maps of their own they follow.",
         figures,
         {f"maps{f' of {text}' if text else ''}": [_numbers(one, own) for one, own in zip(given, found, strict=True)]},
+        notes=tuple((kind, KINDS[kind].says) for kind in found[0].maps),
     )
 
 
 def _rows(one: Given, own: Explanation) -> list[list[Panel | None]]:
     """The picture and every map of the whole; then a row for each kind with maps of words."""
-    whole = [map_panel(one, kind, each.heat, f"{kind}\n{_score(each)}") for kind, each in own.maps.items()]
+    whole = [map_panel(one, kind, each.heat, f"{kind}\n{_score(each)}".strip()) for kind, each in own.maps.items()]
     rows: list[list[Panel | None]] = [[one.panel, *whole]]
     for kind, each in own.maps.items():
         words = list(each.each_word())[:_WORDS]

@@ -85,7 +85,8 @@ class Section:
         figures: in order.
         numbers: behind the figures, for those who want them as JSON.
         table: rows of cells, the first of them the head; () for none.
-        drawing: SVG of our own making, shown as it is; empty for none.
+        drawing: HTML of our own making, shown as it is; empty for none.
+        notes: (what, what it is), under the text.
     """
 
     title: str
@@ -94,6 +95,7 @@ class Section:
     numbers: dict[str, object] = field(default_factory=dict)
     table: tuple[tuple[str, ...], ...] = ()
     drawing: str = ""
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 def attention_section(given: Sequence[Given], seen: Seen, block: int, mass: float, first: int = 0) -> Section:

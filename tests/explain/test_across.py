@@ -51,9 +51,12 @@ def sloped() -> SimpleNamespace:
 def test_grad_cam_of_a_known_function(sloped: SimpleNamespace) -> None:
     found = match_cam(Pairs(sloped, PICTURES, TEXTS))
     assert found.layers == (1,)  # of two the second, as grounding has it
-    each = (sloped.method.maps[1] * sloped.method.slopes[1].clamp(min=0)).mean(1)[..., 1:].unflatten(-1, (4, 4))
-    torch.testing.assert_close(found.tokens, each)
-    torch.testing.assert_close(found.heat, torch.stack([each[0].mean(0), each[1, :3].mean(0)]))
+    first, last = (
+        (own * slope.clamp(min=0)).mean(1)[..., 1:].unflatten(-1, (4, 4))
+        for own, slope in zip(sloped.method.maps, sloped.method.slopes, strict=True)
+    )
+    torch.testing.assert_close(found.heat, torch.stack([last[0].mean(0), last[1, :3].mean(0)]))
+    torch.testing.assert_close(found.tokens, (first + last) / 2)  # of words the mean over all layers
     one = match_cam(Pairs(sloped, PICTURES, TEXTS, Look(layers=(0, -1), heads=(2,))))
     parts = [sloped.method.maps[n][:, 2] * sloped.method.slopes[n][:, 2].clamp(min=0) for n in (0, 1)]
     torch.testing.assert_close(one.tokens, ((parts[0] + parts[1]) / 2)[..., 1:].unflatten(-1, (4, 4)))

@@ -66,7 +66,7 @@ def test_another_text_changes_the_kinds_that_ask_for_one(models) -> None:
 
 def test_what_a_model_has_not_is_named_with_what_it_has(models) -> None:
     with pytest.raises(
-        CannotShow, match="albef cannot show `filip`: .*; it has: attention, rollout, cross-attention, grad"
+        CannotShow, match=r"albef cannot show `filip`: .*; it has: attention, rollout, cross-attention, grad"
     ):
         multiway.explain(models["albef"], PICTURES[0], TEXTS[0], kinds=["filip"])
     with pytest.raises(ConfigError, match="no kind of map 'saliency'; there are: attention"):

@@ -173,6 +173,12 @@ def _overlaid(rows: list[list[int]], values: list[list[Any]], chances: list[list
                 axes.plot(seen, numbers, color=colour, linewidth=0.7, alpha=0.2)
                 numbers = _smooth(numbers)
             axes.plot(seen, numbers, color=colour, linewidth=1.5)
-        axes.set(xlabel="rows seen", ylim=(0, None), xlim=(0, max((each[-1] for each in rows if each), default=1)))
+        # From 0, unless something goes below, as a difference of two losses may.
+        shown = [value for each in (*values, *(chances or [])) for value in _numbers(each) if not math.isnan(value)]
+        axes.set(
+            xlabel="rows seen",
+            ylim=(0 if min(shown, default=0.0) >= 0 else None, None),
+            xlim=(0, max((each[-1] for each in rows if each), default=1)),
+        )
         axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
         return _svg(figure)

@@ -186,8 +186,8 @@ def _map(mapped: _Mapped, seed: int, layout: Layout, missing: str) -> Section:
     coloured = f"coloured by {kind}; " if any(names) else ""
     return Section(
         f"Embeddings of {mapped.where}",
-        f"{len(mapped.held)} pictures by {_how(laid)}. {coloured.capitalize()}the pictures looked at are framed and numbered.{missing}",
-        [Drawn("embedding.png", png)],
+        f"{len(mapped.held)} pictures by {_how(laid)}. {coloured.capitalize()}the pictures looked at are drawn large. embedding.png is the same for print.{missing}",
+        [Drawn("embedding.png", png, paged=False)],
         {"map": laid.kind, "mapped": len(mapped.held)},
         drawing=hover_map(mapped.dots(places), f"map of {len(mapped.held)} pictures"),
     )

@@ -63,11 +63,12 @@ class Given:
 
 @dataclass(frozen=True)
 class Drawn:
-    """One figure: the name of its file, and what is in it."""
+    """One figure: the name of its file, and what is in it; whether pages show it, which may have the same in another form."""
 
     file: str
     png: bytes
     about: str = ""
+    paged: bool = True
 
     @property
     def width(self) -> int:

@@ -10,6 +10,7 @@ from multiway.tasks.task import Metric, Result
 
 __all__ = ["Cell", "Line", "differing", "metric_lines"]
 
+_NAMES = {"fusion": "retrieval"}
 _ABSENT = "–"
 _APART = ("out", "format", "version")
 """Settings that say where a run lies, and not what it is."""
@@ -32,9 +33,14 @@ def _flat(config: Mapping[str, Any], before: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             found |= _flat(value, f"{before}{name}.")
         else:
-            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            found[before + name] = shown if shown != "" else "none"
+            found[before + name] = _shown(value) or "none"
     return found
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, list | tuple):
+        return str(value)
+    return ", ".join(" ".join(map(str, each)) if isinstance(each, list | tuple) else str(each) for each in value)
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,11 @@ class Line:
     lower: bool
     chance: float | None
 
+    @property
+    def shared(self) -> bool:
+        """Whether two runs have it, so that there is something to compare."""
+        return sum(cell.metric is not None for cell in self.cells) > 1
+
 
 def metric_lines(results: Sequence[Mapping[str, Result]]) -> list[Line]:
     """Metrics of all tasks over the runs, in the order in which tasks report them; groups of rows and what only describes left out.
@@ -76,6 +87,8 @@ def metric_lines(results: Sequence[Mapping[str, Result]]) -> list[Line]:
     Args:
         results: of each run by task.
     """
+    # Searching by matching every pair is the same question, asked of models that know nothing of a picture by itself.
+    results = [{_NAMES.get(task, task): result for task, result in run.items()} for run in results]
     names = dict.fromkeys(
         (task, metric)
         for run in results

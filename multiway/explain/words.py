@@ -69,8 +69,8 @@ def word_maps(model: Any, picture: Image.Image, text: str, layer: int | None = N
     attention = torch.stack([across.maps[i][0].detach().mean(0) for i in layers]).mean(0)
     grad_cam = torch.stack([(across.maps[i][0] * gradients[i][0].relu()).detach().mean(0) for i in layers]).mean(0)
     words = words_of(model.processor.tokenizer, text)
-    maps = (over_words(on_grid(each.float().cpu()), words) for each in (attention, grad_cam))
-    return WordMaps(tuple(word.text for word in words), *maps, float(across.odds.detach()))
+    looks, speaks = (over_words(on_grid(each.float().cpu()), words) for each in (attention, grad_cam))
+    return WordMaps(tuple(word.text for word in words), looks, speaks, float(across.odds.detach()))
 
 
 def overlay(picture: Image.Image, heat: Tensor, side: int = 128) -> Image.Image:

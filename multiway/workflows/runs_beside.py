@@ -8,7 +8,7 @@ from typing import Any
 
 from multiway.tasks.task import Metric, Result
 
-__all__ = ["Cell", "Line", "differing", "metric_lines"]
+__all__ = ["Cell", "Line", "differing", "metric_lines", "of_some_alone"]
 
 _NAMES = {"fusion": "retrieval"}
 _ABSENT = "–"
@@ -25,6 +25,11 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[tuple[str, tuple[str
         if len(set(values)) > 1 and name.split(".")[0] not in _APART:
             found.append((name, values))
     return found
+
+
+def of_some_alone(values: Sequence[str]) -> bool:
+    """Whether a setting differs only in that some runs do not have it, as happens between methods."""
+    return len({value for value in values if value != _ABSENT}) < 2
 
 
 def _flat(config: Mapping[str, Any], before: str = "") -> dict[str, str]:

@@ -39,7 +39,7 @@ from multiway.workflows.fusion import spread
 from multiway.workflows.pointing import pointing_game
 from multiway.workflows.report import Query, held_out_splits, layout_of, query_of
 from multiway.workflows.run_page import environment, summary_of
-from multiway.workflows.runs_beside import differing, metric_lines
+from multiway.workflows.runs_beside import differing, metric_lines, of_some_alone
 from multiway.workflows.space import Space, measure_space
 
 __all__ = ["Beside", "write_runs"]
@@ -135,7 +135,8 @@ def write_runs(folders: Sequence[Path], out: Path, asked: Beside | None = None) 
             gallery=len(small),
             machine=f"{platform.machine()}, {torch.get_num_threads()} threads",
             curves=overlaid_curves([(one.run.metrics(), one.run.config["settings"]["batch"]) for one in seen]),
-            differing=differ,
+            differing=[line for line in differ if not of_some_alone(line[1])],
+            of_some=[line for line in differ if of_some_alone(line[1])],
             lines=lines,
             texts=_texts(seen, small, asked.queries),
             pictures=_pictures(seen, small, asked.queries),

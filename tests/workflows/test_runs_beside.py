@@ -1,7 +1,7 @@
 """What differs between configs, and which of several values is marked as the best."""
 
 from multiway.tasks.task import Metric, Result
-from multiway.workflows.runs_beside import differing, metric_lines
+from multiway.workflows.runs_beside import differing, metric_lines, of_some_alone
 
 
 def result(task: str, **values: tuple[float, float, float]) -> Result:
@@ -30,6 +30,10 @@ def test_only_settings_that_differ() -> None:
         ("settings.lr", ("0.1", "0.2")), ("method.width", ("8", "–")), ("images", ("none", "x")), ("method.queue", ("–", "4")),
     ]  # fmt: skip
     assert differing([one, one]) == []
+    assert [name for name, values in differing([one, other]) if of_some_alone(values)] == [
+        "method.width",
+        "method.queue",
+    ]
 
 
 def test_the_best_is_marked_and_what_may_be_as_good() -> None:

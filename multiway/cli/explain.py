@@ -18,7 +18,7 @@ from multiway.data.open import open_source
 from multiway.data.source import Source
 from multiway.engine.run import Run
 from multiway.explain.kinds import named
-from multiway.explain.pairs import Look
+from multiway.explain.pairs import Look, Score
 from multiway.hub.load import load
 from multiway.tasks.task import Metric, Result
 from multiway.workflows.explain import Asked, Explained, explain, write_explanation
@@ -42,9 +42,11 @@ class Explain:
             all those of the text that the model has, and all else that there is to be seen.
         layer: layers whose attention is looked at, from 0, or from the last if negative; by default those that each kind takes.
         head: heads of it; by default all.
-        window, stride: of occlusion, in pixels of what the model sees; 0 for a quarter and an eighth of its side.
+        window: of occlusion, in pixels of what the model sees; 0 for a quarter of its side.
+        stride: by which the window is moved; 0 for half of it.
         baseline: what occlusion covers with: mean (of the picture), black, grey, white, or #rrggbb.
-        score: what occlusion asks for where a model has both: match (the two read together) or similarity; auto is the match.
+        score: what occlusion asks for: match (picture and text read together), similarity (each by itself) or caption (how likely the
+            text is as its caption); auto is the first of these that the model has.
         pointing: data with boxes, `scenes@test`: how often each map points at what words mean, beside a random point and the centre.
         samples: expressions of it that are asked about, at most.
         data: `name[:path][@split]`, whose embeddings are mapped and among which neighbours are looked for; of a run by default the
@@ -71,7 +73,7 @@ class Explain:
     window: int = 0
     stride: int = 0
     baseline: str = "mean"
-    score: Literal["auto", "match", "similarity"] = "auto"
+    score: Score = "auto"
     pointing: str = ""
     samples: int = 500
     data: str = ""

@@ -69,7 +69,7 @@ def similarity_cam(pairs: Pairs) -> Found:
         CannotShow: if the two are not compared, or with something else than the places of a picture.
     """
     pairs.require_texts()
-    pairs.require("compare", why=f"{pairs.method.name} compares no pictures with texts: it reads both together")
+    pairs.require("compare", why=f"{pairs.method.name} compares no pictures with texts, each read by itself")
     found = text_evidence(pairs.method, pairs.images, pairs.text, pairs.look.layers, pairs.look.heads)
     if found is None:
         raise CannotShow(f"{pairs.method.name} does not compare texts with places of a picture that could be shown")

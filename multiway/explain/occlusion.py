@@ -80,7 +80,8 @@ def occlude(
 
 @torch.no_grad()
 def occlusion(pairs: Pairs) -> Found:
-    """By how much the match, or the similarity, falls; of a classifier without a text its class's log-probability.
+    """By how much the match falls, the similarity, or the log-probability of the text as a caption; of a classifier without a text that
+    of its class.
 
     Raises:
         CannotShow: if there is nothing that could fall.
@@ -115,13 +116,13 @@ def _baseline(pairs: Pairs) -> Tensor:
 def _score(pairs: Pairs) -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
     method, able, asked = pairs.method, pairs.able, pairs.look.score
     pairs.require("encode_image", why=f"{method.name} reads no pictures")
-    if pairs.texts is not None and "match" in able and asked != "similarity":
+    if pairs.texts is not None and "match" in able and asked in ("auto", "match"):
 
         def odds(images: Tensor, rows: Tensor) -> Tensor:
             return method.match(method.encode_image(images), pairs.text.rows(rows))  # type: ignore[no-any-return]
 
         return odds, "log-odds of a match"
-    if pairs.texts is not None and "compare" in able and asked != "match":
+    if pairs.texts is not None and "compare" in able and asked in ("auto", "similarity"):
 
         def likeness(images: Tensor, rows: Tensor) -> Tensor:
             seen, said = method.encode_image(images), pairs.text.rows(rows)
@@ -131,6 +132,15 @@ def _score(pairs: Pairs) -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
             return torch.cat([method.compare(seen.rows(row), said.rows(row)).flatten() for row in each])
 
         return likeness, "similarity"
+    if pairs.texts is not None and "caption_likelihood" in able and asked in ("auto", "caption"):
+
+        def likely(images: Tensor, rows: Tensor) -> Tensor:
+            said = pairs.text.rows(rows)
+            assert said.ids is not None and said.mask is not None
+            told = method.caption_likelihood(method.encode_image(images), said.ids, said.mask)
+            return told.logp.float().sum(1)  # type: ignore[no-any-return]
+
+        return likely, "log-probability of the text"
     if pairs.texts is None and "classify" in able:
         best = method.classify(pairs.image).argmax(1)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from PIL import Image
@@ -17,7 +17,9 @@ from multiway.config import ConfigError
 from multiway.explain.attention import grid_of
 from multiway.explain.spans import word_mask
 
-__all__ = ["CannotShow", "Found", "Look", "Pairs", "chosen_heads", "chosen_layers", "on_grid"]
+__all__ = ["CannotShow", "Found", "Look", "Pairs", "Score", "chosen_heads", "chosen_layers", "on_grid"]
+
+Score = Literal["auto", "match", "similarity", "caption"]
 
 
 class CannotShow(ValueError):
@@ -31,10 +33,10 @@ class Look:
     Attributes:
         layers: blocks, from 0, or from the last if negative; empty for those that the kind takes by itself.
         heads: of attention; empty for all.
-        window, stride: of occlusion, in pixels of the square that the model sees; 0 for a quarter and an eighth of its side.
+        window, stride: of occlusion, in pixels of the square that the model sees; 0 for a quarter of its side, and half of the window.
         baseline: what is put over the picture in occlusion: `mean`, its own mean colour; `black`, `grey`, `white`, or `#rrggbb`.
-        score: what occlusion and the gradient ask for, where a model has both: `match`, the log-odds that picture and text are a
-            pair, or `similarity`. `auto` is the match where there is one.
+        score: what occlusion asks for: `match`, the log-odds that picture and text are a pair; `similarity`; or `caption`, the
+            log-probability of the text as a caption of the picture. `auto` is the first of these that a model has.
         batch: pictures that occlusion has read at once.
     """
 
@@ -43,7 +45,7 @@ class Look:
     window: int = 0
     stride: int = 0
     baseline: str = "mean"
-    score: Literal["auto", "match", "similarity"] = "auto"
+    score: Score = "auto"
     batch: int = 64
 
     def __post_init__(self) -> None:
@@ -52,8 +54,8 @@ class Look:
                 f"given window {self.window}, stride {self.stride} and batch {self.batch}; expected pixels (0 for the default) and "
                 "one picture at a time at least"
             )
-        if self.score not in ("auto", "match", "similarity"):
-            raise ConfigError(f"score is {self.score!r}; expected auto, match or similarity")
+        if self.score not in get_args(Score):
+            raise ConfigError(f"score is {self.score!r}; expected {', '.join(get_args(Score))}")
 
 
 @dataclass(frozen=True)

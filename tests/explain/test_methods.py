@@ -25,6 +25,7 @@ HAS = {
     "coca": (*ALONE, "itc-cam", "occlusion"),
     "filip": (*ALONE, "itc-cam", "wpa", "filip", "occlusion"),
     "meter": (*ALONE, *ACROSS, "occlusion"),
+    "simvlm": ("occlusion",),
     "siglip": (*ALONE, "itc-cam", "occlusion"),
     "slip": (*ALONE, "itc-cam", "occlusion"),
     "vilt": ("rollout", *ACROSS, "wpa", "occlusion"),
@@ -59,3 +60,24 @@ def test_kinds_of_a_method(words: Tokenizer, case: str) -> None:
     for kind, own in found.maps.items():
         assert torch.isfinite(own.heat).all() and own.heat.shape[0] == own.heat.shape[1] >= 2, kind
         assert kind == "itc-cam" or own.heat.std() > 0, kind
+
+
+def test_a_captioner_is_asked_how_likely_the_text_is(words: Tokenizer) -> None:
+    """CoCa has both: covering the picture moves the caption's log-probability, which is the method's own."""
+    made = method_class("coca")
+    torch.manual_seed(0)
+    info = DataInfo(vocabulary=len(words), context=24, special=words.special)
+    model = Model(
+        made(made.config_class.preset("tiny").resolve(info)), Processor(ViewSpec(size=64, crop="squash"), words)
+    )
+    picture = toy_picture("red", "left")
+    found = explain(model, picture, "red on the left", ["occlusion"], score="caption", window=32, stride=32)[
+        "occlusion"
+    ]
+    tokens = words(["red on the left"])
+    told = model.caption_likelihood(model.encode_image([picture], tokens=True), tokens.ids, tokens.mask)
+    assert (
+        found.score == pytest.approx(float(told.logp.sum()), abs=1e-3)
+        and found.score_name == "log-probability of the text"
+    )
+    assert found.heat.shape == (2, 2) and found.heat.std() > 0

@@ -99,5 +99,5 @@ def test_colours_scores_and_refusals(models) -> None:
         occlusion(Pairs(models["clip"], picture))
     with pytest.raises(ConfigError, match="one picture at a time"):
         Look(batch=0)
-    with pytest.raises(ConfigError, match="auto, match or similarity"):
+    with pytest.raises(ConfigError, match="auto, match, similarity, caption"):
         Look(score="luck")  # type: ignore[arg-type]

@@ -57,9 +57,8 @@ def cross_attention(pairs: Pairs) -> Found:
     )  # (B, layers, heads, L, rows, columns)
     tokens = maps[:, layers][:, :, heads].mean((1, 2))
     weight = _weights(pairs.text)
-    heat = torch.einsum("bl,blrc->brc", weight, tokens)
-    by_head = torch.einsum("bl,bkhlrc->bkhrc", weight, maps)
-    return Found(heat, tokens, by_head, layers, across.odds.detach(), "log-odds of a match")
+    by_head = (weight[:, None, None] * maps).sum(3)
+    return Found((weight * tokens).sum(1), tokens, by_head, layers, across.odds.detach(), "log-odds of a match")
 
 
 def match_cam(pairs: Pairs) -> Found:
@@ -83,7 +82,7 @@ def match_cam(pairs: Pairs) -> Found:
     except (KeyError, ValueError) as error:
         raise CannotShow(f"the score does not depend on the attention of layer {layers[0]}: {error}") from error
     tokens = on_grid(torch.stack(list(cams.values())).mean(0))
-    heat = torch.einsum("bl,blrc->brc", _weights(pairs.text), heat)
+    heat = (_weights(pairs.text) * heat).sum(1)
     return Found(heat, tokens, layers=layers, score=across.odds.detach(), score_name="log-odds of a match")
 
 
@@ -100,7 +99,7 @@ def _across(pairs: Pairs) -> Across:
 
 
 def _weights(text: Encoded) -> Tensor:
-    """(B, L) float32, even over real tokens, summing to 1."""
+    """(B, L, 1, 1) float32, even over real tokens, summing to 1. Weighed by products, which autocast leaves in full precision."""
     assert text.mask is not None
     mask = text.mask.float()
-    return mask / mask.sum(1, keepdim=True).clamp(min=1)
+    return (mask / mask.sum(1, keepdim=True).clamp(min=1))[:, :, None, None]

@@ -53,14 +53,14 @@ def token_matches(pairs: Pairs) -> Found:
         raise CannotShow(f"{pairs.method.name} does not compare tokens with tokens, as FILIP does")
     image, text = pairs.image.tokens, pairs.text.tokens
     assert image is not None and text is not None
-    cosines = torch.einsum("blw,bnw->bln", text.float(), image.float())
-    tokens = on_grid(cosines)
+    with torch.autocast(image.device.type, enabled=False):
+        tokens = on_grid(text.float() @ image.float().transpose(1, 2))
     weight = pairs.words.float() / pairs.words.sum(1, keepdim=True).clamp(min=1)
     rows = [
         pairs.method.compare(pairs.image.rows(row), pairs.text.rows(row), "text").flatten()
         for row in torch.arange(len(image), device=image.device)[:, None]
     ]
-    heat = torch.einsum("bl,blrc->brc", weight, tokens)
+    heat = (weight[:, :, None, None] * tokens).sum(1)
     return Found(heat, tokens, score=torch.cat(rows).detach(), score_name="similarity")
 
 

@@ -13,6 +13,7 @@ from multiway.data.source import BadRow
 from multiway.explain.kinds import KINDS, named
 from multiway.explain.look import Explanation, able_kinds, explain_pairs
 from multiway.explain.pairs import CannotShow
+from multiway.hub.model import Model
 
 HAS = {
     "clip": ("attention", "rollout", "itc-cam", "occlusion"),
@@ -54,6 +55,18 @@ def test_pairs_at_once_are_as_one_by_one(models, name: str) -> None:
             torch.testing.assert_close(both[row][kind].heat, own.heat, atol=1e-5, rtol=1e-3)
             assert both[row][kind].score == pytest.approx(own.score, abs=1e-4)
             assert [word.text for word in both[row][kind].words] == [word.text for word in own.words]
+
+
+@pytest.mark.parametrize("name", list(HAS))
+def test_maps_are_drawn_in_full_precision_whatever_the_model_computes_in(models, name: str) -> None:
+    """Rounded to bf16 several patches would be equally hot."""
+    full = models[name]
+    half = Model(full.method, full.processor, precision="bf16")
+    one, other = multiway.explain(full, PICTURES[0], TEXTS[0]), multiway.explain(half, PICTURES[0], TEXTS[0])
+    for kind in HAS[name]:
+        own = other[kind].heat
+        assert own.dtype == torch.float32 and not torch.equal(own, own.bfloat16().float()), kind
+        assert torch.corrcoef(torch.stack([own.flatten(), one[kind].heat.flatten()]))[0, 1] > 0.8, kind
 
 
 def test_another_text_changes_the_kinds_that_ask_for_one(models) -> None:

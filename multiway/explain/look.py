@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -143,7 +144,9 @@ def explain_pairs(
     asked = None if kinds is None else tuple(kinds)
     found = [Explanation("" if texts is None else texts[row]) for row in range(len(pictures))]
     words = [()] * len(pictures) if texts is None or model.processor.tokenizer is None else _words(model, texts)
-    with pairs.precision():
+    # In full precision, whatever the model computes in: occlusion takes differences of scores, and rounded to bf16 patches that differ
+    # would be equally hot.
+    with torch.autocast(torch.device(model.device).type, enabled=False):
         for kind in named(asked):
             try:
                 own = kind.show(pairs).cpu()

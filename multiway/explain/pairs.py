@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -174,14 +173,6 @@ class Pairs:
         """
         if not set(abilities) <= set(self.able):
             raise CannotShow(why)
-
-    @contextmanager
-    def precision(self) -> Iterator[None]:
-        """The model's own arithmetic."""
-        device = torch.device(self.model.device)
-        bf16 = getattr(self.model, "precision", "fp32") == "bf16"
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            yield
 
 
 def chosen_layers(asked: Sequence[int], layers: int, default: Sequence[int]) -> tuple[int, ...]:

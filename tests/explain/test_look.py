@@ -62,11 +62,11 @@ def test_maps_are_drawn_in_full_precision_whatever_the_model_computes_in(models,
     """Rounded to bf16 several patches would be equally hot."""
     full = models[name]
     half = Model(full.method, full.processor, precision="bf16")
-    one, other = multiway.explain(full, PICTURES[0], TEXTS[0]), multiway.explain(half, PICTURES[0], TEXTS[0])
+    one = multiway.explain(full, PICTURES[0], TEXTS[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        other = multiway.explain(half, PICTURES[0], TEXTS[0])
     for kind in HAS[name]:
-        own = other[kind].heat
-        assert own.dtype == torch.float32 and not torch.equal(own, own.bfloat16().float()), kind
-        assert torch.corrcoef(torch.stack([own.flatten(), one[kind].heat.flatten()]))[0, 1] > 0.8, kind
+        assert torch.equal(one[kind].heat, other[kind].heat) and one[kind].score == other[kind].score, kind
 
 
 def test_another_text_changes_the_kinds_that_ask_for_one(models) -> None:

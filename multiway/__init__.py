@@ -23,6 +23,7 @@ __all__ = [
     "__version__",
     "convert",
     "evaluate",
+    "explain",
     "finetune",
     "load",
     "open_source",
@@ -31,6 +32,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from multiway.data.open import open_source
+    from multiway.explain.look import explain
     from multiway.hub.load import load
     from multiway.nn.generate import Generation
     from multiway.serve.search import PictureIndex
@@ -55,6 +57,9 @@ _PLACES = {
 def __getattr__(name: str) -> Any:
     if name in _PLACES:
         return getattr(import_module(_PLACES[name]), name)
+    if name == "explain":
+        # A package that can be called (`explain/__init__.py`), so that its modules stay where they are.
+        return import_module("multiway.explain")
     raise AttributeError(f"module 'multiway' has no attribute {name!r}; it has {', '.join(__all__)}")
 
 

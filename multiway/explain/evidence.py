@@ -1,41 +1,51 @@
 """Which places of a picture speak for a text, or for a class, in a model that reads pictures by themselves.
 
-Where a transformer sees, the gradient goes to the attention of its last block (`nn/grad_cam.py`, the mean over heads of
-A max(0, dS / dA)), of whose rows the picture's own is shown; where a convolutional network sees, to its last feature map
+Where a transformer sees, the gradient goes to the attention of its last block, unless another is asked for (`nn/grad_cam.py`, the
+mean over heads of A max(0, dS / dA)), of whose rows the picture's own is shown; where a convolutional network sees, to its last feature map
 (`activation.py`). Models that read pictures and texts together have maps for each word (`words.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from multiway.abilities import Encoded, abilities_of
+from multiway.config import ConfigError
 from multiway.explain.activation import activation_map
 from multiway.explain.attention import over_patches
+from multiway.explain.pairs import chosen_heads, chosen_layers
 from multiway.explain.seen import Seen, see
 from multiway.nn.grad_cam import grad_cam
 
 __all__ = ["class_evidence", "text_evidence"]
 
 
-def text_evidence(method: Any, images: Tensor, text: Encoded) -> tuple[Tensor, Tensor] | None:
+def text_evidence(
+    method: Any, images: Tensor, text: Encoded, layers: Sequence[int] = (), heads: Sequence[int] = ()
+) -> tuple[Tensor, Tensor] | None:
     """Places that make pictures like a text.
 
     Args:
         method: has `encode_image` and `compare`.
         images: (B, 3, H, W), normalised.
-        text: one text, as `encode_text` gave it, on the device of the pictures.
+        text: one text for all, or one for each, as `encode_text` gave it, on the device of the pictures.
+        layers: whose attention is weighed, the mean over them; the last by default.
+        heads: of it; all by default.
 
     Returns:
         (B, rows, columns) not negative, and (B,) similarities; None where nothing of a picture is computed before the text is
         there, or the text is compared with something else than these places.
+
+    Raises:
+        ConfigError: for a layer or head that there is none of.
     """
     if "compare" not in abilities_of(method):
         return None
-    return _evidence(method, images, lambda seen: _similarity(method, seen.encoded, text))
+    return _evidence(method, images, lambda seen: _similarity(method, seen.encoded, text), layers, heads)
 
 
 def class_evidence(method: Any, images: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -63,25 +73,30 @@ def class_evidence(method: Any, images: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 
 def _similarity(method: Any, image: Encoded, text: Encoded) -> Tensor:
+    count = len(image.embedding)
     if image.has_embedding:
-        return image.embedding.float() @ text.embedding[0].float()
-    rows = [
-        method.compare(image.rows(torch.tensor([row], device=text.embedding.device)), text)
-        for row in range(len(image.embedding))
-    ]
+        return (image.embedding.float() * text.embedding.float().expand(count, -1)).sum(1)
+    each = torch.arange(count, device=text.embedding.device)[:, None]
+    rows = [method.compare(image.rows(row), text.rows(row) if len(text.embedding) > 1 else text) for row in each]
     return torch.cat(rows)[:, 0]
 
 
-def _evidence(method: Any, images: Tensor, score: Any) -> tuple[Tensor, Tensor] | None:
+def _evidence(
+    method: Any, images: Tensor, score: Callable[[Seen], Tensor], layers: Sequence[int] = (), heads: Sequence[int] = ()
+) -> tuple[Tensor, Tensor] | None:
     seen = see(method, images, graph=True)
     with torch.enable_grad():
         scores = score(seen)
         try:
             if seen.attends:
-                (map_,) = grad_cam(scores, [seen.blocks[-1]])
-                return over_patches(map_), scores.detach()
+                numbers = chosen_layers(layers, len(seen.blocks), (len(seen.blocks) - 1,))
+                some = chosen_heads(heads, seen.blocks[0].shape[1])
+                maps = grad_cam(scores, [seen.blocks[number] for number in numbers], some)
+                return torch.stack([over_patches(each) for each in maps]).mean(0), scores.detach()
             if seen.features is not None:
                 return activation_map(seen.features, scores), scores.detach()
+        except ConfigError:  # a layer or head that there is not, which is no matter of the model
+            raise
         except ValueError:  # computed from something else than what was looked at
             return None
     return None

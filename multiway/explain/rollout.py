@@ -45,9 +45,11 @@ def rollout(blocks: Sequence[Tensor], residual: float = 0.5) -> Tensor:
                 "every token of every block but the last"
             )
     found: Tensor | None = None
-    for block in blocks:
-        own = torch.eye(tokens, dtype=block.dtype, device=block.device)[: block.shape[-2]]
-        mixed = (1 - residual) * block.mean(-3) + residual * own
-        found = mixed if found is None else mixed @ found
+    # Not in bf16, which autocast would multiply in: patches that differ would become equal.
+    with torch.autocast(blocks[0].device.type, enabled=False):
+        for block in blocks:
+            own = torch.eye(tokens, dtype=block.dtype, device=block.device)[: block.shape[-2]]
+            mixed = (1 - residual) * block.mean(-3) + residual * own
+            found = mixed if found is None else mixed @ found
     assert found is not None
     return found

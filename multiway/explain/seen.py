@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from multiway.abilities import Encoded, require
+from multiway.abilities import Encoded, abilities_of, require
 from multiway.nn.multiway import Multiway
 from multiway.nn.patch import ConvStem, PatchEmbed
 from multiway.nn.resnet import ResNet
 from multiway.nn.transformer import Transformer
 
-__all__ = ["Seen", "see"]
+__all__ = ["Joint", "Seen", "see", "see_joint"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,45 @@ def see(method: Any, images: Tensor, *, graph: bool = False) -> Seen:
     stem = _used(method, parts, lambda part: isinstance(part, ConvStem)) is not None
     features = maps[-1] if maps and not blocks and not stem else None
     return Seen(encoded, blocks, features, _positions(method, parts), filters, cuts)
+
+
+@dataclass(frozen=True)
+class Joint:
+    """B pairs read by one transformer, words first.
+
+    Attributes:
+        blocks: attention of each block, (B, heads, L + N, L + N).
+        tokens: (B, L + N, W) after the last.
+        words: L.
+    """
+
+    blocks: tuple[Tensor, ...]
+    tokens: Tensor
+    words: int
+
+
+@torch.no_grad()
+def see_joint(method: Any, image: Encoded, text: Encoded) -> Joint | None:
+    """Read pairs together and keep the attention of words and patches over one another.
+
+    Args:
+        method: has `fuse`.
+        image, text: B each, tokens kept.
+
+    Returns:
+        None where words and patches are not in one sequence, as in cross-attention.
+    """
+    if "fuse" not in abilities_of(method) or image.tokens is None or text.tokens is None:
+        return None
+    words, length = text.tokens.shape[1], text.tokens.shape[1] + image.tokens.shape[1]
+    calls: dict[nn.Module, dict[str, Tensor]] = {}
+    with _watched(method, [], calls, [], len(image.tokens)):
+        method.fuse(image, text, tokens=True)
+    for record in calls.values():
+        blocks, tokens = _attention(record), record.get("tokens")
+        if blocks and tokens is not None and all(block.shape[-2:] == (length, length) for block in blocks):
+            return Joint(blocks, tokens, words)
+    return None
 
 
 @contextmanager

@@ -10,7 +10,6 @@ Attention says where a word looks, Grad-CAM where looking speaks for the match.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +18,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from multiway.abilities import Encoded, require
+from multiway.abilities import require
 from multiway.batch import ViewSpec
 from multiway.data.view import draw
+from multiway.explain.across import look_across
+from multiway.explain.pairs import Pairs, on_grid
+from multiway.explain.spans import over_words, words_of
 
 __all__ = ["WordMaps", "overlay", "word_maps"]
 
@@ -58,46 +60,17 @@ def word_maps(model: Any, picture: Image.Image | Tensor, text: str, layer: int |
         ValueError: if there is no such block.
     """
     require(model.method, ("encode_image", "encode_text", "match_with_maps"), "explain")
-    method = model.method
-    device = next(method.parameters()).device
-    tokens = model.processor.texts([text])
-    ids, mask = tokens.ids.to(device), tokens.mask.to(device)
-    pixels = picture if isinstance(picture, Tensor) else model.processor.images([picture])
-    with torch.no_grad():
-        image = method.encode_image(pixels.to(device))
-        said = method.encode_text(ids, mask)
-    # The encoders are left out of the graph: only the fused half is differentiated.
-    with torch.enable_grad():
-        image_tokens = image.tokens.clone().requires_grad_()
-        seen = Encoded(image.embedding, image_tokens)
-        odds, maps = method.match_with_maps(seen, Encoded(said.embedding, said.tokens, mask, ids))
-        gradients = torch.autograd.grad(odds.sum(), maps)
-    chosen = range(len(maps)) if layer is None else [layer]
-    if layer is not None and not 0 <= layer < len(maps):
-        raise ValueError(f"there is no fused block {layer}; there are {len(maps)}, numbered from 0")
-    attention = torch.stack([maps[i][0].detach().mean(0) for i in chosen]).mean(0)
-    grad_cam = torch.stack([(maps[i][0] * gradients[i][0].relu()).detach().mean(0) for i in chosen]).mean(0)
-    words, spans = _words(model, tokens.ids[0], tokens.word_starts[0], tokens.mask[0])
-    return WordMaps(words, _over_grid(attention, spans), _over_grid(grad_cam, spans), float(odds.detach()))
-
-
-def _words(model: Any, ids: Tensor, starts: Tensor, mask: Tensor) -> tuple[tuple[str, ...], list[range]]:
-    """The words of a text and the places of their tokens; special tokens belong to none."""
-    tokenizer = model.processor.tokenizer
-    special = set(tokenizer.special.values())
-    end = next((i for i in range(len(ids)) if i and (not mask[i] or int(ids[i]) in special)), len(ids))
-    first = [i for i in range(end) if starts[i]]
-    spans = [range(i, j) for i, j in zip(first, [*first[1:], end], strict=True)]
-    return tuple(tokenizer.decode(ids[span.start : span.stop].tolist()) for span in spans), spans
-
-
-def _over_grid(maps: Tensor, spans: list[range]) -> Tensor:
-    """(L, N) over tokens to (W, rows, columns) over words and patches; whatever stands before the patches is dropped."""
-    side = math.isqrt(maps.shape[1])
-    patches = maps[:, maps.shape[1] - side * side :].float().cpu()
-    if not spans:
-        return patches.new_zeros(0, side, side)
-    return torch.stack([patches[span.start : span.stop].mean(0) for span in spans]).unflatten(1, (side, side))
+    pairs = Pairs(model, picture if isinstance(picture, Tensor) else [picture], [text])
+    across = look_across(model.method, pairs.image, pairs.text)
+    layers = range(len(across.maps)) if layer is None else [layer]
+    if layer is not None and not 0 <= layer < len(across.maps):
+        raise ValueError(f"there is no fused block {layer}; there are {len(across.maps)}, numbered from 0")
+    gradients = torch.autograd.grad(across.odds.sum(), list(across.maps))
+    attention = torch.stack([across.maps[i][0].detach().mean(0) for i in layers]).mean(0)
+    grad_cam = torch.stack([(across.maps[i][0] * gradients[i][0].relu()).detach().mean(0) for i in layers]).mean(0)
+    words = words_of(model.processor.tokenizer, text)
+    looks, speaks = (over_words(on_grid(each.float().cpu()), words) for each in (attention, grad_cam))
+    return WordMaps(tuple(word.text for word in words), looks, speaks, float(across.odds.detach()))
 
 
 def overlay(picture: Image.Image, heat: Tensor, side: int = 128) -> Image.Image:

@@ -19,7 +19,7 @@ from torch import Tensor
 from multiway.losses.unit import exact, unit
 from multiway.world import World
 
-__all__ = ["alignment", "uniformity"]
+__all__ = ["alignment", "uniformity", "uniformity_of_random"]
 
 
 @torch.no_grad()
@@ -62,3 +62,23 @@ def uniformity(features: Tensor, world: World, t: float = 2.0) -> Tensor:
     potential.diagonal(world.rank * len(own)).fill_(-torch.inf)
     pairs = len(everyone) * (len(everyone) - 1)
     return world.gather(potential.flatten().logsumexp(0)[None]).logsumexp(0) - math.log(pairs)
+
+
+def uniformity_of_random(dimensions: int, t: float = 2.0) -> float:
+    """What directions drawn evenly have, in expectation: log E exp(-t ||x - y||^2).
+
+    With u = x . y of two such directions, E exp(s u) = 0F1(; D/2; s^2 / 4), a series whose terms soon vanish.
+
+    Args:
+        dimensions: D, of the space, 2 at least.
+        t: of the Gaussian.
+    """
+    if dimensions < 2:
+        raise ValueError(f"dimensions is {dimensions}; directions need 2 at least")
+    term = total = 1.0
+    for number in range(1, 1000):
+        term *= t * t / (number * (dimensions / 2 + number - 1))
+        total += term
+        if term < 1e-16 * total:
+            break
+    return math.log(total) - 2 * t

@@ -17,12 +17,13 @@ from torch import Tensor
 __all__ = ["chosen_block", "grad_cam"]
 
 
-def grad_cam(scores: Tensor, attention: Sequence[Tensor]) -> list[Tensor]:
+def grad_cam(scores: Tensor, attention: Sequence[Tensor], heads: Sequence[int] = ()) -> list[Tensor]:
     """Attention by how much more of it would raise the score of its row.
 
     Args:
         scores: (B,), of which each depends on its own row alone.
         attention: maps that they were computed from, each (B, heads, L, N), part of the graph.
+        heads: that the mean is over; all by default.
 
     Returns:
         For each map (B, L, N), not negative, without a graph.
@@ -39,7 +40,8 @@ def grad_cam(scores: Tensor, attention: Sequence[Tensor]) -> list[Tensor]:
                 f"the scores do not depend on attention map {number} of {len(attention)} (counted from 0), so that it explains "
                 "nothing; take an earlier block"
             )
-        found.append((own.detach().float() * gradient.float().clamp(min=0)).mean(1))
+        weighed = own.detach().float() * gradient.float().clamp(min=0)
+        found.append((weighed[:, list(heads)] if heads else weighed).mean(1))
     return found
 
 

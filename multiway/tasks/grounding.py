@@ -6,8 +6,7 @@ one block (`nn/grad_cam.py`), averaged over the words, is a heat map. It is aske
 - `accuracy@0.5`: the candidate region whose heat, summed over it and divided by a power of its area (a half in ALBEF's released
   code, so that neither the largest nor the smallest region wins for its size), is greatest; right if it overlaps what is
   meant by half. Phrases that mean several regions are right with any of them.
-- `pointing`: the pointing game (Zhang et al., 2016, arXiv 1608.00507): whether the hottest point lies in what is meant. It needs
-  no candidates. No margin around boxes is allowed here.
+- `pointing`: the pointing game (`pointing.py`): whether the hottest point lies in what is meant. It needs no candidates.
 
 Chance: a candidate drawn evenly, and a point drawn evenly in what the model sees of the picture, which is the boxes' share of it.
 Where several candidates or points are equally hot the mean over them counts, so that a map that says nothing scores chance.
@@ -21,7 +20,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -35,6 +33,7 @@ from multiway.tasks import statistics
 from multiway.tasks.embed import encode_images, encode_texts
 from multiway.tasks.example_task import accuracies, require_examples
 from multiway.tasks.heat_maps import heat_maps
+from multiway.tasks.pointing import Hit, drawn_at, hit
 from multiway.tasks.task import Metric, Result, collect
 
 __all__ = ["Grounded", "Grounding"]
@@ -112,7 +111,7 @@ class Grounding:
         require_examples(self.name, examples, self.kind, self.pictures)
         rows = [examples.example(number) for number in range(len(examples))]
         regions: list[tuple[Box | None, float]] = [(None, np.nan)] * len(rows)
-        points: list[tuple[tuple[float, float], float, float]] = [((0.5, 0.5), np.nan, np.nan)] * len(rows)
+        points = [Hit((0.5, 0.5), np.nan, np.nan)] * len(rows)
         order = sorted(range(len(rows)), key=lambda number: rows[number].pictures)
         for start in range(0, len(order), self.chunk):
             numbers = order[start : start + self.chunk]
@@ -121,15 +120,15 @@ class Grounding:
                 row, view = rows[number], model.processor.view
                 size = sizes[row.pictures[0]]
                 regions[number] = self._region(heat, row, in_view(row.candidates, size, view))
-                points[number] = _point(heat, in_view(row.boxes, size, view))
+                points[number] = hit(heat, in_view(row.boxes, size, view))
         details = Grounded(
             tuple(row.key for row in rows),
             tuple(box for box, _ in regions),
-            tuple(point for point, _, _ in points),
+            tuple(each.point for each in points),
             tuple(right for _, right in regions),
-            tuple(hit for _, hit, _ in points),
+            tuple(each.share for each in points),
         )
-        return collect(self, examples, self.metrics(rows, details, [share for _, _, share in points]), details)
+        return collect(self, examples, self.metrics(rows, details, [each.chance for each in points]), details)
 
     def metrics(self, rows: Sequence[Pointed], found: Grounded, shares: Sequence[float]) -> Iterator[Metric]:
         """Accuracy where there are candidates, and the pointing game; nothing where the regions are withheld.
@@ -146,7 +145,7 @@ class Grounding:
             for row in rows
         ]
         for name, hits, chances in (("accuracy@0.5", found.right, odds), ("pointing", found.hits, shares)):
-            known = [number for number, hit in enumerate(hits) if not np.isnan(hit)]
+            known = [number for number, own in enumerate(hits) if not np.isnan(own)]
             if not known:
                 continue
             groups, units = [rows[n].group for n in known], [rows[n].pictures[0] for n in known]
@@ -178,10 +177,8 @@ class Grounding:
         texts = encode_texts(model, [row.text for row in rows], tokens=True)
         special = tuple(model.processor.tokenizer.special.values()) if self.tokens == "words" else ()
         coarse = heat_maps(model, images, texts, self.block, special)
-        size = (self.resolution, self.resolution)
         # Between patches bicubic interpolation swings below zero; heat does not.
-        drawn = F.interpolate(coarse[:, None], size, mode="bicubic", align_corners=False)[:, 0].clamp(min=0)
-        return drawn, measured.sizes
+        return drawn_at(coarse, self.resolution).clamp(min=0), measured.sizes
 
     def _region(self, heat: Tensor, row: Pointed, seen: Sequence[Box]) -> tuple[Box | None, float]:
         """The hottest candidate and whether it is right; `seen` has the candidates where the view has them."""
@@ -205,21 +202,6 @@ def _within(low: Tensor, high: Tensor, points: int) -> Tensor:
     edges = torch.linspace(0, 1, points + 1, dtype=torch.float64)
     common = torch.minimum(high[:, None], edges[1:]) - torch.maximum(low[:, None], edges[:-1])
     return common.clamp(min=0) * points
-
-
-def _point(heat: Tensor, boxes: Sequence[Box]) -> tuple[tuple[float, float], float, float]:
-    """The hottest point, the share of the hottest points that lie in a box, and the share of all points that do."""
-    size = heat.shape[1]
-    hottest = heat == heat.max()
-    down, across = divmod(int(hottest.flatten().int().argmax()), size)
-    point = ((across + 0.5) / size, (down + 0.5) / size)
-    if not boxes:
-        return point, np.nan, np.nan
-    at = (torch.arange(size, dtype=torch.float64) + 0.5) / size
-    inside = torch.zeros_like(hottest)
-    for left, top, right, bottom in boxes:
-        inside |= ((at >= top) & (at < bottom))[:, None] & ((at >= left) & (at < right))
-    return point, float(inside[hottest].double().mean()), float(inside.double().mean())
 
 
 class _Measured:

@@ -23,18 +23,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from multiway.abilities import abilities_of
 from multiway.config import to_json
 from multiway.data.open import open_source
+from multiway.data.source import Source
 from multiway.data.subset import Subset
 from multiway.hub.load import load
 from multiway.recipes.command import parse
 from multiway.recipes.recipe import Recipe
 from multiway.recipes.training import prepare
-from multiway.tasks import TASKS
+from multiway.tasks import TASKS, Result
 from multiway.version import __version__
 from multiway.workflows.side_by_side import Cell
 from multiway.workflows.step_times import LATE
 from multiway.world import World
 
-__all__ = ["Arm", "CellFailed", "arm_recipe", "cell", "kept_cell", "measure", "run_command", "write_cell"]
+__all__ = ["Arm", "CellFailed", "arm_recipe", "cell", "kept_cell", "measure", "measured", "run_command", "write_cell"]
 
 
 @dataclass(frozen=True)
@@ -173,12 +174,20 @@ def run_command(*words: str) -> float | None:
 
 
 def measure(folder: Path, data: str, gallery: int) -> dict[str, Any]:
-    """Every task that the trained model can do, on one gallery for all.
+    """Every task that the trained model can do, on one gallery for all."""
+    model = load(folder)
+    results = measured(model, open_source(data, default_split="test"), gallery)
+    return {
+        "abilities": list(abilities_of(model)),
+        "results": {name: result.to_json()["metrics"] for name, result in results.items()},
+    }
+
+
+def measured(model: Any, test: Source, gallery: int) -> dict[str, Result]:
+    """Results by task of a model of pictures and texts.
 
     What has no shared space ranks by matching every pair; that is quadratic, hence the gallery's size.
     """
-    model = load(folder)
-    test = open_source(data, default_split="test")
     small = Subset(test, gallery)
     able = abilities_of(model)
     tasks: list[tuple[str, Any, Any]] = []
@@ -191,8 +200,7 @@ def measure(folder: Path, data: str, gallery: int) -> dict[str, Any]:
     for task, ability in (("matching", "match"), ("masked-words", "fill_mask"), ("captioning", "caption_likelihood")):
         if ability in able:
             tasks.append((task, TASKS[task], test))
-    results = {name: task.run(model, source).to_json()["metrics"] for name, task, source in tasks}
-    return {"abilities": list(able), "results": results}
+    return {name: task.run(model, source) for name, task, source in tasks}
 
 
 def _costs(recipe: Recipe) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -18,9 +19,12 @@ from torch import Tensor
 from multiway.config import ConfigError
 from multiway.data.source import Source
 from multiway.explain.attention import grid_of
+from multiway.explain.embedding_map import Layout
+from multiway.explain.pairs import Look, chosen_layers
 from multiway.explain.seen import Seen, see
 from multiway.hub.model import Model
-from multiway.workflows.explain_evidence import class_section, reconstruction_section, text_section
+from multiway.workflows.explain_evidence import class_section, reconstruction_section
+from multiway.workflows.explain_kinds import kind_sections
 from multiway.workflows.explain_map import map_sections
 from multiway.workflows.explain_sections import (
     Given,
@@ -44,23 +48,28 @@ class Asked:
     """What is looked at, and how.
 
     Attributes:
-        text: words to look for in the pictures; empty for none.
-        block: whose attention is shown, from 0, or from the last if negative.
+        texts: to look for in the pictures, each in each; empty for none.
+        kinds: names of maps (`explain/kinds.py`); where some are named nothing else is looked at, else all maps of the texts that the
+            model has.
+        look: layers, heads, and what occlusion covers with.
         mass: share of a head's attention that the patches hold which are kept.
         ratio: share of patches that is hidden, to be filled in.
         rows: pictures of the data that are embedded, at most.
         seed: of the map, and of what is hidden.
+        layout: how embeddings are laid out: `auto`, `UMAP`, `t-SNE` or `PCA`.
 
     Raises:
         ConfigError: for a share or number that means nothing.
     """
 
-    text: str = ""
-    block: int = -1
+    texts: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    look: Look = Look()
     mass: float = 0.6
     ratio: float = 0.75
     rows: int = 500
     seed: int = 0
+    layout: Layout = "auto"
 
     def __post_init__(self) -> None:
         if not 0 < self.mass <= 1 or not 0 < self.ratio < 1 or self.rows < 2 or self.seed < 0:
@@ -77,10 +86,12 @@ class Explained:
     Attributes:
         sections: in order.
         absent: what the model has nothing to show for, and why.
+        arrays: maps by name, as `maps.npz` has them.
     """
 
     sections: list[Section] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
     def add(self, found: Section | str) -> None:
         """A section; a reason why there is none; or an empty string, where nobody would expect one."""
@@ -112,7 +123,8 @@ def explain(
         own: rows of the pictures, where they are of that split.
 
     Raises:
-        ConfigError: without pictures, or for a block that there is not.
+        ConfigError: without pictures, or for a layer or head that there is not.
+        CannotShow: if the model has nothing to show of a kind that was named.
         LacksAbility: if the model reads no pictures.
         DataError: if the data cannot be used.
     """
@@ -122,8 +134,11 @@ def explain(
         )
     view, method = model.processor.view, model.method
     given = [Given.of(name, picture, view) for name, picture in pictures]
-    images = model.processor.images([one.picture for one in given]).to(model.device)
     found = Explained()
+    if asked.kinds:
+        _maps(found, model, given, asked)
+        return found
+    images = model.processor.images([one.picture for one in given]).to(model.device)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=model.precision == "bf16"):
         seen = see(method, images[:1])
         if seen.attends:
@@ -138,15 +153,22 @@ def explain(
             found.add(positions_section(seen.positions))
         found.add(filters_section(seen))
         found.add(class_section(model, given, images))
-        if asked.text:
-            found.add(text_section(model, given, images, asked.text))
+        if asked.texts:
+            _maps(found, model, given, asked)
         found.add(reconstruction_section(model, given, images, asked.ratio, asked.seed))
     if source is None:
         found.add("embeddings and neighbours: there is no data; name some with --data")
     elif seen.attends or seen.features is not None or seen.encoded.has_embedding:
-        for section in map_sections(model, given, source, asked.rows, asked.seed, own):
+        for section in map_sections(model, given, source, asked.rows, asked.seed, own, asked.layout):
             found.add(section)
     return found
+
+
+def _maps(found: Explained, model: Model, given: Sequence[Given], asked: Asked) -> None:
+    shown = kind_sections(model, given, asked.texts, asked.kinds or None, asked.look)
+    found.sections += shown.sections
+    found.absent += shown.absent
+    found.arrays |= shown.arrays
 
 
 def _why_blind(seen: Seen) -> str:
@@ -166,17 +188,14 @@ def _features(model: Model, images: Tensor) -> Tensor:
 def _attention(found: Explained, model: Model, given: Sequence[Given], images: Tensor, asked: Asked) -> None:
     parts = [see(model.method, some) for some in images.split(_AT_ONCE)]
     count = len(parts[0].blocks)
-    if not -count <= asked.block < count:
-        raise ConfigError(
-            f"there is no block {asked.block}; the model has {count}, counted from 0 (or from the last, -1)"
-        )
+    block = chosen_layers(asked.look.layers[:1], count, (count - 1,))[0]
     try:
         grid_of(parts[0].blocks[0].shape[-1])
     except ValueError as error:
         found.add(f"attention: {error}")
         return
     joined = [
-        attention_section(given[start : start + _AT_ONCE], part, asked.block, asked.mass, start)
+        attention_section(given[start : start + _AT_ONCE], part, block, asked.mass, start)
         for start, part in zip(range(0, len(given), _AT_ONCE), parts, strict=True)
     ]
     found.add(Section(joined[0].title, joined[0].text, [figure for section in joined for figure in section.figures]))
@@ -185,7 +204,7 @@ def _attention(found: Explained, model: Model, given: Sequence[Given], images: T
 
 
 def write_explanation(found: Explained, folder: Path, title: str, about: str) -> Path:
-    """Write every figure as PNG, and the page.
+    """Write every figure as PNG, maps as `maps.npz`, and the page.
 
     Args:
         found: what was seen.
@@ -200,6 +219,8 @@ def write_explanation(found: Explained, folder: Path, title: str, about: str) ->
     for section in found.sections:
         for figure in section.figures:
             (folder / figure.file).write_bytes(figure.png)
+    if found.arrays:
+        np.savez_compressed(folder / "maps.npz", **found.arrays)  # type: ignore[arg-type]
     templates = environment()
     page = folder / "explain.html"
     text = templates.get_template("explain.html.j2").render(

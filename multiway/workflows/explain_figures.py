@@ -58,7 +58,7 @@ def panels(rows: Sequence[Sequence[Panel | None]]) -> bytes:
     columns = max(len(row) for row in rows)
     lines = max(panel.title.count("\n") + 1 for row in rows for panel in row if panel is not None)
     above = 0.08 + 0.11 * lines  # of a panel, in its sides, for the title
-    width, height = columns * 1.06, len(rows) * (1 + above)
+    width, height = columns * 1.06, len(rows) * (1 + above) + 0.02
     # One pair of axes for all: a pair for each panel takes ten times as long.
     with matplotlib.rc_context(_STYLE):
         figure, axes = _canvas(width * _INCH, height * _INCH)
@@ -92,16 +92,18 @@ def _framed(figure: Figure, axes: Axes, width: float, height: float) -> Figure:
 
 
 def with_heat(square: Image.Image, heat: np.ndarray) -> np.ndarray:
-    """A picture with a map over it in red, strongest at its greatest value: (H, W, 3) uint8.
+    """A picture with a map over it in red, strongest at its greatest value, and blue below zero, on the same scale: (H, W, 3) uint8.
 
     Unlike `explain.words.overlay` nothing is taken off the map: what is shown here is zero where there is nothing to show.
     """
-    greatest = float(heat.max())
+    greatest = float(np.abs(heat).max())
     strength = Image.fromarray((heat / greatest if greatest > 0 else heat * 0.0).astype(np.float32))
-    share = np.asarray(strength.resize(square.size, Image.Resampling.BILINEAR)).clip(0, 1)[:, :, None] * 0.85
+    signed = np.asarray(strength.resize(square.size, Image.Resampling.BILINEAR)).clip(-1, 1)[:, :, None]
+    share = np.abs(signed) * 0.85
     pixels = np.asarray(square.convert("RGB")).astype(np.float32)
     grey = pixels.mean(2, keepdims=True) * 0.55 + 0.45 * 0.9 * 255
-    return (grey * (1 - share) + np.array([220.0, 30.0, 20.0], dtype=np.float32) * share).clip(0, 255).astype(np.uint8)
+    colour = np.where(signed < 0, np.array([37.0, 99.0, 235.0]), np.array([220.0, 30.0, 20.0])).astype(np.float32)
+    return (grey * (1 - share) + colour * share).clip(0, 255).astype(np.uint8)
 
 
 def dim_outside(square: Image.Image, kept: np.ndarray) -> np.ndarray:

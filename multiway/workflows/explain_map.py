@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from multiway.data.rejected import Rejected, refuse_too_many
 from multiway.data.source import BadRow, DataError, Source
-from multiway.data.view import draw
-from multiway.explain.embedding_map import embedding_map
+from multiway.data.view import draw, on_background
+from multiway.explain.embedding_map import EmbeddingMap, Layout, embedding_map
 from multiway.hub.model import Model
 from multiway.nn.pool import masked_mean
 from multiway.tasks.embed import encode_images
@@ -21,6 +21,8 @@ from multiway.tasks.knn import nearest
 from multiway.workflows.explain_figures import Panel, panels, scatter
 from multiway.workflows.explain_sections import Drawn, Given, Section
 from multiway.workflows.fusion import spread
+from multiway.workflows.hover_map import Dot, hover_map
+from multiway.workflows.space import measure_space
 
 __all__ = ["map_sections", "spread_rows"]
 
@@ -38,9 +40,15 @@ def spread_rows(source: Source, count: int) -> list[int]:
 
 
 def map_sections(
-    model: Model, given: Sequence[Given], source: Source, rows: int, seed: int, own: Sequence[int] = ()
+    model: Model,
+    given: Sequence[Given],
+    source: Source,
+    rows: int,
+    seed: int,
+    own: Sequence[int] = (),
+    layout: Layout = "auto",
 ) -> list[Section]:
-    """The map and the neighbours.
+    """The map and the neighbours; where texts lie in the same space, how the two do.
 
     Args:
         model: gives each picture a vector, or tokens.
@@ -49,10 +57,12 @@ def map_sections(
         rows: pictures of it that are embedded, at most.
         seed: of the map.
         own: rows of the given pictures, where they are of this split: none is its own neighbour.
+        layout: of the map.
 
     Raises:
         DataError: if there are no rows, or too many of them cannot be read.
         BadEmbedding: if a vector is not finite.
+        ConfigError: for a layout that cannot be had.
     """
     where = f"{source.name}@{source.split}"
     if not len(source):
@@ -61,16 +71,67 @@ def map_sections(
     lost: list[Rejected] = []
     held: list[int] = []
     parts: list[Tensor] = []
+    small: list[Image.Image] = []
     for some, pictures in _read(source, chosen, lost):
         held += some
+        small += [_small(picture) for picture in pictures]
         parts.append(_vectors(model, pictures))
     refuse_too_many(lost, len(chosen), where)
     bank, queries = torch.cat(parts), _vectors(model, [one.picture for one in given])
     missing = f" {len(lost)} of {len(chosen)} rows could not be read: {lost[0]}." if lost else ""
-    return [
-        _map(given, source, held, bank, queries, seed, where, missing),
-        _neighbours(model, given, source, held, bank, queries, [source.row(row).image_id for row in own], where),
-    ]
+    mapped = _Mapped(given, source, held, small, bank, queries, where)
+    found = [_map(mapped, seed, layout, missing)]
+    texts = _texts(model, source, held)
+    if texts is not None and len(held) >= 8 and texts.shape == bank.shape:
+        found.append(_space(mapped, texts, seed, layout))
+    return [*found, _neighbours(model, mapped, [source.row(row).image_id for row in own])]
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    """What is laid out: pictures that were asked about, and those of a split.
+
+    Attributes:
+        held: rows of the split.
+        small: their pictures.
+        bank: (N, D) their vectors.
+        queries: (n, D) those of the pictures asked about.
+        where: what the split is called.
+    """
+
+    given: Sequence[Given]
+    source: Source
+    held: list[int]
+    small: list[Image.Image]
+    bank: Tensor
+    queries: Tensor
+    where: str
+
+    def dots(self, places: np.ndarray) -> list[Dot]:
+        """Of the pictures asked about, then of the split, at (n + N, 2) places."""
+        spots = [(float(x), float(y)) for x, y in places]
+        mine = [Dot(spot, "", one.name, one.square, True) for spot, one in zip(spots, self.given, strict=False)]
+        rows = zip(spots[len(self.given) :], self.held, self.small, strict=True)
+        return mine + [
+            Dot(spot, _name(self.source, row), next(iter(self.source.row(row).captions), ""), picture)
+            for spot, row, picture in rows
+        ]
+
+
+def _small(picture: Image.Image) -> Image.Image:
+    """On white, so small that thousands may be held."""
+    small = on_background(picture, 255).copy()
+    small.thumbnail((_THUMB, _THUMB))
+    return small
+
+
+def _texts(model: Model, source: Source, held: Sequence[int]) -> Tensor | None:
+    """(N, D) of each row's first caption; None where there is no space that both share."""
+    captions = [next(iter(source.row(row).captions), "") for row in held]
+    if not {"encode_text", "compare"} <= set(model.abilities()) or not all(captions):
+        return None
+    said = model.encode_text(captions)
+    return said.embedding if said.has_embedding else None
 
 
 @dataclass(frozen=True)
@@ -115,42 +176,60 @@ def _name(source: Source, row: int) -> str:
     return source.classes[own.label] if 0 <= own.label < len(source.classes) else own.group
 
 
-def _map(
-    given: Sequence[Given],
-    source: Source,
-    held: list[int],
-    bank: Tensor,
-    queries: Tensor,
-    seed: int,
-    where: str,
-    missing: str,
-) -> Section:
-    laid = embedding_map(torch.cat([queries, bank]), seed)
-    places = laid.places.numpy()
-    names = [_name(source, row) for row in held]
+def _map(mapped: _Mapped, seed: int, layout: Layout, missing: str) -> Section:
+    laid = embedding_map(torch.cat([mapped.queries, mapped.bank]), seed, layout)
+    places, given = laid.places.numpy(), mapped.given
+    names = [_name(mapped.source, row) for row in mapped.held]
     marked = [(place, np.asarray(one.square)) for place, one in zip(places, given, strict=False)]
     png = scatter(places[len(given) :], names, marked, laid.kind == "PCA")
-    how = "t-SNE: what lies together was near before; distances between groups say nothing"
-    if laid.kind == "PCA":
-        how = f"the first two principal components, which hold {laid.kept:.0%} of the variance"
-    kind = "class" if source.classes else "kind"
+    kind = "class" if mapped.source.classes else "kind"
     coloured = f"coloured by {kind}; " if any(names) else ""
     return Section(
-        f"Embeddings of {where}",
-        f"{len(held)} pictures by {how}. {coloured.capitalize()}the pictures looked at are framed and numbered.{missing}",
-        [Drawn("embedding.png", png)],
-        {"map": laid.kind, "mapped": len(held)},
+        f"Embeddings of {mapped.where}",
+        f"{len(mapped.held)} pictures by {_how(laid)}. {coloured.capitalize()}the pictures looked at are drawn large. embedding.png is the same for print.{missing}",
+        [Drawn("embedding.png", png, paged=False)],
+        {"map": laid.kind, "mapped": len(mapped.held)},
+        drawing=hover_map(mapped.dots(places), f"map of {len(mapped.held)} pictures"),
     )
 
 
-def _neighbours(
-    model: Model, given: Sequence[Given], source: Source, held: list[int], bank: Tensor, queries: Tensor,
-    own: Sequence[int], where: str,
-) -> Section:  # fmt: skip
+def _how(laid: EmbeddingMap) -> str:
+    if laid.kind == "PCA":
+        return f"the first two principal components, which hold {laid.kept:.0%} of the variance"
+    return f"{laid.kind}: what lies together was near before; distances between groups say nothing"
+
+
+def _space(mapped: _Mapped, texts: Tensor, seed: int, layout: Layout) -> Section:
+    """Pictures and their texts on one map, and how far apart the two kinds are."""
+    found = measure_space(mapped.bank, texts, seed)
+    laid = embedding_map(torch.cat([mapped.bank, texts]), seed, layout)
+    places, count = laid.places.tolist(), len(mapped.held)
+    rows = [mapped.source.row(row) for row in mapped.held]
+    captions = [next(iter(row.captions), "") for row in rows]
+    seen = [
+        Dot((x, y), "pictures", caption, picture)
+        for (x, y), caption, picture in zip(places[:count], captions, mapped.small, strict=True)
+    ]
+    read = [Dot((x, y), "texts", caption) for (x, y), caption in zip(places[count:], captions, strict=True)]
+    return Section(
+        "Pictures and texts in one space",
+        f"{count} pairs of {mapped.where} by {_how(laid)}. Pictures and texts often lie in two cones apart (the modality gap, arXiv "
+        "2203.02053): pairs are then nearest among others of their kind, not near. Alignment and uniformity (arXiv 2005.10242) are what a "
+        "contrastive loss trades off; by chance are two random halves, a plane that tells nothing, pairs that are none, and "
+        "directions drawn evenly.",
+        [],
+        {"space": asdict(found)},
+        found.table(),
+        hover_map([*seen, *read], f"map of {count} pictures and their texts"),
+    )
+
+
+def _neighbours(model: Model, mapped: _Mapped, own: Sequence[int]) -> Section:
+    source, held, queries, bank = mapped.source, mapped.held, mapped.queries, mapped.bank
     cosines, numbers = nearest(queries, bank, min(_NEIGHBOURS + 1, len(bank)))
     rows = []
     listed = []
-    for query, one in enumerate(given):
+    for query, one in enumerate(mapped.given):
         mine = own[query] if query < len(own) else None
         found = [
             (held[int(number)], float(cosine))
@@ -169,7 +248,7 @@ def _neighbours(
         listed.append([{"key": source.row(row).key, "cosine": round(cosine, 4)} for row, cosine in found])
     return Section(
         "Nearest neighbours",
-        f"The pictures of {where} nearest to each, of the {len(held)} that were embedded, with their cosine"
+        f"The pictures of {mapped.where} nearest to each, of the {len(held)} that were embedded, with their cosine"
         + (f" and {'class' if source.classes else 'kind'}." if any(_name(source, row) for row in held) else "."),
         [Drawn("neighbours.png", panels(rows))],
         {"neighbours": listed},

@@ -63,11 +63,12 @@ class Given:
 
 @dataclass(frozen=True)
 class Drawn:
-    """One figure: the name of its file, and what is in it."""
+    """One figure: the name of its file, and what is in it; whether pages show it, which may have the same in another form."""
 
     file: str
     png: bytes
     about: str = ""
+    paged: bool = True
 
     @property
     def width(self) -> int:
@@ -84,12 +85,18 @@ class Section:
         text: what is seen, and whose idea it is.
         figures: in order.
         numbers: behind the figures, for those who want them as JSON.
+        table: rows of cells, the first of them the head; () for none.
+        drawing: HTML of our own making, shown as it is; empty for none.
+        notes: (what, what it is), under the text.
     """
 
     title: str
     text: str
     figures: list[Drawn] = field(default_factory=list)
     numbers: dict[str, object] = field(default_factory=dict)
+    table: tuple[tuple[str, ...], ...] = ()
+    drawing: str = ""
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 def attention_section(given: Sequence[Given], seen: Seen, block: int, mass: float, first: int = 0) -> Section:

@@ -23,12 +23,16 @@ from multiway.tasks.knn import Knn
 from multiway.tasks.probe import LinearProbe
 from multiway.tasks.retrieval import RetrievalDetails
 from multiway.workflows.encoded_once import EncodedOnce
-from multiway.workflows.explain import Explained, explain
+from multiway.workflows.explain import Asked, Explained, explain
+from multiway.workflows.explain_kinds import caption_section
 from multiway.workflows.explain_map import spread_rows
 from multiway.workflows.fusion import Fused, fused_section, masked_words, spread
 from multiway.workflows.run_page import write_page
 
-__all__ = ["Query", "Shown", "queries", "write_report"]
+__all__ = ["Query", "Shown", "held_out_splits", "layout_of", "queries", "query_of", "write_report"]
+
+
+_MAPPED = 200  # pictures on the map of a model that reads texts, beside all else that its report has
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,24 @@ def queries(source: Source, details: RetrievalDetails, count: int = 6) -> tuple[
 
     They are not the best or the worst ones: every n-th hit and every n-th miss.
     """
-    ranking, gallery = details.image_retrieval, details.gallery
+    ranking = details.image_retrieval
     first = [query for query in range(len(ranking)) if ranking.rank[query] <= 1]
     later = [query for query in range(len(ranking)) if ranking.rank[query] > 1]
     pictures: dict[int, str] = {}
+
+    def query(number: int) -> Query:
+        return query_of(source, details, number, pictures)
+
+    return [query(number) for number in spread(first, count)], [query(number) for number in spread(later, count)]
+
+
+def query_of(source: Source, details: RetrievalDetails, number: int, pictures: dict[int, str]) -> Query:
+    """One search by words, by its number among the gallery's texts.
+
+    Args:
+        pictures: data URIs by row, kept for the next query.
+    """
+    ranking, gallery = details.image_retrieval, details.gallery
 
     def shown(place: int, score: float, right: bool) -> Shown:
         row = gallery.rows[place]
@@ -78,16 +96,13 @@ def queries(source: Source, details: RetrievalDetails, count: int = 6) -> tuple[
             pictures[row] = picture_uri(source.image(row))
         return Shown(pictures[row], source.row(row).captions[0], score, right)
 
-    def query(number: int) -> Query:
-        answers = set(gallery.pictures_of[number].tolist())
-        found = [
-            shown(int(place), float(score), int(place) in answers)
-            for place, score in zip(ranking.top[number], ranking.scores[number], strict=True)
-        ]
-        wanted = None if any(each.right for each in found) else shown(min(answers), float("nan"), True)
-        return Query(gallery.texts[number], float(ranking.rank[number]), len(gallery.rows), found, wanted)
-
-    return [query(number) for number in spread(first, count)], [query(number) for number in spread(later, count)]
+    answers = set(gallery.pictures_of[number].tolist())
+    found = [
+        shown(int(place), float(score), int(place) in answers)
+        for place, score in zip(ranking.top[number], ranking.scores[number], strict=True)
+    ]
+    wanted = None if any(each.right for each in found) else shown(min(answers), float("nan"), True)
+    return Query(gallery.texts[number], float(ranking.rank[number]), len(gallery.rows), found, wanted)
 
 
 def data_of(config: dict[str, Any]) -> tuple[str, str]:
@@ -103,12 +118,12 @@ def held_out_splits(config: dict[str, Any]) -> list[str]:
     for name in dict.fromkeys(str(replace(part, split="")) for part in parts):
         trained = {part.split or "train" for part in parts if str(replace(part, split="")) == name}
         if ALL not in trained:
-            splits = [split for split in splits_of(name, **_layout(config)) if split not in trained]
+            splits = [split for split in splits_of(name, **layout_of(config)) if split not in trained]
             found += [f"{name}@{split}" for split in (*splits, *subsets_of(name))]
     return found
 
 
-def _layout(config: dict[str, Any]) -> dict[str, Any]:
+def layout_of(config: dict[str, Any]) -> dict[str, Any]:
     """Where and under which names a caption file keeps its columns, for `open_source`."""
     columns = {column: config[column] or None for column in ("image_column", "caption_column")}
     return {"images": config["images"], **columns}
@@ -136,7 +151,7 @@ def write_report(folder: Path, model: Model | None = None) -> Path:
     frozen: EncodedOnce | None = None
     able = model.abilities()
     for spec in held_out_splits(config):
-        source = open_source(spec, **_layout(config))
+        source = open_source(spec, **layout_of(config))
         if len(source) == 0:
             continue
         alone = "encode_text" not in able
@@ -146,7 +161,7 @@ def write_report(folder: Path, model: Model | None = None) -> Path:
             frozen = EncodedOnce(model, source) if frozen is None else frozen.beside(source)
             for task in (Knn(), LinearProbe()):
                 try:
-                    train = open_source(str(replace(parse(spec), split=task.train)), **_layout(config))
+                    train = open_source(str(replace(parse(spec), split=task.train)), **layout_of(config))
                     others.append(frozen.run(frozen.taught(task, train)))
                 except DataError as error:  # without labels, or with too few: the rest of the report is still wanted
                     absent.append(f"{task.name} on {spec}: {error}")
@@ -182,11 +197,13 @@ def _title(result: Result) -> str:
 
 
 def _looked_into(model: Model, source: Source, alone: bool, count: int = 4) -> Explained:
-    """What the network sees in a few pictures of a split; of one that reads no texts, also how pictures lie to one another."""
+    """What the network sees in a few pictures of a split, how pictures lie to one another, and where captions are seen."""
     rows = spread_rows(source, count)
     try:
         pictures = [(source.row(row).key, source.image(row)) for row in rows]
-        return explain(model, pictures, source=source if alone else None, own=rows)
+        found = explain(model, pictures, Asked(rows=500 if alone else _MAPPED), source, rows)
+        found.add(caption_section([(model.name, model)], source) or "")
+        return found
     except (BadRow, DataError) as error:
         return Explained(absent=[f"what the network sees: {error}"])
 

@@ -20,7 +20,7 @@ from multiway.hub.model import Model
 from multiway.methods import method_class
 from multiway.workflows.curves import health_curves, loss_curves
 
-__all__ = ["environment", "write_page"]
+__all__ = ["environment", "summary_of", "write_page"]
 
 
 def environment() -> Environment:
@@ -56,7 +56,7 @@ def write_page(run: Run, template: str, model: Model, commands: Sequence[tuple[s
             provenance=run.provenance,
             model=model.describe(),
             machine=f"{platform.machine()}, {torch.get_num_threads()} threads",
-            summary=_summary(metrics, timings, config),
+            summary=summary_of(metrics, timings, config),
             curves=loss_curves(metrics),
             health=health_curves(metrics),
             findings=diagnose(metrics, timings, method_class(model.name).watched, settings),
@@ -68,7 +68,7 @@ def write_page(run: Run, template: str, model: Model, commands: Sequence[tuple[s
     return run.report_file
 
 
-def _summary(metrics: list[dict[str, Any]], timings: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, Any]:
+def summary_of(metrics: list[dict[str, Any]], timings: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, Any]:
     """Figures of the training itself, from its own records; times are of the logged steps."""
     last = metrics[-1] if metrics else {"step": 0, "loss": float("nan")}
     steady = timings[1:] or timings

@@ -26,7 +26,9 @@ def test_a_run_with_its_own_data(tiny_run: Path, tmp_path: Path, capsys: pytest.
     assert main([*args, *own, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["task"] == "explain" and said["pictures"] == ["red.png"] and said["data"].endswith("@val")
-    assert {"attention-1.png", "distance.png", "positions.png", "text.png", "neighbours.png"} <= set(said["files"])
+    assert {"attention-1.png", "distance.png", "positions.png", "maps-1-1.png", "maps.npz", "neighbours.png"} <= set(
+        said["files"]
+    )
     assert sorted([*said["files"], "explain.html"]) == sorted(each.name for each in (tmp_path / "out").iterdir())
 
 
@@ -34,7 +36,30 @@ def test_pictures_come_from_the_runs_data(tiny_run: Path, tmp_path: Path, capsys
     assert main(["explain", str(tiny_run), "--count", "2", "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out.splitlines()[0] == str(tmp_path / "explain.html")
     assert (tmp_path / "attention-2.png").exists() and not (tmp_path / "attention-3.png").exists()
-    assert not (tmp_path / "text.png").exists()
+    assert not (tmp_path / "maps-1-1.png").exists()
+
+
+def test_pointing_alone_is_a_table(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = [
+        "explain",
+        str(tiny_run),
+        "--pointing",
+        "scenes:easy,gallery=6@test",
+        "--samples",
+        "8",
+        "--out",
+        str(tmp_path),
+    ]
+    assert main([*args, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    metrics = said["pointing"]["metrics"]
+    assert {"random", "centre", "attention", "rollout", "itc-cam", "occlusion"} <= set(metrics)
+    assert metrics["random"]["value"] == pytest.approx(metrics["random"]["chance"]) and metrics["occlusion"]["n"] == 8
+    assert said["pictures"] == [] and said["files"] == ["pointing-1.png", "pointing-2.png", "pointing-3.png"]
+    assert "wpa: clip never has words and patches in one space" in said["absent"]
+    assert main([*args, "--kind", "occlusion"]) == 0
+    table = capsys.readouterr().out
+    assert "occlusion" in table and "itc-cam" not in table and "centre" in table
 
 
 @pytest.mark.parametrize(
@@ -43,7 +68,11 @@ def test_pictures_come_from_the_runs_data(tiny_run: Path, tmp_path: Path, capsys
         (["--image", "nowhere.png"], "there is no such file"),
         (["--data", "none"], "no picture to look at"),
         (["--count", "0"], "--count is 0"),
-        (["--block", "9"], "there is no block 9"),
+        (["--layer", "9"], "there is no layer 9"),
+        (["--kind", "saliency"], "no kind of map 'saliency'; there are: attention, rollout"),
+        (["--text", "red", "--kind", "grad-cam"], "clip cannot show `grad-cam`"),
+        (["--window", "-1"], "given window -1"),
+        (["--pointing", "scenes:easy,gallery=4@test", "--samples", "0"], "samples is 0"),
         (["--mass", "2"], "given mass 2.0"),
     ],
 )

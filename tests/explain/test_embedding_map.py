@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
+from multiway.config import ConfigError
 from multiway.explain import embedding_map as module
 from multiway.explain.embedding_map import embedding_map, principal_plane
 
@@ -23,6 +24,21 @@ def test_clusters_that_lie_apart_stay_apart(kind: str) -> None:
     vectors, labels = clusters()
     found = embedding_map(vectors, seed=1, kind=kind)
     assert found.kind == kind and (found.kept is None) == (kind == "t-SNE")
+    distances = torch.cdist(found.places, found.places)
+    same = labels[:, None] == labels[None]
+    assert distances[same].max() < distances[~same].min()
+
+
+@pytest.mark.slow  # what it is compiled by takes longer than all else here
+def test_clusters_stay_apart_in_umap() -> None:
+    pytest.importorskip("umap")
+    vectors, labels = clusters()
+    found = embedding_map(vectors, seed=1, kind="UMAP")
+    assert (
+        found.kind == "UMAP"
+        and found.kept is None
+        and torch.equal(found.places, embedding_map(vectors, 1, "UMAP").places)
+    )
     distances = torch.cdist(found.places, found.places)
     same = labels[:, None] == labels[None]
     assert distances[same].max() < distances[~same].min()
@@ -55,6 +71,8 @@ def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert embedding_map(vectors).kind == "PCA"
     with pytest.raises(ValueError, match=r"multiway\[digits\]"):
         embedding_map(vectors, kind="t-SNE")
+    with pytest.raises(ConfigError, match=r"umap-learn \(pip install 'multiway\[maps\]'\)"):
+        embedding_map(vectors, kind="UMAP")
 
 
 def test_bad_vectors() -> None:

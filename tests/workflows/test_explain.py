@@ -16,6 +16,7 @@ from multiway.data.processor import Processor
 from multiway.data.scenes.source import Scenes
 from multiway.data.source import BadRow, DataError
 from multiway.explain.attention import over_patches
+from multiway.explain.pairs import CannotShow, Look
 from multiway.explain.seen import see
 from multiway.hub.model import Model
 from multiway.methods.classifier import ClassifierConfig, PictureClassifier
@@ -73,9 +74,9 @@ def test_pictures_are_looked_at_in_batches_as_at_once(transformer: Model, monkey
 
 def test_a_residual_network_says_that_it_has_none() -> None:
     torch.manual_seed(0)
-    found = explain(model_of(SimClr(SimClrConfig(backbone=RESNET))), PICTURES, Asked(text="red", rows=20), SOURCE)
+    found = explain(model_of(SimClr(SimClrConfig(backbone=RESNET))), PICTURES, Asked(("red",), rows=20), SOURCE)
     assert titles(found)[:2] == ["Where features are strong", "First filters"] and "Attention" not in titles(found)
-    assert found.absent[0].startswith("attention, rollout") and "--text: simclr compares no texts" in found.absent[1]
+    assert found.absent[0].startswith("attention, rollout") and "grad-cam: simclr reads no texts" in found.absent
 
 
 def test_a_masked_autoencoder_fills_in() -> None:
@@ -99,11 +100,37 @@ def test_a_classifier_shows_what_speaks_for_its_class() -> None:
     assert "What speaks for the class" in titles(found)
 
 
-def test_words_of_a_fused_model(model: Model, source: Scenes) -> None:
-    found = explain(model, [("a", source.image(0))], Asked(text="a red circle", rows=20), source)
-    section = next(each for each in found.sections if each.title.startswith("Where the words"))
-    assert section.figures[0].file == "words-1.png" and "log-odds" in section.figures[0].about
-    assert "Coloured by kind" in next(each for each in found.sections if each.title.startswith("Embeddings")).text
+def test_texts_in_pictures_of_a_fused_model(model: Model, source: Scenes) -> None:
+    pictures = [("a", source.image(0)), ("b", source.image(1))]
+    found = explain(model, pictures, Asked(("a red circle", "a star"), rows=20), source)
+    sections = [each for each in found.sections if each.title.startswith("Where “")]
+    assert [each.title for each in sections] == ["Where “a red circle” is seen", "Where “a star” is seen"]
+    assert [figure.file for each in sections for figure in each.figures] == [
+        "maps-1-1.png", "maps-1-2.png", "maps-2-1.png", "maps-2-2.png",
+    ]  # fmt: skip
+    kinds = ["attention", "rollout", "cross-attention", "grad-cam", "itc-cam", "occlusion"]
+    assert [kind for kind, _ in sections[0].notes] == kinds
+    assert {name.split("/")[2] for name in found.arrays if "/text-2/" in name} == {*kinds, "text"}
+    words = found.numbers["maps of a red circle"][0]["kinds"]["grad-cam"]["best_patches"]
+    assert [each["word"] for each in words] == ["a", "red", "circle"]
+    mapped = next(each for each in found.sections if each.title.startswith("Embeddings"))
+    assert "Coloured by kind" in mapped.text and "data:image/jpeg;base64," in mapped.drawing
+    space = next(each for each in found.sections if each.title == "Pictures and texts in one space")
+    assert space.table[1][0] == "modality gap" and space.drawing.count('class="d"') == 2 * found.numbers["mapped"]
+
+
+def test_kinds_that_are_named_and_nothing_else(model: Model, source: Scenes) -> None:
+    asked = Asked(("a red circle",), ("attention", "cross-attention"), Look(layers=(0,), heads=(1,)))
+    found = explain(model, [("a", source.image(0))], asked, source)
+    assert titles(found) == [
+        "Where “a red circle” is seen", "Attention by layer and head", "Cross-attention by layer and head",
+    ]  # fmt: skip
+    assert found.arrays["picture-1/text-1/attention/head_heat"].shape == (1, 2, 2, 2) and not found.absent
+    with pytest.raises(CannotShow, match="it has: attention, rollout"):
+        explain(model, [("a", source.image(0))], Asked(("a red circle",), ("filip",)))
+    # Of a picture alone.
+    alone = explain(model, [("a", source.image(0))], Asked(kinds=("rollout",)))
+    assert titles(alone) == ["Maps of the pictures"] and "picture-1/rollout/heat" in alone.arrays
 
 
 def test_no_picture_is_its_own_neighbour(transformer: Model) -> None:
@@ -139,8 +166,8 @@ def test_rows_that_cannot_be_read_are_counted_up_to_a_ceiling(transformer: Model
 def test_what_means_nothing_is_refused(transformer: Model) -> None:
     with pytest.raises(ConfigError, match="no picture"):
         explain(transformer, [])
-    with pytest.raises(ConfigError, match="no block 2; the model has 2"):
-        explain(transformer, PICTURES, Asked(block=2))
+    with pytest.raises(ConfigError, match="no layer 2; the model has 2"):
+        explain(transformer, PICTURES, Asked(look=Look(layers=(2,))))
     for wrong in ({"mass": 0.0}, {"ratio": 1.0}, {"rows": 1}, {"seed": -1}):
         with pytest.raises(ConfigError, match="expected a mass"):
             Asked(**wrong)
@@ -152,7 +179,11 @@ def test_the_page_stands_alone_and_escapes_names(transformer: Model, tmp_path: P
     assert "<script" not in page and "a &lt;run&gt;" in page
     links = re.findall(r'(?:src|href)="([^"]*)"', page)
     files = [figure for section in found.sections for figure in section.figures]
-    assert len(links) == len(files) and all(link.startswith("data:image/png;base64,") for link in links)
+    figures = [link for link in links if link.startswith("data:image/png;base64,")]
+    # The others are pictures on the map.
+    assert len(figures) == sum(each.paged for each in files) == len(files) - 1 and all(
+        link.startswith("data:image/jpeg;base64,") for link in set(links) - {*figures}
+    )
     for figure in files:
         written = Image.open(io.BytesIO((tmp_path / "deep" / "out" / figure.file).read_bytes()))
         assert written.format == "PNG" and written.width > 100 and np.asarray(written.convert("L")).std() > 3

@@ -21,7 +21,7 @@ def page(tiny_run: Path) -> str:
 
 def test_the_report_stands_alone(page: str) -> None:
     links = re.findall(r'(?:src|href)="([^"]*)"', page)
-    assert links and all(link.startswith(("data:image/png;base64,", "#")) for link in links)
+    assert links and all(link.startswith(("data:image/png;base64,", "data:image/jpeg;base64,", "#")) for link in links)
     assert "<script" not in page and "@import" not in page
 
 
@@ -125,4 +125,4 @@ def test_a_run_on_pictures_alone_is_measured_by_its_features_and_looked_into(tmp
         assert f"<h2>{title}" in page, title
     assert "What is not shown" in page and "a convolutional network has none" in page
     links = re.findall(r'(?:src|href)="([^"]*)"', page)
-    assert all(link.startswith(("data:image/png;base64,", "#")) for link in links)
+    assert all(link.startswith(("data:image/png;base64,", "data:image/jpeg;base64,", "#")) for link in links)

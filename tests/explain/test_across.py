@@ -1,0 +1,108 @@
+"""Cross-attention and its Grad-CAM: of known slopes, by layer and head, and against what grounding draws."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from toy import toy_picture
+
+from multiway.abilities import Encoded
+from multiway.config import ConfigError
+from multiway.explain.across import cross_attention, match_cam
+from multiway.explain.pairs import CannotShow, Look, Pairs
+from multiway.tasks.heat_maps import heat_maps
+
+PICTURES = [toy_picture("red", "left"), toy_picture("blue", "top", 3)]
+TEXTS = ["red on the left", "the top is blue and more"]
+
+
+class Sloped:
+    """Odds are the sum of attention times a slope that is known; attention is any positive numbers."""
+
+    name = "sloped"
+
+    def __init__(self) -> None:
+        draw = torch.Generator().manual_seed(0)
+        self.slopes = [torch.randn(2, 3, 5, 17, generator=draw) for _ in range(2)]
+        self.maps = [torch.rand(2, 3, 5, 17, generator=draw) for _ in range(2)]
+
+    def abilities(self) -> tuple[str, ...]:
+        return ("encode_image", "encode_text", "match_with_maps")
+
+    def encode_image(self, images: torch.Tensor) -> Encoded:
+        return Encoded(torch.zeros(2, 0), torch.zeros(2, 17, 4))
+
+    def encode_text(self, ids: torch.Tensor, mask: torch.Tensor) -> Encoded:
+        return Encoded(torch.zeros(2, 0), torch.zeros(2, 5, 4))
+
+    def match_with_maps(self, image: Encoded, text: Encoded) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        maps = [own + 0 * image.tokens.sum() for own in self.maps]
+        return sum((own * slope).sum((1, 2, 3)) for own, slope in zip(maps, self.slopes, strict=True)), maps
+
+
+@pytest.fixture
+def sloped() -> SimpleNamespace:
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    read = SimpleNamespace(ids=torch.zeros(2, 5, dtype=torch.int64), mask=mask)
+    processor = SimpleNamespace(tokenizer="any", texts=lambda texts: read, images=lambda some: torch.zeros(2, 3, 4, 4))
+    return SimpleNamespace(method=Sloped(), processor=processor, device="cpu")
+
+
+def test_grad_cam_of_a_known_function(sloped: SimpleNamespace) -> None:
+    found = match_cam(Pairs(sloped, PICTURES, TEXTS))
+    assert found.layers == (1,)  # of two the second, as grounding has it
+    first, last = (
+        (own * slope.clamp(min=0)).mean(1)[..., 1:].unflatten(-1, (4, 4))
+        for own, slope in zip(sloped.method.maps, sloped.method.slopes, strict=True)
+    )
+    torch.testing.assert_close(found.heat, torch.stack([last[0].mean(0), last[1, :3].mean(0)]))
+    torch.testing.assert_close(found.tokens, (first + last) / 2)  # of words the mean over all layers
+    one = match_cam(Pairs(sloped, PICTURES, TEXTS, Look(layers=(0, -1), heads=(2,))))
+    parts = [sloped.method.maps[n][:, 2] * sloped.method.slopes[n][:, 2].clamp(min=0) for n in (0, 1)]
+    torch.testing.assert_close(one.tokens, ((parts[0] + parts[1]) / 2)[..., 1:].unflatten(-1, (4, 4)))
+
+
+def test_attention_by_layer_and_head(sloped: SimpleNamespace) -> None:
+    found = cross_attention(Pairs(sloped, PICTURES, TEXTS, Look(layers=(0,), heads=(1, 2))))
+    assert found.heads.shape == (2, 2, 3, 4, 4)
+    own = sloped.method.maps[0][..., 1:].unflatten(-1, (4, 4))
+    torch.testing.assert_close(found.tokens, own[:, 1:].mean(1))
+    torch.testing.assert_close(found.heads[1, 0], own[1, :, :3].mean(1))
+    torch.testing.assert_close(found.heat, found.heads[:, 0, 1:].mean(1))
+
+
+@pytest.mark.parametrize("name", ["albef", "vilt"])
+def test_the_map_is_the_one_that_grounding_draws(models, name: str) -> None:
+    model = models[name]
+    found = match_cam(Pairs(model, PICTURES, TEXTS)).heat
+    image, text = model.encode_image(PICTURES, tokens=True), model.encode_text(TEXTS, tokens=True)
+    torch.testing.assert_close(found, heat_maps(model, image, text), atol=1e-7, rtol=1e-4)
+    assert found.sum() > 0
+
+
+@pytest.mark.parametrize("name", ["albef", "vilt"])
+def test_a_row_is_the_same_alone_and_padded(models, name: str) -> None:
+    for show in (cross_attention, match_cam):
+        both, alone = show(Pairs(models[name], PICTURES, TEXTS)), show(Pairs(models[name], PICTURES[:1], TEXTS[:1]))
+        torch.testing.assert_close(both.heat[:1], alone.heat, atol=1e-6, rtol=1e-4)
+        length = alone.tokens.shape[1]
+        torch.testing.assert_close(both.tokens[:1, :length], alone.tokens, atol=1e-6, rtol=1e-4)
+
+
+def test_attention_over_the_picture_sums_to_at_most_one(models) -> None:
+    for name, most in (("albef", 1.0), ("vilt", 1.0)):
+        sums = cross_attention(Pairs(models[name], PICTURES, TEXTS)).tokens.sum((2, 3))
+        assert (sums > 0).all() and (sums <= most + 1e-5).all()
+
+
+def test_refusals(models) -> None:
+    with pytest.raises(CannotShow, match="clip has no attention of words over patches"):
+        match_cam(Pairs(models["clip"], PICTURES, TEXTS))
+    with pytest.raises(CannotShow, match="give one with --text"):
+        cross_attention(Pairs(models["albef"], PICTURES))
+    with pytest.raises(ConfigError, match="no layer 3; the model has 3"):
+        match_cam(Pairs(models["albef"], PICTURES, TEXTS, Look(layers=(3,))))
+    with pytest.raises(ConfigError, match="no head 2; each layer has 2"):
+        cross_attention(Pairs(models["albef"], PICTURES, TEXTS, Look(heads=(2,))))
+    with pytest.raises(ValueError, match="a text for each"):
+        Pairs(models["albef"], PICTURES, TEXTS[:1])

@@ -24,6 +24,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from multiway.hub.model import Model
+from multiway.hub.origin import licence_of_origin
 from multiway.serve.admission import Admission, Overloaded
 from multiway.serve.answers import Answers, Route, routes_of
 from multiway.serve.batcher import Batcher, Closed, Expired, Full
@@ -127,7 +128,7 @@ def about(operations: Operations, limits: Limits, routes: Sequence[str]) -> dict
         "width": operations.image_width or operations.text_width or None,
         "precision": model.precision,
         "device": str(model.device),
-        "licence": model.origin.get("licence"),
+        "licence": licence_of_origin(model.origin)[0] if model.origin else None,
         "classes": list(model.classes) if "classify" in model.abilities() else None,
         "answers": len(model.answers) if "answer" in model.abilities() else None,
         "index": None if operations.gallery is None else len(operations.gallery),

@@ -246,7 +246,9 @@ class About(BaseModel):
     width: int | None = Field(description="of embeddings; None where there are none")
     precision: str
     device: str
-    licence: str | None = Field(description="of the weights, where their origin says so")
+    licence: str | None = Field(
+        description="of the weights, as hubs abbreviate it: `other` for several; null where their origin is not known"
+    )
     classes: list[str] | None = Field(description="that it was tuned for")
     answers: int | None = Field(description="answers that it chooses among")
     index: int | None = Field(description="pictures that can be searched; None for no index")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -55,9 +55,15 @@ def run(args: list[str]) -> int:
         raise ConfigError("there is no run to report; name its folder, or several")
     if len(folders) > 1:
         return _several(asked, folders)
-    if asked.data or asked.pointing or asked.out or asked.json:
+    given = replace(asked, beside=())
+    if given != Report(asked.runs):
+        named = [
+            f"--{each.name}"
+            for each in fields(Report)
+            if getattr(given, each.name) != getattr(Report(asked.runs), each.name)
+        ]
         raise ConfigError(
-            "--data, --pointing, --out and --json are for several runs side by side; one run is measured on its own held-out splits"
+            f"{', '.join(named)}: for several runs side by side; one run is measured on its own held-out splits"
         )
     folder = folders[0]
     if is_tuned(Run.read(folder).config):

@@ -100,7 +100,8 @@ def test_the_command(fused_run: Path, other_run: Path, tmp_path: Path, capsys: p
     for wrong, complaint in (
         ([str(fused_run), str(fused_run)], "two different runs at least"),
         ([str(fused_run), str(other_run), "--beside", "scenes"], "--beside is for one tuned run"),
-        ([str(fused_run), "--json"], "are for several runs side by side"),
+        ([str(fused_run), "--json"], "--json: for several runs side by side"),
+        ([str(fused_run), "--rows", "8"], "--rows: for several runs"),
         ([str(fused_run), str(other_run), "--rows", "1"], "given rows 1"),
     ):
         assert main(["report", *wrong]) == 1

@@ -5,6 +5,8 @@ So the loss of int8 is measured by the tasks themselves: `multiway eval FOLDER/i
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,12 @@ class ExportedMethod(nn.Module):
         self.ran = ran
         self.name = f"{ran.about['method']}-{ran.variant}"
         self.nothing = nn.Parameter(torch.empty(0), requires_grad=False)  # says where it runs: on the CPU
+
+    def config_json(self) -> dict[str, Any]:
+        """What tells one export from another, for those who keep what it computes: SHA-256 of each graph and of weights beside it."""
+        folder = self.ran.folder / self.ran.about["variants"][self.ran.variant]
+        files = sorted(file for file in folder.iterdir() if file.suffix in (".onnx", ".data"))
+        return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
     def abilities(self) -> tuple[str, ...]:
         """Of the parts that were exported, those that `Model` asks a method for."""
@@ -106,8 +114,6 @@ class ExportedMethod(nn.Module):
         Raises:
             ExportError: for prompts, where what reads them was not exported.
         """
-        from dataclasses import replace
-
         assert image.tokens is not None
         how = self.ran.about["caption"]
         if prompts is None:

@@ -17,6 +17,7 @@ from multiway.hub import export_check, onnx_runtime
 from multiway.hub.export_check import compared, sizes_of
 from multiway.hub.graph import ExportError
 from multiway.hub.graphs import graphs, parts_of
+from multiway.hub.identity import model_identity
 from multiway.hub.load import load
 from multiway.hub.onnx_file import open_onnx, write_onnx
 from multiway.hub.onnx_int8 import quantise
@@ -168,6 +169,11 @@ def test_matching_from_tokens_and_from_pixels(case: str, tmp_path: Path) -> None
     assert got.sub(want).abs().max() < 1e-4
     ran = onnx_runtime.Exported(tmp_path / "onnx")
     assert np.abs(ran.match(PICTURES, CAPTIONS[:3]) - want.numpy()).max() < 1e-4
+
+
+def test_what_is_kept_of_one_is_not_taken_for_the_other(clip: Path, blip: Path) -> None:
+    found = [model_identity(mw.load(folder)) for folder in (clip, clip / "int8", blip)]
+    assert len({each["config"] for each in found}) == 3
 
 
 def test_eight_bits_are_near_and_smaller(clip: Path) -> None:

@@ -63,7 +63,7 @@ peers: $(PEERS)/.made ## an environment with open_clip, timm, lightly and torchs
 $(PEERS)/.made: pyproject.toml constraints.txt constraints-peers.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling editables
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-peers.txt --no-build-isolation -e '.[peers]'
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-peers.txt --no-build-isolation -e '.[peers,bench]'
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-peers.txt --no-deps torchscale lightly pycocoevalcap pycocotools torchmetrics lightning-utilities
 	touch $@
 

@@ -24,7 +24,8 @@ from multiway.data.augment import finish
 from multiway.data.open import open_source
 from multiway.data.scenes.source import Scenes
 from multiway.hub.load import load
-from multiway.recipes.world import WORLD, albef
+from multiway.recipes.albef import albef
+from multiway.recipes.world import WORLD
 from multiway.tasks import TASKS
 
 DATA = f"{WORLD},swap=0.4"

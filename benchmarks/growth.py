@@ -177,27 +177,32 @@ def over_ranks(rounds: int) -> dict[str, Any]:
 
 
 def plot(records: list[dict[str, Any]], path: Path) -> None:
-    """A panel for each axis: time on the left, memory on the right, both logarithmic."""
+    """A panel for each axis: time and memory as multiples of the smallest size's, both logarithmic; dotted, growth in proportion."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    matplotlib.rcParams |= {"font.size": 8, "svg.fonttype": "none"}
-    figure, panels = pyplot.subplots(1, len(records), figsize=(2.4 * len(records), 2.2), constrained_layout=True)
+    matplotlib.rcParams |= {"font.size": 9, "svg.fonttype": "none"}
+    figure, panels = pyplot.subplots(1, len(records), figsize=(2.6 * len(records), 2.6), constrained_layout=True)
     for panel, record in zip(panels, records, strict=True):
         sizes = record["sizes"]
-        panel.loglog(sizes, record["milliseconds"], "o-", color="tab:blue", markersize=3, linewidth=1)
-        panel.set_title(f"time ~ {record['along']}^{record['time_exponent']:.2f}", fontsize=8, color="tab:blue")
-        if "MiB" in record:
-            other = panel.twinx()
-            other.loglog(sizes, record["MiB"], "s--", color="tab:orange", markersize=3, linewidth=1)
-            other.tick_params(labelsize=7, colors="tab:orange", which="both")
+        panel.loglog(sizes, [size / sizes[0] for size in sizes], ":", color="0.6", linewidth=1, label="in proportion")
+        for name, label, style in (("milliseconds", "time", "o-"), ("MiB", "memory", "s--")):
+            values = record[name]
+            exponent = record["time_exponent" if name == "milliseconds" else "memory_exponent"]
+            label = f"{label}, power {exponent:.2f}"
+            panel.loglog(
+                sizes, [value / values[0] for value in values], style, markersize=4, linewidth=1.2, label=label
+            )
+        highest = max(*(record["milliseconds"][-1] / record["milliseconds"][0], record["MiB"][-1] / record["MiB"][0]))
+        ticks = [2**power for power in range(6) if 2**power <= 1.2 * highest]
         panel.set_xticks(sizes, [str(size) for size in sizes])
+        panel.set_yticks(ticks, [f"{tick}x" for tick in ticks])
         panel.minorticks_off()
-        panel.set_xlabel(record["along"])
-        panel.tick_params(labelsize=7)
-    panels[0].set_ylabel("ms a step; MiB kept (dashed, right)")
+        panel.set_title(record["along"], fontsize=9)
+        panel.legend(fontsize=7, frameon=False)
+    panels[0].set_ylabel("times the smallest")
     figure.savefig(path)
 
 

@@ -21,8 +21,9 @@ from arms import last_evaluation, train_arm
 from multiway.data.open import open_source
 from multiway.hub.file import write_model
 from multiway.hub.load import load
+from multiway.recipes.albef import AlbefRecipe, albef
 from multiway.recipes.training import prepare
-from multiway.recipes.world import WORLD, AlbefRecipe, albef
+from multiway.recipes.world import WORLD
 from multiway.tasks import TASKS
 from multiway.world import World
 

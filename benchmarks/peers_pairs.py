@@ -9,6 +9,8 @@ import torch
 from peer_entry import END, PAD, Entry, Size, installed, loaded, our_loss, texts
 from torch import Tensor, nn
 
+from multiway.hub.renaming import renamed
+
 __all__ = ["blip", "coca", "open_clip", "siglip", "vilt"]
 
 LEFT_OUT = "open_clip is not installed; `make peers` makes an environment that has it"
@@ -18,7 +20,7 @@ def siglip(size: Size) -> Entry:
     """Two towers and a question per pair; texts are filled up to the context, as SigLIP is used."""
     from transformers import SiglipConfig, SiglipModel
 
-    from multiway.hub.transformers_siglip import siglip_config, theirs_to_ours
+    from multiway.hub.transformers_siglip import TABLE, siglip_config
     from multiway.methods.siglip import Siglip
 
     blocks = {"hidden_size": size.width, "intermediate_size": 4 * size.width, "num_hidden_layers": size.layers,
@@ -33,7 +35,7 @@ def siglip(size: Size) -> Entry:
         source.logit_scale.fill_(2.3)
         source.logit_bias.fill_(-10.0)
     config = siglip_config(json.loads(their_config.to_json_string(use_diff=False)))
-    weights = theirs_to_ours(source.state_dict(), config)
+    weights = renamed(TABLE, source.state_dict(), lambda: Siglip(config))
     batch = texts(size)
     return Entry(
         lambda: loaded(lambda: SiglipModel(their_config), source.state_dict()),
@@ -43,33 +45,6 @@ def siglip(size: Size) -> Entry:
     )
 
 
-def _open_clip_to_ours(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of `open_clip`'s CLIP, both towers ViT-like, under our names."""
-    renamed = {
-        "visual.transformer.resblocks": "image.transformer.blocks", "transformer.resblocks": "text.transformer.blocks",
-        "visual.ln_pre": "image.pre_norm", "visual.ln_post": "image.transformer.norm", "ln_final": "text.transformer.norm",
-        "visual.class_embedding": "image.class_token", "token_embedding": "text.embed.words", "logit_scale": "log_scale",
-        "positional_embedding": "text.embed.positions",
-    }  # fmt: skip
-    parts = {".ln_1.": ".attention_norm.", ".ln_2.": ".mlp_norm.", ".attn.in_proj_": ".attention.qkv.", ".mlp.c_fc.": ".mlp.up.",
-             ".attn.out_proj.": ".attention.out.", ".mlp.c_proj.": ".mlp.down."}  # fmt: skip
-    ours = {}
-    for name, tensor in theirs.items():
-        if name == "visual.conv1.weight":
-            ours["image.patches.project.weight"] = tensor.flatten(1)
-        elif name == "visual.positional_embedding":
-            ours["image.class_position"], ours["image.positions"] = tensor[0], tensor[1:]
-        elif name in ("visual.proj", "text_projection"):
-            ours["image_projection.weight" if name == "visual.proj" else "text_projection.weight"] = tensor.T
-        else:
-            beginning = next(each for each in renamed if name == each or name.startswith(f"{each}."))
-            own = renamed[beginning] + name.removeprefix(beginning)
-            for their, part in parts.items():
-                own = own.replace(their, part)
-            ours[own] = tensor
-    return ours
-
-
 def open_clip(size: Size) -> Entry | str:
     """CLIP's two towers and its contrast. A reason, where it cannot be held."""
     if not installed("open_clip"):
@@ -77,6 +52,7 @@ def open_clip(size: Size) -> Entry | str:
     from open_clip.loss import ClipLoss
     from open_clip.model import CLIP
 
+    from multiway.hub.open_clip_clip import names, table
     from multiway.methods.clip import Clip, ClipConfig
     from multiway.nn.text import TextConfig
     from multiway.nn.vit import VisionConfig
@@ -89,12 +65,12 @@ def open_clip(size: Size) -> Entry | str:
                      "heads": size.heads},
     }  # fmt: skip
     source = CLIP(**layout)
-    weights = _open_clip_to_ours(source.state_dict())
     image = VisionConfig(size.pixels, size.patch, size.width, size.layers, size.heads, pre_norm=True, patch_bias=False,
                          epsilon=1e-5)  # fmt: skip
     # Both sides read a text at its greatest id.
     words = TextConfig(size.vocabulary, size.length, size.width, size.layers, size.heads, pool="eos", eos_id=None)
     config = ClipConfig(image=image, text=words, embedding=size.width)
+    weights = renamed(table(config), names(source.state_dict()), lambda: Clip(config))
     batch = texts(size)
     assert batch.text is not None
     batch = replace(batch, text=batch.text.masked_fill(batch.text == END, size.vocabulary - 1))

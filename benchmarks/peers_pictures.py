@@ -11,6 +11,7 @@ from peer_entry import Entry, Size, loaded, our_loss
 from torch import Tensor, nn
 
 from multiway.batch import Batch
+from multiway.hub.renaming import renamed
 
 __all__ = ["beit", "mae", "vit"]
 
@@ -47,7 +48,8 @@ def vit(size: Size) -> Entry:
     """A ViT that names one of a hundred classes."""
     from transformers import ViTConfig, ViTForImageClassification
 
-    from multiway.hub.transformers_vit import theirs_to_ours, vit_config
+    from multiway.hub.transformers_vit import names, table, vit_config
+    from multiway.methods.picture_encoder import PictureEncoder
 
     their_config = ViTConfig(**_sizes(size), num_labels=CLASSES)
     source = ViTForImageClassification(their_config)
@@ -56,7 +58,8 @@ def vit(size: Size) -> Entry:
     heads = {
         f"head.{name.removeprefix('classifier.')}": given[name] for name in given if name.startswith("classifier.")
     }
-    weights = {f"encoder.{name}": each for name, each in theirs_to_ours(given, config).items()} | heads
+    encoder = renamed(table(config), names(given), lambda: PictureEncoder(config))
+    weights = {f"encoder.{name}": each for name, each in encoder.items()} | heads
     images = _images(size)
     labels = torch.arange(size.rows) * 7 % CLASSES
     return Entry(
@@ -71,7 +74,7 @@ def beit(size: Size) -> Entry:
     """Codes of hidden patches are guessed, with the codes given; a table of relative positions that all blocks share."""
     from transformers import BeitConfig, BeitForMaskedImageModeling
 
-    from multiway.hub.transformers_beit import beit_config, theirs_to_ours
+    from multiway.hub.transformers_beit import beit_config, names, table
     from multiway.methods.picture_encoder import PictureEncoder
 
     their_config = BeitConfig(
@@ -84,7 +87,7 @@ def beit(size: Size) -> Entry:
     source = BeitForMaskedImageModeling(their_config)
     told = json.loads(their_config.to_json_string(use_diff=False)) | {"architectures": ["BeitForMaskedImageModeling"]}
     config = beit_config(told)
-    weights = theirs_to_ours(source.state_dict(), config)
+    weights = renamed(table(config), names(source.state_dict()), lambda: PictureEncoder(config))
     images, patches = _images(size), (size.pixels // size.patch) ** 2
     generator = torch.Generator().manual_seed(1)
     hidden = torch.rand(size.rows, patches, generator=generator) < 0.4

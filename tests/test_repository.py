@@ -1,6 +1,7 @@
 """Rules of the house that a machine can check."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -37,6 +38,21 @@ def test_nothing_is_unpickled_or_loaded_in_silence() -> None:
         ), path
         for call in re.findall(r"torch\.load\([^)]*\)", text):
             assert "weights_only=True" in call, (path, call)
+
+
+def test_what_benchmarks_take_from_the_package_is_there() -> None:
+    """They are not run by the tests; a name that moved away would be missed months later."""
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in SOURCES}
+    missing = []
+    for path in sorted((ROOT / "benchmarks").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("multiway"):
+                continue
+            module = importlib.import_module(str(node.module))
+            for name in (alias.name for alias in node.names if not hasattr(module, alias.name)):
+                if f"{node.module}.{name}" not in modules:
+                    missing.append(f"{path.name}:{node.lineno} {node.module}.{name}")
+    assert not missing, missing
 
 
 def test_no_file_holds_a_second_idea() -> None:

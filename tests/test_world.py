@@ -47,6 +47,7 @@ def _worker(rank: int, folder: str) -> None:
     found["mean"] = float(world.mean(torch.tensor(float(rank))))
     found["agree"] = world.all_agree(rank == 0)
     torch.save(found, f"{folder}/{rank}.pt")
+    dist.barrier()  # a rank that leaves first can abort the other
     dist.destroy_process_group()
 
 

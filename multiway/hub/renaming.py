@@ -208,8 +208,10 @@ def renamed(table: Table, theirs: Mapping[str, Tensor], make: Callable[[], Metho
         WeightsError: naming tensors that are missing or left over.
     """
     with torch.device("meta"):
-        own = [name for name in make().state_dict() if table.has(name)]
-    return table.read(theirs, own)[0]
+        method = make()
+    own, fixed = method.state_dict(), _fixed(method)
+    ours, _ = table.read(theirs, [name for name in [*own, *fixed] if table.has(name)])
+    return {name: each for name, each in ours.items() if name not in fixed}
 
 
 def state_of(method: torch.nn.Module) -> dict[str, Tensor]:

@@ -24,8 +24,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from multiway.hub.model import Model
+from multiway.serve.admission import Admission, Overloaded
 from multiway.serve.answers import Answers, Route, routes_of
 from multiway.serve.batcher import Batcher, Closed, Expired, Full
+from multiway.serve.bounds import require_limits, rows_of, schema_of
 from multiway.serve.find import Finder
 from multiway.serve.guard import Guard
 from multiway.serve.index import VectorIndex
@@ -33,7 +35,7 @@ from multiway.serve.limits import Limits
 from multiway.serve.metrics import CONTENT_TYPE, Metrics
 from multiway.serve.operations import Operations
 from multiway.serve.problems import MEDIA_TYPE, TITLES, Problem
-from multiway.serve.schemas import About, ProblemBody, State, require_limits, schema_of
+from multiway.serve.schemas import About, ProblemBody, State
 from multiway.serve.search import PictureIndex
 from multiway.serve.uploads import Squares, read_body
 from multiway.version import __version__
@@ -71,7 +73,7 @@ def build_app(
     operations = Operations(model, gallery)
     metrics = Metrics(lambda: batcher.queued)
     batcher = Batcher(limits.batch, limits.wait_ms / 1000, limits.queue, metrics.batch)
-    squares = Squares(model.processor.view, limits)
+    squares, admission = Squares(model.processor.view, limits), Admission()
     answers = Answers(limits, batcher, operations, squares)
 
     @asynccontextmanager
@@ -94,7 +96,7 @@ def build_app(
     app.state.batcher, app.state.operations = batcher, operations
     paths = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/model"]
     for route in routes_of(operations):
-        _add_route(app, route, getattr(answers, route.name), limits)
+        _add_route(app, route, getattr(answers, route.name), limits, admission)
         paths.append(f"/v1/{route.path}")
     app.state.metrics, app.state.routes = metrics, tuple(paths)
     _add_states(app, metrics, about(operations, limits, paths[4:]))
@@ -134,13 +136,19 @@ def about(operations: Operations, limits: Limits, routes: Sequence[str]) -> dict
 
 
 def _add_route(
-    app: FastAPI, route: Route, answer: Callable[..., Coroutine[Any, Any, dict[str, Any]]], limits: Limits
+    app: FastAPI,
+    route: Route,
+    answer: Callable[..., Coroutine[Any, Any, dict[str, Any]]],
+    limits: Limits,
+    admission: Admission,
 ) -> None:
     async def endpoint(request: Request) -> Response:
-        deadline = _deadline(request, limits)
+        within = _seconds(request, limits)
         asked = await read_body(request, route.body, limits)
+        deadline = request.scope["state"]["arrived"] + within
         require_limits(asked, limits)
-        found = await _while_connected(request, answer(asked, deadline), deadline)
+        with admission.enter(route.name, rows_of(asked), deadline - time.monotonic()):
+            found = await _while_connected(request, answer(asked, deadline), deadline)
         return Response(to_json(found), media_type="application/json")
 
     content = {
@@ -164,13 +172,13 @@ def _add_route(
     )
 
 
-def _deadline(request: Request, limits: Limits) -> float:
-    """By `time.monotonic()`: the server's, or the client's own if that is sooner."""
+def _seconds(request: Request, limits: Limits) -> float:
+    """Within which a whole request is answered: the server's limit, or the client's own if that is sooner."""
     stated = request.headers.get("x-deadline-ms")
     if stated is not None and not (stated.isascii() and stated.isdigit() and int(stated[:9]) > 0):
         raise Problem("invalid", f"X-Deadline-Ms is {stated[:40]!r}", "send a whole number of milliseconds above 0")
     most = limits.latency_ms if stated is None else min(limits.latency_ms, int(stated[:9]))
-    return float(request.scope["state"]["began"]) + most / 1000
+    return most / 1000
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, Done], deadline: float) -> Done:
@@ -227,13 +235,14 @@ def _add_errors(app: FastAPI) -> None:
     async def problem(request: Request, error: Exception) -> Response:
         raise _as_problem(error)
 
-    for kind in (HTTPException, Full, Closed, Expired):
+    for kind in (HTTPException, Overloaded, Full, Closed, Expired):
         app.add_exception_handler(kind, problem)
 
 
 def _as_problem(error: Exception) -> Problem:
-    if isinstance(error, Full):
-        return Problem("overloaded", str(error), "try again later, or with fewer rows", retry_after=error.seconds)
+    if isinstance(error, Overloaded | Full):
+        seconds = error.seconds if isinstance(error, Overloaded) else 1.0
+        return Problem("overloaded", str(error), "try again later, or with fewer rows", retry_after=seconds)
     if isinstance(error, Closed):
         return Problem("shutting-down", str(error), "ask another instance", retry_after=5)
     if isinstance(error, Expired):

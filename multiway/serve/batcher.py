@@ -2,8 +2,7 @@
 
 A request waits for others at most `wait` seconds, or until the batch is full; while a batch is computed the next one gathers, so that
 under load nobody waits for company. What may share a batch has the same operation and key (settings that hold for all its rows).
-The queue is bounded, and every request has a deadline: one that cannot be met, by the time that a row of each operation has
-taken so far, is refused at once instead of being answered too late, and one that was missed is dropped before it costs anything.
+The queue is bounded, and what missed its deadline is dropped before it costs anything.
 """
 
 from __future__ import annotations
@@ -19,15 +18,9 @@ from typing import Any
 
 __all__ = ["Batcher", "Closed", "Expired", "Full", "Operation"]
 
-_KEPT = 0.8  # weight of what was measured before, in the running mean of the time that a row takes
-
 
 class Full(Exception):
-    """The queue is full, or too long for the deadline; `seconds` until it is worth trying again."""
-
-    def __init__(self, detail: str, seconds: float) -> None:
-        super().__init__(detail)
-        self.seconds = seconds
+    """The queue is full."""
 
 
 class Expired(Exception):
@@ -89,8 +82,6 @@ class Batcher:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = False
-        self._pace: dict[str, float] = {}
-        self._busy: tuple[str, int, float] | None = None  # operation, rows and beginning of the batch that is computed
 
     @property
     def queued(self) -> int:
@@ -108,14 +99,16 @@ class Batcher:
             key: settings that requests of a batch must agree in.
 
         Raises:
-            Full: if it would not be answered in time.
+            Full: if too many rows wait already.
             Closed: after `close`.
         """
         job = _Job(operation, key, payload, rows, deadline, time.monotonic())
         with self._changed:
             if self._closing:
                 raise Closed("the server is shutting down")
-            self._admit(job)
+            waiting = sum(other.rows for other in self._jobs if not other.future.done())
+            if waiting and waiting + rows > self.queue:
+                raise Full(f"{waiting:,} rows wait already, of at most {self.queue:,}")
             self._jobs.append(job)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="model", daemon=True)
@@ -132,14 +125,14 @@ class Batcher:
             Full, Closed: from `submit`.
             Expired: if the result is not there by the deadline.
         """
-        future = self.submit(operation, payload, rows, deadline, key)
-        left = None if deadline == float("inf") else deadline - time.monotonic()
+        future = asyncio.wrap_future(self.submit(operation, payload, rows, deadline, key))
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), left)
-        except TimeoutError as error:
-            if future.done() and not future.cancelled():
-                raise  # the operation's own
-            raise Expired("the answer was not ready in time") from error
+            await asyncio.wait((future,), timeout=None if deadline == float("inf") else deadline - time.monotonic())
+            if not future.done():
+                raise Expired("the answer was not ready in time")
+            return future.result()
+        finally:
+            future.cancel()
 
     def close(self) -> None:
         """Take nothing more, finish what was taken, end the thread."""
@@ -150,24 +143,6 @@ class Batcher:
         if thread is not None:
             thread.join()
 
-    def _admit(self, job: _Job) -> None:
-        waiting = [other for other in self._jobs if not other.future.done()]
-        ahead = self._left() + sum(other.rows * self._pace.get(other.operation.name, 0.0) for other in waiting)
-        rows = sum(other.rows for other in waiting)
-        if waiting and rows + job.rows > self.queue:
-            raise Full(f"{rows:,} rows wait already, of at most {self.queue:,}", max(ahead / 2, 0.1))
-        late = job.arrived + ahead + job.rows * self._pace.get(job.operation.name, 0.0) - job.deadline
-        # With nothing ahead there is no better time to try: the estimate may be of a machine that was busy then.
-        if (waiting or self._busy) and late > 0:
-            raise Full(f"the answer would take about {late:.1f} s longer than it may", late)
-
-    def _left(self) -> float:
-        """Seconds until the batch that is computed should be done."""
-        if self._busy is None:
-            return 0.0
-        name, rows, began = self._busy
-        return max(0.0, rows * self._pace.get(name, 0.0) - (time.monotonic() - began))
-
     def _work(self) -> None:
         while True:
             with self._changed:
@@ -176,11 +151,8 @@ class Batcher:
                 if not self._jobs:
                     return
                 jobs = self._gather()
-                self._busy = (jobs[0].operation.name, sum(job.rows for job in jobs), time.monotonic()) if jobs else None
             if jobs:
                 self._compute(jobs)
-                with self._changed:
-                    self._busy = None
 
     def _gather(self) -> list[_Job]:
         """The oldest request with those that may share its batch; waits for them, the lock being let go meanwhile."""
@@ -229,10 +201,7 @@ class Batcher:
                 for job in jobs:
                     self._compute([job])
             return
-        seconds = time.monotonic() - began
-        old = self._pace.get(operation.name, seconds / rows)
-        self._pace[operation.name] = _KEPT * old + (1 - _KEPT) * seconds / rows
         # Metrics first: whoever has the answer may look at them.
-        self.observe(operation.name, rows, len(jobs), seconds)
+        self.observe(operation.name, rows, len(jobs), time.monotonic() - began)
         for job, result in zip(jobs, results, strict=True):
             job.future.set_result(result)

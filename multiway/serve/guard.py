@@ -64,8 +64,8 @@ class Guard:
 
         path = scope["path"]
         counts = path.startswith(_API)
-        body = _Body(self, receive, began)
-        scope.setdefault("state", {})["began"] = began
+        body = _Body(self, receive, began, scope)
+        scope.setdefault("state", {})["arrived"] = began
         try:
             self._admit(scope, path)
             body.announced(scope)
@@ -138,8 +138,8 @@ class Guard:
 class _Body:
     """The body of one request as it arrives: counted, timed, and refused in the middle if need be."""
 
-    def __init__(self, guard: Guard, receive: Receive, began: float) -> None:
-        self.guard, self._receive = guard, receive
+    def __init__(self, guard: Guard, receive: Receive, began: float, scope: Scope) -> None:
+        self.guard, self._receive, self.scope = guard, receive, scope
         self.until = began + guard.limits.upload_s
         self.reserved = 0  # bytes that are held for it
         self.arrived = 0
@@ -170,6 +170,7 @@ class _Body:
             self.arrived += len(message.get("body", b""))
             self._hold(self.arrived)
             self.whole = not message.get("more_body", False)
+            self.scope["state"]["arrived"] = time.monotonic()  # what latency is counted from
         return message
 
     async def discard(self, scope: Scope) -> None:

@@ -19,7 +19,7 @@ class Limits:
     Attributes:
         body: bytes of a request.
         held: bytes of all requests that are being received or worked on.
-        pixels: of a picture, taken from its header before anything is decoded.
+        pixels: of a picture, taken from its header before anything is decoded; it takes 8 to 20 bytes of memory a pixel while it is drawn.
         pictures: of a request.
         texts: of a request.
         characters: of a text.
@@ -33,7 +33,7 @@ class Limits:
         batch: rows (pictures or texts) that share a forward pass.
         wait_ms: milliseconds that a request waits for others to share it.
         queue: rows that wait for the model.
-        latency_ms: milliseconds from a request's arrival within which it is answered, or refused.
+        latency_ms: milliseconds from the moment a request is whole within which it is answered, or refused.
         decoders: pictures that are decoded at a time.
     """
 

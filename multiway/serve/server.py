@@ -1,7 +1,7 @@
 """Running the app: a socket, uvicorn, and an end in which nothing that was accepted is lost.
 
 At SIGTERM or SIGINT the socket is closed, so that nobody new is accepted; requests that are being worked on are answered; the model's
-thread ends; the process exits with 0. A second signal ends it at once.
+thread ends; the process exits with 0. A second Ctrl-C ends it at once.
 """
 
 from __future__ import annotations

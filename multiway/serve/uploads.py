@@ -39,6 +39,7 @@ _LONGEST = (
     100  # times its height that a picture may be wide, or the other way round: cropping enlarges the short side first
 )
 _INLINE = 1 << 16  # bytes of JSON that are parsed in the event loop; more would keep others waiting
+_PARTS = 50_000  # of JSON
 _URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w.+=-]+)*;base64,", re.ASCII)
 _MARKUP = re.compile(rb"<(?:script|svg|html|iframe|!doctype html|\?php)[\s>]", re.IGNORECASE)
 
@@ -89,6 +90,10 @@ async def read_body(request: Request, body: type[Body], limits: Limits) -> Body:
     try:
         if kind == "application/json":
             data = await request.body()
+            parts = sum(map(data.count, (b",", b"[", b"{")))
+            if parts > _PARTS:
+                # Sixteen megabytes of brackets become gigabytes of objects, and as many errors.
+                raise Problem("invalid", f"{parts:,} commas and brackets; at most {_PARTS:,} are read", "send less")
             if len(data) <= _INLINE:
                 return body.model_validate_json(data, strict=True)
             return await asyncio.to_thread(body.model_validate_json, data, strict=True)

@@ -84,7 +84,6 @@ def test_what_is_no_baseline_is_refused(tmp_path: Path, text: str) -> None:
         read_baseline(path)
 
 
-@pytest.mark.skipif(not STORED.exists(), reason="no baseline is stored yet: benchmarks/run.py --write-baseline")
 def test_the_stored_baseline_holds_ratios_and_shares_and_says_where_it_is_from() -> None:
     stored = read_baseline(STORED)
     assert {"machine", "date", "versions", "reports", "threads"} <= set(stored.about)

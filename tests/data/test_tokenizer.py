@@ -42,6 +42,16 @@ def test_any_text_fits_the_context(texts: list[str]) -> None:
     assert (ends == tokenizer.special["eos"]).all()  # a cut text still ends
 
 
+@settings(deadline=None)
+@given(st.lists(st.text(max_size=80), min_size=1, max_size=4))
+def test_lengths_count_what_is_cut_off(texts: list[str]) -> None:
+    """Against the same tokeniser with room for everything."""
+    short = Tokenizer.train(["a red apple", "a sad cat"], TokenizerSpec(300, 8))
+    roomy = short.of_context(1000)
+    found = roomy(texts)
+    assert short.lengths(texts) == roomy.lengths(texts) == found.mask.sum(1).tolist()
+
+
 def test_no_character_is_unknown(tokenizer: Tokenizer) -> None:
     for text in ("straße", "日本の旗", "café 🍎", "ÅLAND ISLANDS"):
         assert tokenizer.decode(tokenizer([text]).ids[0].tolist())[:4] == text.lower()[:4]

@@ -537,6 +537,7 @@ def _ranks(rank: int, size: int, folder: Path, act: str, answers: multiprocessin
     except (CheckpointError, TypeError) as error:
         answer = str(error)
     answers.put((rank, answer))
+    dist.barrier()  # a rank that leaves first can abort the other
     dist.destroy_process_group()
 
 

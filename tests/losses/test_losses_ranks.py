@@ -74,6 +74,7 @@ def work(rank, port, out):
         save_file(
             {f"{name}/{n}": value.clone() for name, values in averaged.items() for n, value in enumerate(values)}, out
         )
+    dist.barrier()  # a rank that leaves first can abort the other
     dist.destroy_process_group()
 
 

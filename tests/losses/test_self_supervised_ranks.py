@@ -82,6 +82,7 @@ def work(rank: int, port: int, out: str) -> None:
         dist.all_reduce(found[name])
     if rank == 0:
         save_file({name: value / RANKS for name, value in found.items()}, out)
+    dist.barrier()  # a rank that leaves first can abort the other
     dist.destroy_process_group()
 
 

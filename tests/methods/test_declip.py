@@ -217,6 +217,7 @@ def work(rank: int, port: int, out: str) -> None:
         for name, each in told(world, slice(rank, None, 2)).items()
     }
     save_file(found, f"{out}/{rank}")
+    dist.barrier()  # a rank that leaves first can abort the other
     dist.destroy_process_group()
 
 

@@ -254,6 +254,7 @@ def work(rank: int, port: int, out: str) -> None:
         save_file(
             {name: World(rank, 2).mean(each).contiguous() for name, each in found.items()}, f"{out}/{balance}{rank}"
         )
+    dist.barrier()  # a rank that leaves first can abort the other
     dist.destroy_process_group()
 
 

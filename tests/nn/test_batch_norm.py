@@ -61,6 +61,7 @@ def work(rank: int, port: int, folder: str) -> None:
         if name.startswith("gradient"):
             dist.all_reduce(found[name])
     save_file(found, f"{folder}/{rank}.safetensors")
+    dist.barrier()  # a rank that leaves first can abort the other
     dist.destroy_process_group()
 
 

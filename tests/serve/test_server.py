@@ -131,6 +131,8 @@ def test_memory_is_bounded_whatever_comes(tiny_run: Path) -> None:
             b'{"images": ["' + b"A" * 5_000_000,
             b"[" * 3_900_000,
             b"\x00" * 3_900_000,
+            b'{"images": [' + b"[],[0]," * 500_000 + b"[]]}",
+            b"{" + b",".join(b'"k%d":1' % number for number in range(300_000)) + b"}",
             b'{"images": ["http://127.0.0.1:1/"]}',
         ]
         with ThreadPoolExecutor(8) as pool:

@@ -154,6 +154,7 @@ def _rank(rank: int, run: str, out: str, meet: str) -> None:
     said: list[str] = []
     embed(load(run), Source(ROWS), FULL, asked(Path(out)), World(rank, 2), said.append)
     Path(f"{meet}-{rank}").write_text("\n".join(said))
+    dist.barrier()  # a rank that leaves first can abort the other
     dist.destroy_process_group()
 
 

@@ -65,6 +65,7 @@ def _rank(rank: int, folder: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.save(trained_peak(_of_two(), World(rank, 2)), f"{folder}/{rank}.pt")
+    dist.barrier()  # a rank that leaves first can abort the other
     dist.destroy_process_group()
 
 

@@ -176,7 +176,7 @@ def test_an_answer_in_its_own_words_stands_first(paths: list[str]) -> None:
     written = model.write_answers(shown, asked, Generation("beam"))[0]
     assert f'<p class="mw-head">{escape(written)}</p>' in html if written else "It knows no other answer" in html
     assert numbers(html, 'td class="mw-value"')[0] == pytest.approx(
-        100 * model.answer(shown, asked).softmax(1).max(), abs=0.06
+        100 * float(model.answer(shown, asked).softmax(1).max()), abs=0.06
     )
 
 

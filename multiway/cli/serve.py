@@ -5,16 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
 import tyro
 
+from multiway.cli.search import gallery
 from multiway.config import ConfigError
-from multiway.data.open import open_source, parse
-from multiway.engine.run import Run
 from multiway.hub.load import load
 from multiway.hub.model import Model
 from multiway.serve.index import VectorIndex, open_index
@@ -127,13 +125,4 @@ def _gallery(asked: Serve, model: Model) -> VectorIndex | PictureIndex | None:
         return open_index(asked.index)
     if not asked.data:
         return None
-    folder, data, images = Path(asked.model), asked.data, asked.images
-    columns: tuple[str | None, str | None] = (None, None)
-    if data == "own":
-        if not folder.is_dir():
-            raise ConfigError("a weights file does not know its data; name the pictures to search with --data")
-        config = Run.read(folder).config
-        data, images = str(replace(parse(config["data"]), split="")), images or config["images"]
-        columns = (config["image_column"] or None, config["caption_column"] or None)
-    source = open_source(data, images, "all", *columns)
-    return PictureIndex.build(model, source, folder / "cache" if folder.is_dir() else None)
+    return gallery(asked.model, model, "" if asked.data == "own" else asked.data, asked.images)[0]

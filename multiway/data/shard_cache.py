@@ -124,7 +124,8 @@ class ShardCache:
         try:
             with part.open("r+b") as writing:
                 download(file, writing)
-            part.replace(place)
+            with self._lock("room"):  # whoever counts would miss a file that changes its name meanwhile
+                part.replace(place)
         finally:
             part.unlink(missing_ok=True)
 

@@ -15,6 +15,7 @@ from PIL import Image
 from multiway.abilities import Encoded, Tokens, abilities_of
 from multiway.data.source import KnowsWords, Row, Source
 from multiway.tasks import Result, Task
+from multiway.tasks.embed import encode_images
 from multiway.tasks.frozen import LearnsFirst
 
 __all__ = ["EncodedOnce"]
@@ -44,6 +45,14 @@ class EncodedOnce:
     def taught(self, task: LearnsFirst, train: Source) -> Task:
         """`task.taught(train)`, to be run here: what it learns from is encoded once too, for all such tasks."""
         return task.taught(_Rows(train))
+
+    def images(self, rows: Sequence[int]) -> Encoded:
+        """Rows of the split, encoded now or before."""
+        return encode_images(self._memory, self._rows, rows)
+
+    def texts(self, texts: Sequence[str]) -> Encoded:
+        """Texts, encoded now or before."""
+        return self._memory.encode_text(texts)
 
     def beside(self, source: Source) -> EncodedOnce:
         """Another split, with the memory of this one: a training split is encoded once for all that are measured."""

@@ -23,6 +23,7 @@ from multiway.explain.embedding_map import Layout
 from multiway.explain.pairs import Look, chosen_layers
 from multiway.explain.seen import Seen, see
 from multiway.hub.model import Model
+from multiway.workflows.encoded_once import EncodedOnce
 from multiway.workflows.explain_evidence import class_section, reconstruction_section
 from multiway.workflows.explain_kinds import kind_sections
 from multiway.workflows.explain_map import map_sections
@@ -112,6 +113,7 @@ def explain(
     asked: Asked = Asked(),
     source: Source | None = None,
     own: Sequence[int] = (),
+    once: EncodedOnce | None = None,
 ) -> Explained:
     """Look.
 
@@ -121,6 +123,7 @@ def explain(
         asked: what to look at.
         source: whose embeddings are mapped, and among whose pictures neighbours are looked for; None for neither.
         own: rows of the pictures, where they are of that split.
+        once: what was encoded of that split before.
 
     Raises:
         ConfigError: without pictures, or for a layer or head that there is not.
@@ -159,7 +162,7 @@ def explain(
     if source is None:
         found.add("embeddings and neighbours: there is no data; name some with --data")
     elif seen.attends or seen.features is not None or seen.encoded.has_embedding:
-        for section in map_sections(model, given, source, asked.rows, asked.seed, own, asked.layout):
+        for section in map_sections(model, given, source, asked.rows, asked.seed, own, asked.layout, once):
             found.add(section)
     return found
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from multiway.abilities import Encoded
 from multiway.data.rejected import Rejected, refuse_too_many
 from multiway.data.source import BadRow, DataError, Source
 from multiway.data.view import draw, on_background
@@ -18,6 +19,7 @@ from multiway.hub.model import Model
 from multiway.nn.pool import masked_mean
 from multiway.tasks.embed import encode_images
 from multiway.tasks.knn import nearest
+from multiway.workflows.encoded_once import EncodedOnce
 from multiway.workflows.explain_figures import Panel, panels, scatter
 from multiway.workflows.explain_sections import Drawn, Given, Section
 from multiway.workflows.fusion import spread
@@ -47,6 +49,7 @@ def map_sections(
     seed: int,
     own: Sequence[int] = (),
     layout: Layout = "auto",
+    once: EncodedOnce | None = None,
 ) -> list[Section]:
     """The map and the neighbours; where texts lie in the same space, how the two do.
 
@@ -58,6 +61,7 @@ def map_sections(
         seed: of the map.
         own: rows of the given pictures, where they are of this split: none is its own neighbour.
         layout: of the map.
+        once: what was encoded of the split before, and is taken from there.
 
     Raises:
         DataError: if there are no rows, or too many of them cannot be read.
@@ -75,13 +79,16 @@ def map_sections(
     for some, pictures in _read(source, chosen, lost):
         held += some
         small += [_small(picture) for picture in pictures]
-        parts.append(_vectors(model, pictures))
+        parts.append(_vectors(model, pictures) if once is None else _vector(once.images(some)))
     refuse_too_many(lost, len(chosen), where)
-    bank, queries = torch.cat(parts), _vectors(model, [one.picture for one in given])
+    bank, queries = (
+        torch.cat(parts),
+        _vectors(model, [one.picture for one in given]) if once is None or not own else _vector(once.images(own)),
+    )
     missing = f" {len(lost)} of {len(chosen)} rows could not be read: {lost[0]}." if lost else ""
     mapped = _Mapped(given, source, held, small, bank, queries, where)
     found = [_map(mapped, seed, layout, missing)]
-    texts = _texts(model, source, held)
+    texts = _texts(model, source, held, once)
     if texts is not None and len(held) >= 8 and texts.shape == bank.shape:
         found.append(_space(mapped, texts, seed, layout))
     return [*found, _neighbours(model, mapped, [source.row(row).image_id for row in own])]
@@ -125,12 +132,12 @@ def _small(picture: Image.Image) -> Image.Image:
     return small
 
 
-def _texts(model: Model, source: Source, held: Sequence[int]) -> Tensor | None:
+def _texts(model: Model, source: Source, held: Sequence[int], once: EncodedOnce | None) -> Tensor | None:
     """(N, D) of each row's first caption; None where there is no space that both share."""
     captions = [next(iter(source.row(row).captions), "") for row in held]
     if not {"encode_text", "compare"} <= set(model.abilities()) or not all(captions):
         return None
-    said = model.encode_text(captions)
+    said = model.encode_text(captions) if once is None else once.texts(captions)
     return said.embedding if said.has_embedding else None
 
 
@@ -163,9 +170,12 @@ def _read(source: Source, rows: Sequence[int], lost: list[Rejected]) -> Iterator
 
 
 def _vectors(model: Model, pictures: Sequence[Image.Image]) -> Tensor:
+    """(n, D) of pictures at hand."""
+    return _vector(encode_images(model, _Held(pictures), range(len(pictures)), _BATCH))
+
+
+def _vector(encoded: Encoded) -> Tensor:
     """(n, D) embeddings; the mean of the last tokens where there are none, as the tasks on frozen features have it."""
-    held, every = _Held(pictures), range(len(pictures))
-    encoded = encode_images(model, held, every, _BATCH)
     if encoded.has_embedding or encoded.tokens is None:
         return encoded.embedding
     return masked_mean(encoded.tokens.float(), encoded.mask)

@@ -155,10 +155,11 @@ def write_report(folder: Path, model: Model | None = None) -> Path:
         if len(source) == 0:
             continue
         alone = "encode_text" not in able
+        once = EncodedOnce(model, source) if frozen is None else frozen.beside(source)
         if "encode_image" in able and not looked.sections:
-            looked = _looked_into(model, source, alone)
+            looked = _looked_into(model, once, alone)
         if "encode_image" in able and alone:
-            frozen = EncodedOnce(model, source) if frozen is None else frozen.beside(source)
+            frozen = once
             for task in (Knn(), LinearProbe()):
                 try:
                     train = open_source(str(replace(parse(spec), split=task.train)), **layout_of(config))
@@ -166,7 +167,6 @@ def write_report(folder: Path, model: Model | None = None) -> Path:
                 except DataError as error:  # without labels, or with too few: the rest of the report is still wanted
                     absent.append(f"{task.name} on {spec}: {error}")
             continue
-        once = EncodedOnce(model, source)
         if "caption_likelihood" in able:
             others.append(once.run(TASKS["captioning"]))
         if "compare" not in able:
@@ -196,12 +196,13 @@ def _title(result: Result) -> str:
     return str(getattr(TASKS[result.task], "title", result.task.replace("-", " ").capitalize()))
 
 
-def _looked_into(model: Model, source: Source, alone: bool, count: int = 4) -> Explained:
+def _looked_into(model: Model, once: EncodedOnce, alone: bool, count: int = 4) -> Explained:
     """What the network sees in a few pictures of a split, how pictures lie to one another, and where captions are seen."""
+    source = once.source
     rows = spread_rows(source, count)
     try:
         pictures = [(source.row(row).key, source.image(row)) for row in rows]
-        found = explain(model, pictures, Asked(rows=500 if alone else _MAPPED), source, rows)
+        found = explain(model, pictures, Asked(rows=500 if alone else _MAPPED), source, rows, once)
         found.add(caption_section([(model.name, model)], source) or "")
         return found
     except (BadRow, DataError) as error:

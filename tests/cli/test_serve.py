@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,11 @@ def test_what_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, mon
         main(["serve", "runs/a", "--pixels", "0"])
     assert "--pixels is 0; expected 1 or more" in capsys.readouterr().err
     assert str(tmp_path / "none") in refused(capsys, str(tmp_path / "none"), "--port", "0")
-    monkeypatch.setattr(verb, "_there", lambda package: package != "uvicorn")
-    assert refused(capsys, "runs/a") == "multiway: serving needs uvicorn; pip install 'multiway[serve]'\n"
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "uvicorn" else found(name, *rest)
+    )
+    assert refused(capsys, "runs/a") == "multiway: this needs uvicorn; pip install 'multiway[serve]'\n"
 
 
 def test_what_is_searched(tiny_run: Path) -> None:

@@ -47,6 +47,12 @@ class Writer(Tuned):
     def encode_text(self, texts: Any, tokens: bool = False) -> Encoded:
         return Encoded(torch.zeros(len(texts), 0), torch.zeros(len(texts), 1, 1))
 
+    def shown(self, images: Encoded, tokens: Any = "only") -> Encoded:
+        return images
+
+    def read(self, texts: Encoded, tokens: Any = "only") -> Encoded:
+        return texts
+
     def by_rows(self, count: int, ask: Any) -> list[Any]:
         return [ask(torch.arange(start, min(start + 3, count))) for start in range(0, count, 3)]
 

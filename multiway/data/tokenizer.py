@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -161,19 +162,16 @@ class Tokenizer:
     def __call__(self, texts: Sequence[str]) -> Tokens:
         """Token ids of `texts`, padded to the longest of them."""
         encodings = self.backend.encode_batch(list(texts))
-        length = max((len(encoding.ids) for encoding in encodings), default=0)
-        ids = torch.full((len(encodings), length), self.pad, dtype=torch.int64)
-        mask = torch.zeros(len(encodings), length, dtype=torch.bool)
-        starts = torch.zeros(len(encodings), length, dtype=torch.bool)
-        for row, encoding in enumerate(encodings):
-            count = len(encoding.ids)
-            ids[row, :count] = torch.tensor(encoding.ids)
-            mask[row, :count] = True
-            words = encoding.word_ids
-            starts[row, :count] = torch.tensor(
-                [w is not None and (i == 0 or w != words[i - 1]) for i, w in enumerate(words)]
-            )
-        return Tokens(ids, mask, starts)
+        counts = np.array([len(encoding.ids) for encoding in encodings], dtype=np.int64)
+        mask = np.arange(counts.max(initial=0)) < counts[:, None]
+        ids = np.full(mask.shape, self.pad, dtype=np.int64)
+        ids[mask] = [number for encoding in encodings for number in encoding.ids]
+        # Words are numbered within their text; special tokens belong to none. A new number begins a word.
+        words = np.full(mask.shape, -1, dtype=np.int64)
+        words[mask] = [-1 if word is None else word for encoding in encodings for word in encoding.word_ids]
+        starts = words >= 0
+        starts[:, 1:] &= words[:, 1:] != words[:, :-1]
+        return Tokens(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(starts))
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, its special ones and those that are cut off included: above `context`, something is."""

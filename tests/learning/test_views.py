@@ -52,7 +52,7 @@ def test_neighbours_of_emoji_are_better_than_by_pixels(
 ) -> None:
     """400 steps of 128, SLIP 200 with names: groups of concepts of which nothing was in training."""
     before, after = learnt(name, "emoji@concept", k, tmp_path / "run", *options)
-    assert before < 0.42, before
+    assert before < pixels - 0.015, before  # the ResNet 0.36, SLIP's ViT 0.42
     assert after > (pixels + recorded) / 2, after
 
 

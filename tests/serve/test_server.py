@@ -135,8 +135,15 @@ def test_memory_is_bounded_whatever_comes(tiny_run: Path) -> None:
             b"{" + b",".join(b'"k%d":1' % number for number in range(300_000)) + b"}",
             b'{"images": ["http://127.0.0.1:1/"]}',
         ]
+
+        def insisted(body: bytes) -> int:
+            """The answer itself: 503 only says that others' bodies are held at the moment, and to come again."""
+            while (status := server.post("/v1/embed/image", body)[0]) == 503:
+                time.sleep(0.05)
+            return status
+
         with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(lambda body: server.post("/v1/embed/image", body)[0], bodies * 3))
+            found = list(pool.map(insisted, bodies * 3))
             good = list(pool.map(lambda body: server.post("/v1/embed/image", body)[0], [largest] * 16))
         assert all(400 <= status < 500 for status in found), found
         assert set(good) <= {200, 503} and 200 in good

@@ -14,6 +14,7 @@ the same ready-made views.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from multiway.data import view_presets
 from multiway.data.emoji import Emoji
 from multiway.data.view import draw
 from multiway.data.views import ViewsSpec, draw_views
+from multiway.engine.compiling import compile_networks
 from multiway.engine.optim import OptimiserSpec, build_optimiser
 from multiway.methods.byol import Byol, ByolConfig
 from multiway.methods.dino import Dino, DinoConfig
@@ -228,8 +230,10 @@ def dino(size: str) -> Entry:
 ENTRIES = {"simclr": simclr, "simsiam": simsiam, "byol": byol, "moco": moco, "dino": dino}
 
 
-def enter(entry: Entry, rows: int, precision: Precision, with_views: bool, plain: bool) -> list[Contender]:
-    """Both sides, each with pictures of its own kind of the same emoji."""
+def enter(
+    entry: Entry, rows: int, precision: Precision, with_views: bool, plain: bool, compiled: bool = False
+) -> list[Contender]:
+    """Both sides, each with pictures of its own kind of the same emoji; both by torch.compile where that is asked for."""
     source = Emoji.open("train")
     side = entry.views.views[0].size
     view = replace(VIEW, size=side)
@@ -244,6 +248,10 @@ def enter(entry: Entry, rows: int, precision: Precision, with_views: bool, plain
     if not plain:
         theirs = theirs.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     assert isinstance(method, Method)
+    if compiled:
+        compile_networks(method)
+        for part in theirs.children():  # a ModuleDict is not called itself
+            part.compile()
     world, generator = World(), torch.Generator().manual_seed(0)
     ready = draw_views(squares, torch.rand(rows, entry.views.draws, dtype=torch.float64), entry.views, view)
 
@@ -293,6 +301,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--no-views", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="both sides through torch.compile as well")
     parser.add_argument(
         "--plain", action="store_true", help="lightly's networks as its examples have them, not channels last"
     )
@@ -308,13 +317,14 @@ def main() -> None:
             ours, theirs = (sum(p.numel() for p in net().parameters()) for net in (entry.ours, entry.theirs))
             if abs(ours - theirs) > 0.02 * theirs:
                 raise SystemExit(f"{name}: {ours:,} parameters against {theirs:,}; the two are not of one shape")
-            for precision in asked.precision:
-                times = race(enter(entry, rows, precision, not asked.no_views, asked.plain), asked.rounds, asked.steps)
+            for precision, compiled in itertools.product(asked.precision, [False, True][: 1 + asked.compile]):
+                contenders = enter(entry, rows, precision, not asked.no_views, asked.plain, compiled)
+                times = race(contenders, asked.rounds, asked.steps)
                 peer, own = f"lightly {precision}", f"ours {precision}"
                 cells = [f"{1000 * times.median(each) / rows:.2f}" for each in (peer, own)]
+                label = f"{precision}, compiled" if compiled else precision
                 print(
-                    f"| {name} {size} | {precision} | {cells[0]} | {cells[1]} | {times.ratio(peer, own):.2f}x |",
-                    flush=True,
+                    f"| {name} {size} | {label} | {cells[0]} | {cells[1]} | {times.ratio(peer, own):.2f}x |", flush=True
                 )
 
 

@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from multiway.batch import Batch
 from multiway.engine.allocator import keep_freed_memory
 from multiway.engine.cached import CachedStep
+from multiway.engine.compiling import compile_networks
 from multiway.engine.device import choose_device, choose_precision
 from multiway.engine.gradients import clip
 from multiway.engine.health import gradient_health, health
@@ -246,9 +247,9 @@ def _on_main(world: World, journals: Journals) -> Callable[[str], None]:
 
 
 def _wrap(method: Method, settings: Settings, world: World, device: torch.device) -> nn.Module:
-    """The method as it is called in a step: compiled, and under DDP where there are several ranks."""
+    """The method as it is called in a step: its networks compiled, and under DDP where there are several ranks."""
     if settings.compile:
-        method.compile(dynamic=True)  # text lengths vary from batch to batch
+        compile_networks(method)
     if world.size == 1:
         return method
     ids = [device.index] if device.type == "cuda" else None

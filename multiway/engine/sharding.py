@@ -37,6 +37,7 @@ from torch.distributed.tensor import DTensor
 
 from multiway.batch import Batch
 from multiway.engine.agreement import from_main
+from multiway.engine.compiling import compile_networks
 from multiway.engine.gradients import average
 from multiway.engine.settings import Settings
 from multiway.methods.method import Losses, Method, Step
@@ -110,7 +111,7 @@ class Sharded:
         if settings.checkpoint_blocks:
             recompute(method)
         if settings.compile:
-            method.compile(dynamic=True)
+            compile_networks(method)
         kept = {"mesh": mesh, "ignored_params": set(self._whole)}
         as_is = MixedPrecisionPolicy(reduce_dtype=self._dtype, cast_forward_inputs=False)
         # Gradients of what travels in bf16 are bf16 too; it is their sum over ranks that has to be exact.

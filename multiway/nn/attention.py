@@ -78,8 +78,8 @@ class Visibility(NamedTuple):
             )
         allowed = None if mask is None else mask.bool()[:, None, None, :]
         looks_back = causal and not (past and length - past == 1)
-        # Once for all layers, and only where to ask costs nothing: a GPU would have to be waited for.
-        unasked = device.type != "cpu" or torch.compiler.is_exporting()  # a graph is traced for any mask
+        # Once for all layers, and only where to ask costs nothing: a GPU would have to be waited for, a graph is traced for any mask.
+        unasked = device.type != "cpu" or torch.compiler.is_compiling() or torch.compiler.is_exporting()
         first = None if mask is None or unasked else mask[:, : past + 1] if looks_back else mask
         complete = mask is None or (first is not None and bool(first.any(1).all()))
         if not looks_back:

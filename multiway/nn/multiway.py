@@ -87,7 +87,8 @@ class Multiway(nn.Module):
         recompute = self.config.checkpoint and self.training and record is None and torch.is_grad_enabled()
         for index in range(start, last + 1 if stop is None else stop):
             own = None if bias is None else bias[index]
-            run = partial(self.blocks[index], first=first and index == last, record=record, path=f"blocks.{index}")
+            path = "" if record is None else f"blocks.{index}"  # a compiled block would be made anew for every name
+            run = partial(self.blocks[index], first=first and index == last, record=record, path=path)
             seen = (tokens, segments, visibility, own)
             tokens = checkpoint(run, *seen, use_reentrant=False) if recompute else run(*seen)
         if stop is not None:

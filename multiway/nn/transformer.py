@@ -93,7 +93,7 @@ class Transformer(nn.Module):
             self.config.checkpoint and self.training and record is None and cache is None and torch.is_grad_enabled()
         )
         for index, block in enumerate(self.blocks):
-            path = f"blocks.{index}"
+            path = "" if record is None else f"blocks.{index}"  # a compiled block would be made anew for every name
             wanted = at if index == len(self.blocks) - 1 else None
             run = partial(
                 block,

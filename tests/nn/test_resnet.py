@@ -155,11 +155,12 @@ def test_size_that_does_not_divide_is_refused():
         ModifiedResNet(ModifiedResNetConfig(size=100))
 
 
+@pytest.mark.parametrize("channels", [5, 15, 16, 24])
 @pytest.mark.parametrize("stride", [1, 2, 3])
-def test_the_strided_projection_is_a_strided_convolution(stride: int) -> None:
-    ours, plain = Projection(16, 24, stride), nn.Conv2d(16, 24, 1, stride, bias=False)
+def test_the_strided_projection_is_a_strided_convolution(stride: int, channels: int) -> None:
+    ours, plain = Projection(channels, 24, stride), nn.Conv2d(channels, 24, 1, stride, bias=False)
     plain.load_state_dict(ours.state_dict())
-    images = torch.randn(2, 16, 13, 10, requires_grad=True)
+    images = torch.randn(2, channels, 13, 10, requires_grad=True)
     torch.testing.assert_close(ours(images), plain(images))
     weights = torch.randn_like(plain(images))
     found = torch.autograd.grad((ours(images) * weights).sum(), [images, ours.weight])
@@ -167,7 +168,11 @@ def test_the_strided_projection_is_a_strided_convolution(stride: int) -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_few_channels_of_larger_pictures_do_not_end_the_process() -> None:
-    network = ResNet(ResNetConfig(depths=(1, 1), base=4, stem="cifar")).train()
-    network(torch.randn(8, 3, 64, 64)).pooled.sum().backward()
+@pytest.mark.parametrize(("base", "side"), [(4, 64), (14, 96), (15, 128), (16, 128)])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_few_channels_of_larger_pictures_do_not_end_the_process(base: int, side: int, bf16: bool) -> None:
+    network = ResNet(ResNetConfig(depths=(1, 1), base=base, stem="cifar")).train()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        pooled = network(torch.randn(2, 3, side, side)).pooled
+    pooled.float().sum().backward()
     assert all(each.grad is not None and each.grad.isfinite().all() for each in network.parameters())

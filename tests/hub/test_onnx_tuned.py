@@ -91,7 +91,12 @@ def test_an_answerer_gives_the_scores_of_pytorch(kind: str, under: str, tmp_path
     assert "answer" in parts_of(model)
     ran = write(model, tmp_path / "onnx", "answer")
     assert ran.about["answers"] == list(ANSWERS)
-    for rows in ([0], [3, 0], [0, 1, 2, 3, 4], [4, 4, 2, 1, 0, 3, 1]):  # one short question; several, the longest cut by the context
+    for rows in (
+        [0],
+        [3, 0],
+        [0, 1, 2, 3, 4],
+        [4, 4, 2, 1, 0, 3, 1],
+    ):  # one short question; several, the longest cut by the context
         pictures, questions = PICTURES[: len(rows)], [QUESTIONS[row] for row in rows]
         scores, want = ran.answer(pictures, questions), model.answer(pictures, questions)
         assert scores.shape == (len(rows), 5) and np.abs(scores - want.numpy()).max() < 1e-4

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import spawn
 from small_recipes import small
 
 from multiway.recipes.recipe import Recipe
@@ -76,7 +76,7 @@ def _of_two() -> Recipe:
 
 def test_two_ranks(tmp_path: Path) -> None:
     """Gradients have their memory all the time under DDP, and the other rank's features come in."""
-    mp.spawn(_rank, (str(tmp_path),), nprocs=2)
+    spawn(_rank, (str(tmp_path),), nprocs=2)
     real = torch.load(tmp_path / "0.pt", weights_only=True)
     found = planned(_of_two(), ranks=2)
     assert abs(found.peak / real - 1) < WITHIN, (found.at_peak, real)

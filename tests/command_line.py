@@ -16,6 +16,8 @@ from pathlib import Path
 
 from forked import ENVIRONMENT, LONGEST, begin, finish, over
 
+from multiway.workflows.arms import CellFailed
+
 # What every test of the training path wants of a run: small pictures, one thread, everything logged.
 QUICK = [
     "--device", "cpu", "--precision", "fp32", "--threads", "1", "--log-every", "1",
@@ -49,6 +51,17 @@ def _forked(args: tuple[str, ...], ranks: int) -> subprocess.CompletedProcess[st
     with tempfile.NamedTemporaryFile("w+") as out, tempfile.NamedTemporaryFile("w+") as err:
         code = finish([begin(out.name, err.name, each, args=args) for each in environments])
         return subprocess.CompletedProcess(["multiway", *args], code, out.read(), err.read())
+
+
+def cell_command(*words: str) -> None:
+    """In place of `workflows.arms.run_command`: forked, and its peak of memory unknown.
+
+    Raises:
+        CellFailed: as there.
+    """
+    done = multiway(*words)
+    if done.returncode:
+        raise CellFailed(f"multiway {' '.join(words)} failed:\n{done.stderr}")
 
 
 def lines(run: Path) -> int:

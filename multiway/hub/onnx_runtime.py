@@ -224,7 +224,7 @@ def _opened(picture: Any, pixels: int) -> Image.Image:
     where = str(picture)
     Image.init()
     formats = [name for name in _RASTER if name in Image.OPEN]
-    with open(picture, "rb") as file:
+    with Path(picture).open("rb") as file:
         try:
             image = Image.open(file, formats=formats)
         except UnidentifiedImageError as error:
@@ -232,7 +232,9 @@ def _opened(picture: Any, pixels: int) -> Image.Image:
                 f"{where} is not a picture of {', '.join(formats)}; fetch it again if it should be, and render PDF, SVG or PostScript to PNG"
             ) from error
         except _DAMAGE as error:
-            raise PictureError(f"{where}: the header is damaged or claims too much ({error}); fetch it again") from error
+            raise PictureError(
+                f"{where}: the header is damaged or claims too much ({error}); fetch it again"
+            ) from error
         image = _decoded(image, where, pixels)
         with contextlib.suppress(*_DAMAGE):  # unreadable EXIF: shown as stored
             ImageOps.exif_transpose(image, in_place=True)

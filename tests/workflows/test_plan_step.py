@@ -18,7 +18,6 @@ from multiway.workflows.plan_step import trace
 from multiway.workflows.step_times import whole_step
 from multiway.world import World
 
-
 SHALLOW = {"clip": ("--method.image.layers", "2", "--method.text.layers", "2"), "albef": ("--method.image.layers", "2")}
 
 

@@ -47,12 +47,13 @@ def requested() -> dict[str, Any] | None:
 
 
 def carry_out(asked: dict[str, Any]) -> int:
-    """What it has been asked to do, as if it had been started with this environment and these files for what it says."""
+    """What it has been asked to do, as if it had been started here, with this environment and these files for what it says."""
     descriptors = ((0, os.devnull, os.O_RDONLY), (1, asked["out"], os.O_WRONLY), (2, asked["err"], os.O_WRONLY))
     for descriptor, path, flags in descriptors:
         file = os.open(path, flags | os.O_APPEND)
         os.dup2(file, descriptor)
         os.close(file)
+    os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["env"])
     try:

@@ -34,7 +34,8 @@ LONGEST = 240.0
 def _server() -> subprocess.Popen[str]:
     """One for all tests of this process; it ends when this does, and its input with it."""
     command = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
-    return subprocess.Popen(command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=ENVIRONMENT, cwd=Path(__file__).parent, stdin=pipe, stdout=pipe, text=True)
 
 
 def _ask(**request: Any) -> Any:
@@ -55,7 +56,7 @@ def begin(out: str, err: str, environment: dict[str, str] | None = None, **work:
     Returns:
         The process's number.
     """
-    return int(_ask(out=out, err=err, env=ENVIRONMENT | (environment or {}), **work))
+    return int(_ask(out=out, err=err, env=ENVIRONMENT | (environment or {}), folder=str(Path.cwd()), **work))
 
 
 def over(process: int) -> int | None:

@@ -235,10 +235,10 @@ def _opened(picture: Any, pixels: int) -> Image.Image:
             raise PictureError(
                 f"{where}: the header is damaged or claims too much ({error}); fetch it again"
             ) from error
-        image = _decoded(image, where, pixels)
+        upright = _decoded(image, where, pixels)
         with contextlib.suppress(*_DAMAGE):  # unreadable EXIF: shown as stored
-            ImageOps.exif_transpose(image, in_place=True)
-        return _plain(image, where)
+            ImageOps.exif_transpose(upright, in_place=True)
+        return _plain(upright, where)
 
 
 def _decoded(image: Image.Image, where: str, pixels: int) -> Image.Image:

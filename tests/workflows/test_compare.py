@@ -14,6 +14,7 @@ from multiway.workflows.arms import Arm, CellFailed
 from multiway.workflows.compare import ARMS, COLUMNS, markdown
 
 DATA = "scenes:easy,objects=1-3,samples=64,gallery=24"
+RUN_COMMAND = arms.run_command
 SMALL = ("--threads", "1", "--batch", "16", "--tokenizer.vocabulary", "300")
 
 
@@ -40,7 +41,7 @@ def test_a_cell_is_trained_in_a_process_of_its_own() -> None:
 @pytest.mark.slow
 def test_side_by_side_it_is_the_same_table(few: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes at once, each of which starts the command as a user does."""
-    monkeypatch.undo()
+    monkeypatch.setattr(arms, "run_command", RUN_COMMAND)
     names = ["bert (blind)", "clip"]
     one, two = (
         compare.compare(tmp_path / str(jobs), DATA, 16, names, gallery=12, jobs=jobs, rounds=0) for jobs in (1, 2)

@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,18 @@ Call = Callable[[], Any]
 
 
 @torch.no_grad()
-def calls(model: Model, folder: Path, part: str, batch: int, length: int, tokens: int, threads: int) -> dict[str, Call]:
+def calls(
+    model: Model,
+    folder: Path,
+    part: str,
+    batch: int,
+    length: int,
+    tokens: int,
+    threads: int,
+    variants: Sequence[str] = ("fp32", "int8"),
+) -> dict[str, Call]:
     """What each contender does of a part, by its name."""
-    ran = {variant: Exported(folder, variant, threads) for variant in ("fp32", "int8")}
+    ran = {variant: Exported(folder, variant, threads) for variant in variants}
     method: Any = model.method
     if part == "caption":
         image = method.encode_image(torch.randn(batch, 3, model.processor.view.size, model.processor.view.size))
@@ -87,6 +96,16 @@ def race(contenders: dict[str, Call], rounds: int) -> dict[str, list[float]]:
     return times
 
 
+def summary(part: str, batch: int, times: dict[str, list[float]], beside: str = "PyTorch") -> list[dict[str, Any]]:
+    """A row for each contender: its median, and how many times as fast it is as the one that it stands beside."""
+    found = []
+    for name, own in times.items():
+        ratios = [theirs / mine for theirs, mine in zip(times[beside], own, strict=True)]
+        row = {"part": part, "batch": batch, "by": name, "ms": 1000 * statistics.median(own)}
+        found.append(row | {"faster": statistics.median(ratios), "from": min(ratios), "to": max(ratios)})
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
@@ -111,10 +130,7 @@ def main() -> None:
         for part in [each for each in asked.parts if each in report.parts]:
             for batch in asked.batches:
                 times = race(calls(model, folder, part, batch, asked.length, asked.tokens, asked.threads), asked.rounds)
-                for name, own in times.items():
-                    ratios = [theirs / mine for theirs, mine in zip(times["PyTorch"], own, strict=True)]
-                    row = {"part": part, "batch": batch, "by": name, "ms": 1000 * statistics.median(own)}
-                    said.append(row | {"faster": statistics.median(ratios), "from": min(ratios), "to": max(ratios)})
+                said += summary(part, batch, times)
     if asked.json:
         print(json.dumps({"bytes": dict(report.sizes), "rows": said, "losses": list(report.losses)}))
         return

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import spawn
 
 from multiway.world import World
 
@@ -54,7 +54,7 @@ def _worker(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = str(tmp_path_factory.mktemp("world"))
-    mp.spawn(_worker, (folder,), nprocs=2)
+    spawn(_worker, (folder,), nprocs=2)
     return [torch.load(f"{folder}/{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -16,7 +16,10 @@ from rich.table import Table
 from multiway.cli.output import print_json
 from multiway.config import ConfigError
 from multiway.data.decode import decode
-from multiway.data.open import open_source, parse
+from multiway.data.open import ALL, open_source, parse
+from multiway.data.source import Source
+from multiway.data.spec import BUNDLED
+from multiway.data.subset import Subset
 from multiway.engine.run import Run
 from multiway.hub.load import load
 from multiway.hub.model import Model
@@ -26,6 +29,9 @@ from multiway.serve.page import write_hits
 from multiway.serve.search import PictureIndex
 
 __all__ = ["Search", "gallery", "run"]
+
+_DRAWN = 5_000
+"""Pictures of a generated world that are encoded for a search, at most, unless somebody says how many."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class Search:
         html: file to write a page with the pictures to.
         model: of an index: that encodes the query; by default the one that the index names.
         data: of a model: whose pictures; by default all those the run was trained on and tested with.
+        pictures: of the data, so many, evenly spread; 0 for all. By default all; of a generated world (scenes), which has millions, the
+            held-out ones, and 5,000 at most.
         images: folder that a caption file's paths are relative to.
         image_column: of a caption file, where its name is unusual.
         caption_column: of a caption file, where its name is unusual.
@@ -60,6 +68,7 @@ class Search:
     html: str = ""
     model: str = ""
     data: str = ""
+    pictures: int | None = None
     images: str = ""
     image_column: str = ""
     caption_column: str = ""
@@ -75,6 +84,8 @@ def run(args: list[str]) -> int:
         raise ConfigError(
             f"--top is {asked.top}, --rerank-top {asked.rerank_top}; at least 1 picture has to be asked for"
         )
+    if asked.pictures is not None and asked.pictures < 0:
+        raise ConfigError(f"--pictures is {asked.pictures}; expected how many are searched, or 0 for all")
     picture = decode(Path(asked.image), asked.image) if asked.image else None
     finder, among, name = _index(asked) if is_index(asked.place) else _gallery(asked)
     hits = finder.find(
@@ -88,8 +99,10 @@ def run(args: list[str]) -> int:
 
 def _index(asked: Search) -> tuple[Finder, int, str]:
     """An index with its model."""
-    if asked.data or asked.images:
-        raise ConfigError(f"{asked.place} is an index, which knows its pictures; leave --data and --images out")
+    if asked.data or asked.images or asked.pictures is not None:
+        raise ConfigError(
+            f"{asked.place} is an index, which knows its pictures; leave --data, --pictures and --images out"
+        )
     index = open_index(asked.place)
     source = asked.model or index.about.get("run", "")
     if not source:
@@ -106,20 +119,40 @@ def _gallery(asked: Search) -> tuple[PictureIndex, int, str]:
     if asked.model:
         raise ConfigError(f"{asked.place} is a model itself; --model is for an index")
     columns = (asked.image_column, asked.caption_column)
-    index, name = gallery(asked.place, load(asked.place), asked.data, asked.images, columns)
+    index, name = gallery(
+        asked.place,
+        load(asked.place),
+        asked.data,
+        asked.images,
+        columns,
+        pictures=asked.pictures,
+        more="--pictures N searches N of all of them, evenly spread, and --pictures 0 all",
+    )
     return index, len(index.rows), name
 
 
 def gallery(
-    place: str, model: Model, data: str = "", images: str = "", columns: tuple[str, str] = ("", "")
+    place: str,
+    model: Model,
+    data: str = "",
+    images: str = "",
+    columns: tuple[str, str] = ("", ""),
+    *,
+    pictures: int | None = None,
+    more: str = "`multiway index` makes an index of more",
 ) -> tuple[PictureIndex, str]:
     """The pictures of a source, encoded; and the name of the data.
+
+    A generated world has millions of pictures: unless somebody says how many, its held-out ones are taken, or some of them, and a
+    sentence on the error stream says so.
 
     Args:
         place: run folder, beside which the embeddings are kept, or what else the model was loaded from.
         model: that encodes.
         data: whose pictures; by default all of the run's own.
         images, columns: of a caption file: its folder of pictures, and its columns of pictures and captions.
+        pictures: so many, evenly spread; 0 for all, None for all but of a generated world.
+        more: how more of a generated world are searched, for that sentence.
 
     Raises:
         ConfigError: without data, where there is no run to tell.
@@ -132,8 +165,25 @@ def gallery(
         config = Run.read(folder).config
         data, images = str(replace(parse(config["data"]), split="")), images or config["images"]
         columns = (config["image_column"], config["caption_column"])
-    source = open_source(data, images, "all", *(column or None for column in columns), bare=True)
+    source = open_source(data, images, ALL, *(column or None for column in columns), bare=True)
+    if pictures is not None:
+        source = Subset(source, pictures) if 0 < pictures < len(source) else source
+    elif len(source) > _DRAWN and parse(data).name in BUNDLED:
+        source = _held_out(source, data, more)
     return PictureIndex.build(model, source, folder / "cache" if folder.is_dir() else None), data
+
+
+def _held_out(source: Source, data: str, more: str) -> Source:
+    """So much of a generated world as can be waited for."""
+    world, parsed = len(source), parse(data)
+    if not parsed.split:
+        source = open_source(str(replace(parsed, split="val")))
+    some = source if len(source) <= _DRAWN else Subset(source, _DRAWN)
+    print(
+        f"{data} is drawn and has {world:,} pictures: {len(some):,} of {source.name}@{source.split} are searched; {more}",
+        file=sys.stderr,
+    )
+    return some
 
 
 def _show(

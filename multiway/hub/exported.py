@@ -68,19 +68,47 @@ class ExportedMethod(nn.Module):
         has = set(self.ran.about["parts"])
         both = {"image", "text"} <= has
         able = {
-            "encode_image": "image" in has,
-            "encode_text": "text" in has or "match" in has,
+            "encode_image": "image" in has or self._from_pixels,
+            "encode_text": bool(has & {"text", "match", "answer"}),
             "compare": "compare" in has or (both and self.ran.about["compares"]),
             "match": "match" in has,
             "generate": "caption" in has,
+            "classify": "classify" in has,
+            "answer": "answer" in has,
         }
         return tuple(name for name, there in able.items() if there)
 
+    @property
+    def _from_pixels(self) -> bool:
+        """Whether there are graphs that go from pixels to scores in one, so that pixels are what has to be kept of a picture."""
+        return not {"classify", "answer"}.isdisjoint(self.ran.about["parts"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes it was tuned for."""
+        return tuple(self.ran.about["classes"])
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The list of answers it was tuned for."""
+        return tuple(self.ran.about["answers"])
+
     def encode_image(self, images: Tensor) -> Encoded:
-        """(B, 3, S, S) -> embeddings and tokens."""
-        found = self._run("image", pixels=images.float())
-        tokens = found.get("image_tokens")
+        """(B, 3, S, S) -> embeddings and tokens; of a model that was tuned to classify or answer the pixels (B, 3, S * S) take the place
+        of the tokens."""
+        found = self._run("image", pixels=images.float()) if "image" in self.ran.graphs else {}
+        tokens = images.float().flatten(2) if self._from_pixels else found.get("image_tokens")
         return Encoded(found.get("image_embedding", images.new_zeros(len(images), 0)), tokens)
+
+    def _pixels(self, image: Encoded) -> Tensor:
+        assert image.tokens is not None
+        side = self.ran.about["picture"]["size"]
+        return image.tokens.unflatten(2, (side, side))
+
+    def _tokens(self, image: Encoded) -> Tensor:
+        """(B, N, W) of pictures, computed now where pixels were kept."""
+        assert image.tokens is not None
+        return self._run("image", pixels=self._pixels(image))["image_tokens"] if self._from_pixels else image.tokens
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:
         """(B, L) -> embeddings and tokens; of a matcher without an encoder the ids alone, which it reads anew."""
@@ -92,14 +120,23 @@ class ExportedMethod(nn.Module):
         """(Bi, Bt) similarities."""
         if image.has_embedding:
             return image.embedding @ text.embedding.T
-        assert image.tokens is not None and text.tokens is not None and text.mask is not None
-        given = {"image_tokens": image.tokens, "text_tokens": text.tokens, "text_mask": text.mask}
+        assert text.tokens is not None and text.mask is not None
+        given = {"image_tokens": self._tokens(image), "text_tokens": text.tokens, "text_mask": text.mask}
         return self._run("compare", **given)[f"by_{query}"]
 
     def match(self, image: Encoded, text: Encoded) -> Tensor:
         """(B,) log-odds."""
-        assert image.tokens is not None and text.ids is not None and text.mask is not None
-        return self._run("match", image_tokens=image.tokens, ids=text.ids, mask=text.mask)["score"]
+        assert text.ids is not None and text.mask is not None
+        return self._run("match", image_tokens=self._tokens(image), ids=text.ids, mask=text.mask)["score"]
+
+    def classify(self, image: Encoded) -> Tensor:
+        """(B, K) scores of `classes`."""
+        return self._run("classify", pixels=self._pixels(image))["scores"]
+
+    def answer(self, image: Encoded, text: Encoded) -> Tensor:
+        """(B, A) scores of `answers`."""
+        assert text.ids is not None and text.mask is not None
+        return self._run("answer", pixels=self._pixels(image), ids=text.ids, mask=text.mask)["scores"]
 
     def generate(
         self,
@@ -114,17 +151,16 @@ class ExportedMethod(nn.Module):
         Raises:
             ExportError: for prompts, where what reads them was not exported.
         """
-        assert image.tokens is not None
-        how = self.ran.about["caption"]
+        shown, how = self._tokens(image), self.ran.about["caption"]
         if prompts is None:
-            prompts = torch.full((len(image.tokens), 1), how["start"])
+            prompts = torch.full((len(shown), 1), how["start"])
         elif not how["prompted"]:
             raise ExportError(f"{self.name} was exported without what reads a prompt; leave it out")
         else:
             prompts = prompts.clone()
             prompts[:, 0] = how["start"]
         settings = replace(settings, max_length=min(settings.max_length, how["context"]))
-        decoding = _Decoding(self.ran, image.tokens.numpy())
+        decoding = _Decoding(self.ran, shown.numpy())
         return generate(
             decoding, prompts, settings, end=how["end"], pad=how["pad"], prompt_mask=prompt_mask, generator=generator
         )

@@ -8,24 +8,42 @@ This file is copied into every such folder as `runtime.py`, so that the folder w
     model.similarity(["cat.png"], ["a cat", "a dog"])
     model.caption(["cat.png"])
 
-Pictures are paths or Pillow pictures. What a model cannot do is a `KeyError` that says what it can.
+Pictures are paths or Pillow pictures. What a model cannot do is a `KeyError` that says what it can; a picture that cannot be read whole,
+or has more pixels than are decoded, is a `PictureError` that says which and why. Files come from strangers: their size is taken from the
+header before anything is decompressed, and only raster formats are tried (Pillow would hand an EPS file to Ghostscript).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tokenizers import Tokenizer
 
-__all__ = ["FORMAT", "Exported"]
+__all__ = ["FORMAT", "PIXELS", "Exported", "PictureError"]
 
 FORMAT = "multiway-export 1"
+PIXELS = 64_000_000
+"""Pixels above which a picture is refused: 8000 x 8000, about 250 MB once decoded."""
+
+_RASTER = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+# What Pillow's decoders raise on damaged files; OSError covers truncation.
+_DAMAGE = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError),
+    *(struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning),
+)
 Array = np.ndarray[Any, Any]
+
+
+class PictureError(ValueError):
+    """A picture that is not shown to the model: no picture, damaged, or too large."""
 
 
 class Exported:
@@ -36,6 +54,7 @@ class Exported:
         variant: `fp32`, or `int8` where the folder has it.
         threads: of each operator; None for onnxruntime's choice, one a core.
         providers: of onnxruntime, in the order of preference; the CPU's by default.
+        pixels: greatest number in a picture, as it is stored and as it is drawn.
 
     Attributes:
         about: what `export.json` says.
@@ -48,6 +67,7 @@ class Exported:
         variant: str = "fp32",
         threads: int | None = None,
         providers: Sequence[str] = ("CPUExecutionProvider",),
+        pixels: int = PIXELS,
     ) -> None:
         import onnxruntime
 
@@ -64,6 +84,7 @@ class Exported:
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = threads or 0
         self._providers = list(providers)
+        self._pixels = pixels
         self._sessions: dict[str, Any] = {}
         self.graphs = tuple(self.about["graphs"])
         words = self.about["text"]
@@ -88,9 +109,14 @@ class Exported:
     # What goes in.
 
     def pixels(self, pictures: Sequence[Any]) -> Array:
-        """Pictures as the model was trained to see them: (B, 3, S, S) float32."""
+        """Pictures as the model was trained to see them: (B, 3, S, S) float32.
+
+        Raises:
+            PictureError: for one that cannot be shown, naming it.
+            OSError: for a file that cannot be opened.
+        """
         view = self.about["picture"]
-        squares = np.stack([_square(_opened(each), view) for each in pictures]).astype(np.float32)
+        squares = np.stack([_square(each, view, self._pixels) for each in pictures]).astype(np.float32)
         mean, std = (np.asarray(view[name], np.float32) for name in ("mean", "std"))
         scaled = (squares / np.float32(255) - mean) / std
         return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
@@ -191,14 +217,63 @@ class Exported:
         return str(self._tokenizer.decode([i for i in ids[:stop] if i < count])).strip()
 
 
-def _opened(picture: Any) -> Image.Image:
-    return picture if isinstance(picture, Image.Image) else ImageOps.exif_transpose(Image.open(picture))
+def _opened(picture: Any, pixels: int) -> Image.Image:
+    """A path's picture, decoded, upright and in a plain mode; a Pillow picture as it is, decoded if it still lies in its file."""
+    if isinstance(picture, Image.Image):
+        return _decoded(picture, "the picture", pixels)
+    where = str(picture)
+    Image.init()
+    formats = [name for name in _RASTER if name in Image.OPEN]
+    with Path(picture).open("rb") as file:
+        try:
+            image = Image.open(file, formats=formats)
+        except UnidentifiedImageError as error:
+            raise PictureError(
+                f"{where} is not a picture of {', '.join(formats)}; fetch it again if it should be, and render PDF, SVG or PostScript to PNG"
+            ) from error
+        except _DAMAGE as error:
+            raise PictureError(
+                f"{where}: the header is damaged or claims too much ({error}); fetch it again"
+            ) from error
+        upright = _decoded(image, where, pixels)
+        with contextlib.suppress(*_DAMAGE):  # unreadable EXIF: shown as stored
+            ImageOps.exif_transpose(upright, in_place=True)
+        return _plain(upright, where)
 
 
-def _square(image: Image.Image, view: Mapping[str, Any]) -> Array:
+def _decoded(image: Image.Image, where: str, pixels: int) -> Image.Image:
+    width, height = image.size
+    if not 0 < width * height <= pixels:
+        raise PictureError(
+            f"{where} has {width} x {height} pixels; expected 1 to {pixels:,} in all: scale it down, or raise Exported(pixels=...)"
+        )
+    try:
+        image.load()
+    except _DAMAGE as error:
+        raise PictureError(f"{where} is truncated or damaged ({error}); fetch it again") from error
+    return image
+
+
+def _plain(image: Image.Image, where: str) -> Image.Image:
+    """8 bits a channel; one transparent colour, if that is how the file states it, as a channel."""
+    if image.mode in ("L", "RGB", "P") and "transparency" in image.info:
+        return image.convert("RGBA")
+    if image.mode == "F":
+        raise PictureError(f"{where} has 32-bit float pixels, whose range is anyone's guess; save it with 8 bits")
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image)  # 16 bits: their upper byte, as viewers show them; Pillow's own conversion clips at 255
+    if values.min() < 0 or values.max() > 65535:
+        raise PictureError(
+            f"{where} has grey values from {values.min()} to {values.max()}; expected 0 to 65535, save it with 8 bits"
+        )
+    return Image.fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))
+
+
+def _square(picture: Any, view: Mapping[str, Any], pixels: int) -> Array:
     """(S, S, 3) uint8: transparent parts on an even grey, then resized by Pillow and made square."""
-    grey, side = view["background"], view["size"]
-    if image.mode in ("RGBA", "LA", "PA") or (image.mode == "P" and "transparency" in image.info):
+    image, grey, side = _opened(picture, pixels), view["background"], view["size"]
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or (image.mode == "P" and "transparency" in image.info):
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, (grey, grey, grey, 255)), layer)
     image = image.convert("RGB")
@@ -215,5 +290,9 @@ def _square(image: Image.Image, view: Mapping[str, Any]) -> Array:
     edge = view["shortest"] or side
     scale = edge / min(width, height)
     inner = (edge, int(height * scale)) if width <= height else (int(width * scale), edge)
+    if inner[0] * inner[1] > pixels:
+        raise PictureError(
+            f"a picture of {width} x {height} pixels is too long: with {edge} across it would be {max(inner):,} long; cut it first"
+        )
     left, top = (inner[0] - side) // 2, (inner[1] - side) // 2
     return np.asarray(image.resize(inner, resample).crop((left, top, left + side, top + side)))

@@ -145,17 +145,20 @@ class AnswerWriter(Method):
     def answer(self, image: Encoded, text: Encoded) -> Tensor:
         """(B, A) log-probability of each answer of the list; those that are not among the `top` have the lowest number."""
         memory, mask = self._read(image, text)
-        rows, count = len(memory), len(self.ids)
+        rows, count = memory.shape[0], len(self.config.answers)
         start = torch.full((rows, 1), self.config.start, device=memory.device)
         first = self.decoder(start, memory, mask)[:, 0].float().log_softmax(-1)[:, self.ids[:, 1]]
-        kept = first.topk(min(self.config.top or count, count), 1)[1]
-        found = torch.full((rows, count), torch.finfo(torch.float32).min, device=memory.device)
+        # Answers that begin with the same token are equal here: the earlier of the list come first, on whatever runs this.
+        ranked = first.double() - 1e-12 * torch.arange(count, device=first.device)
+        kept = ranked.topk(min(self.config.top or count, count), 1)[1]
         places = torch.stack(
             [torch.arange(rows, device=memory.device).repeat_interleave(kept.shape[1]), kept.flatten()]
         )
-        for some in places.split(_ROWS, 1):
-            found[some[0], some[1]] = self._told(some[1], memory, mask, some[0])
-        return found
+        # A graph of any batch cannot say how many parts there would be.
+        parts = [places] if torch.compiler.is_exporting() else places.split(_ROWS, 1)
+        told = torch.cat([self._told(some[1], memory, mask, some[0]) for some in parts])
+        lowest = torch.full((rows, count), torch.finfo(torch.float32).min, device=memory.device)
+        return lowest.scatter(1, kept, told.unflatten(0, kept.shape))
 
     def write_answers(
         self, image: Encoded, text: Encoded, settings: Generation, generator: torch.Generator | None = None
@@ -185,7 +188,7 @@ class AnswerWriter(Method):
 
     def _told(self, answers: Tensor, memory: Tensor, mask: Tensor | None, rows: Tensor) -> Tensor:
         """(R,) log-probability of answers (R,) of the list to questions `rows` (R,)."""
-        ids = self.ids[answers, : int(self.lengths[answers].max())]
+        ids = self.ids[answers]  # as wide as the longest of the list: whichever are asked for, the shape is one
         logp = self.decoder(ids[:, :-1], memory, mask, rows).float().log_softmax(-1)
         each = logp.gather(2, ids[:, 1:, None])[..., 0]
         return (each * self._real(ids, answers)).sum(1)

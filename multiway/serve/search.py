@@ -28,6 +28,7 @@ from multiway.data.remote import RemoteFile
 from multiway.data.shard_names import ShardFile
 from multiway.data.shards import Shards
 from multiway.data.source import BadRow, DataError, Source
+from multiway.data.subset import Subset
 from multiway.hub.identity import model_identity
 from multiway.hub.model import Model
 from multiway.serve.find import query_vector
@@ -190,6 +191,8 @@ def _encode(model: Model, source: Source) -> tuple[list[int], list[Encoded]]:
 def _fingerprint_of_data(source: Source) -> str:
     """Sixteen hexadecimal digits that name the rows and, where pictures are files, the state of each."""
     total = hashlib.sha256(source.fingerprint.encode())
+    if isinstance(source, Subset):
+        total.update(f"{len(source)} of {len(source.source)} ".encode())
     for path in _files(source):
         if isinstance(path, RemoteFile):  # as its storage described it when the source was opened
             total.update(f"{path.size} {path.changed} ".encode())
@@ -205,7 +208,9 @@ def _fingerprint_of_data(source: Source) -> str:
 
 def _files(source: Source) -> Iterator[ShardFile]:
     """The files that a source's pictures are read from; none for data that come with the package."""
-    if isinstance(source, Joined):
+    if isinstance(source, Subset):
+        yield from _files(source.source)
+    elif isinstance(source, Joined):
         for part in source.parts:
             yield from _files(part)
     elif isinstance(source, PictureFiles):

@@ -9,6 +9,8 @@ from typing import Any
 
 from multiway.abilities import abilities_of
 from multiway.config import ConfigError
+from multiway.data.annotated.files import ExampleFiles
+from multiway.data.annotated.open import names_examples, open_examples, parse_examples
 from multiway.data.open import open_source, splits_of
 from multiway.data.source import DataError
 from multiway.data.spec import is_mixed, parse
@@ -16,6 +18,7 @@ from multiway.data.subset import Subset
 from multiway.engine.run import Run, RunError
 from multiway.hub.model import Model
 from multiway.tasks import TASKS
+from multiway.tasks.example_task import ExampleTask, annotation
 from multiway.tasks.frozen import teach
 from multiway.tasks.task import Task
 
@@ -80,8 +83,25 @@ class Origin:
         source = open_source(spec, images, "test", *columns)
         return Subset(source, self.rows) if self.rows else source
 
+    def _asked(self, task: Task, split: str = "") -> Any:
+        """The same for a task: examples, where it takes those."""
+        if not isinstance(task, ExampleTask):
+            return self.open(split)
+        parsed = parse_examples(self.data or str(self.config.get("data", "")))
+        spec = str(replace(parsed, split=split or parsed.split or "val"))
+        found = open_examples(spec, annotation(task), images="" if self.data else self.config.get("images", ""))
+        if not 0 < self.rows < len(found):
+            return found
+        some = [found.example(number * len(found) // self.rows) for number in range(self.rows)]
+        return ExampleFiles(found.name, found.split, found.kind, some, found.pictures, found.labels)
+
     def examples(self) -> tuple[list[Any], list[str]]:
         """A few pictures, and a text of each."""
+        task = TASKS.get(str(self.config.get("task", "")))
+        if isinstance(task, ExampleTask) and names_examples(self.data or str(self.config.get("data", ""))):
+            asked = self._asked(task)
+            some = [asked.example(number) for number in range(min(_SHOWN, len(asked)))]
+            return [asked.pictures.image(each.pictures[0]) for each in some], [each.text for each in some]
         source = self.open()
         rows = range(min(_SHOWN, len(source)))
         texts = [caption for row in rows for caption in source.row(row).captions[:1]]
@@ -91,12 +111,12 @@ class Origin:
         """What can be measured of the graphs that were written."""
         able = set(abilities_of(small))
         if self.tasks:
-            return [Evaluation(TASKS[name], self.open()) for name in self.tasks]
+            return [Evaluation(TASKS[name], self._asked(TASKS[name])) for name in self.tasks]
         found = []
         for entry in self.config.get("evaluate", ()) if not self.data else ():
             name, _, spec = str(entry).partition("=")
             if name in TASKS and set(TASKS[name].needs) <= able and spec.startswith("@") and spec != "@held-out":
-                found.append(Evaluation(TASKS[name], self.open(spec[1:])))
+                found.append(Evaluation(TASKS[name], self._asked(TASKS[name], spec[1:])))
         if not found:
             found = [Evaluation(TASKS[name], self.open()) for name in _USUAL if set(TASKS[name].needs) <= able]
         return found

@@ -86,6 +86,29 @@ def test_search_knows_the_runs_own_data(tiny_run: Path, capsys: pytest.CaptureFi
     assert main(["search", str(tiny_run / "model.safetensors"), "red"]) == 1 and "--data" in capsys.readouterr().err
 
 
+def test_a_generated_world_is_searched_in_part(
+    tiny_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def searched(*args: str) -> tuple[int, str]:
+        assert main(["search", str(tiny_run), "red", "--json", *args]) == 0
+        said = capsys.readouterr()
+        return json.loads(said.out)["pictures"], said.err
+
+    world = "scenes:easy,gallery=6"  # a million to train on
+    found, said = searched("--data", world)
+    assert found == 6 and f"{world} is drawn and has 1,000,012 pictures: 6 of scenes:easy" in said
+    assert "@val are searched; --pictures N searches N of all of them, evenly spread, and --pictures 0 all" in said
+    assert searched("--data", world + ",samples=30") == (42, "")  # all of a small one, as of data that are files
+    assert searched("--data", world, "--pictures", "7") == (7, "")
+    monkeypatch.setattr("multiway.cli.search._DRAWN", 4)
+    assert searched("--data", world)[0] == 4
+    assert searched("--data", world + "@test")[0] == 4
+    assert searched("--data", world + "@test", "--pictures", "0") == (6, "")
+    assert searched() == (96, "") and searched("--pictures", "5") == (5, "")
+    assert main(["search", str(tiny_run), "red", "--pictures", "-1"]) == 1
+    assert "--pictures is -1; expected how many are searched" in capsys.readouterr().err
+
+
 def test_doctor(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", str(tiny_run)]) == 0 and capsys.readouterr().out.strip()
     assert main(["doctor", str(tiny_run), "--json"]) == 0

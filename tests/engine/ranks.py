@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import spawn
 from multiway_batches import INFO, toy_batch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -212,7 +212,7 @@ def spawned(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
-    mp.spawn(_work, (size, port, str(folder), cases, rows, configs or {}), nprocs=size)
+    spawn(_work, (size, port, str(folder), cases, rows, configs or {}), nprocs=size)
     return torch.load(folder / "found.pt", weights_only=True)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import spawn
 from hypothesis import given
 from hypothesis import strategies as st
 from multiway_batches import INFO, laid_together, toy_batch
@@ -328,7 +328,7 @@ def _rank(rank: int, folder: str) -> None:
 
 
 def test_two_ranks_are_as_under_ddp_and_as_on_one(tmp_path, exact: None) -> None:
-    mp.spawn(_rank, (str(tmp_path),), nprocs=2)
+    spawn(_rank, (str(tmp_path),), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     whole = laid_together([rows(12, rank=rank, world=2) for rank in range(2)])
     for name in first:

@@ -4,8 +4,8 @@ import socket
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
+from forked import spawn
 from safetensors.torch import load_file, save_file
 
 from multiway.losses.filip import Tokens, filip, most_telling
@@ -80,7 +80,7 @@ def test_two_ranks_equal_one(tmp_path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(work, (port, out), nprocs=RANKS)
+    spawn(work, (port, out), nprocs=RANKS)
     two = load_file(out)
     for name, value in results(World(), slice(None), 1.0).items():
         torch.testing.assert_close(two[name], value, rtol=1e-10, atol=1e-12)

@@ -5,8 +5,8 @@ import socket
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
+from forked import spawn
 from safetensors.torch import load_file, save_file
 
 from multiway.losses.itc import Candidates, itc
@@ -84,7 +84,7 @@ def two_ranks(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(work, (port, str(out)), nprocs=RANKS)
+    spawn(work, (port, str(out)), nprocs=RANKS)
     found: dict[str, list[torch.Tensor]] = {}
     for key, value in sorted(load_file(out).items()):
         found.setdefault(key.rpartition("/")[0], []).append(value)

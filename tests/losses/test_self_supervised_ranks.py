@@ -5,7 +5,7 @@ import socket
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import spawn
 from safetensors.torch import load_file, save_file
 
 from multiway.losses.cpc import cpc
@@ -92,7 +92,7 @@ def two_ranks(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(work, (port, out), nprocs=RANKS)
+    spawn(work, (port, out), nprocs=RANKS)
     return load_file(out)
 
 

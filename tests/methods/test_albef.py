@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import spawn
 from peer_weights import copy, copy_bert_block, randomise
 from toy import ToySource
 from transformers import BertConfig, BertModel
@@ -376,7 +376,7 @@ def _every_parameter_takes_part(rank: int, world: World) -> None:
 
 def test_two_ranks_align_and_queue_as_one(tmp_path) -> None:
     """ITC, its gradient and the queue are those of the whole batch. ITM's negatives are each rank's own, as published."""
-    mp.spawn(_rank, (str(tmp_path),), nprocs=2)
+    spawn(_rank, (str(tmp_path),), nprocs=2)
     two = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     method = build().eval()
     both = [toy_batch(16, 0, rank, 2) for rank in range(2)]

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
+from forked import spawn
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from toy import ToySource
@@ -225,7 +225,7 @@ def test_two_ranks_are_one(tmp_path) -> None:  # type: ignore[no-untyped-def]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.start_processes(work, (port, str(tmp_path)), nprocs=2, start_method="spawn")
+    spawn(work, (port, str(tmp_path)), nprocs=2)
     alone = told(WORLD, slice(None))
     for rank in range(2):
         found = load_file(tmp_path / str(rank))

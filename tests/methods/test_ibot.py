@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import spawn
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -262,7 +262,7 @@ def test_two_ranks_are_one(tmp_path) -> None:  # type: ignore[no-untyped-def]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.start_processes(work, (port, str(tmp_path)), nprocs=2, start_method="spawn")
+    spawn(work, (port, str(tmp_path)), nprocs=2)
     for balance in ("mean", "sinkhorn"):
         alone = told(WORLD, slice(0, 8), balance)
         for rank in range(2):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import spawn
 
 from multiway.batch import Batch
 from multiway.methods.method import Losses, Term
@@ -87,7 +87,7 @@ def _rank(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("partners")
-    mp.spawn(_rank, (str(folder),), nprocs=2)
+    spawn(_rank, (str(folder),), nprocs=2)
     return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import spawn
 from multiway_batches import INFO, laid_together, toy_batch
 
 from multiway.abilities import abilities_of
@@ -251,7 +251,7 @@ def _rank(rank: int, folder: str) -> None:
 
 def test_two_ranks_contrast_and_match_as_one(tmp_path) -> None:
     """Negatives come from either rank, and the gradient is that of the whole batch."""
-    mp.spawn(_rank, (str(tmp_path),), nprocs=2)
+    spawn(_rank, (str(tmp_path),), nprocs=2)
     two = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for rank, each in enumerate(two):
         elsewhere = each["drawn"] % 2 != rank

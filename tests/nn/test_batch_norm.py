@@ -6,7 +6,7 @@ import socket
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import spawn
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -71,7 +71,7 @@ def two_ranks(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(work, (port, folder), nprocs=2)
+    spawn(work, (port, folder), nprocs=2)
     return [load_file(f"{folder}/{rank}.safetensors") for rank in range(2)]
 
 

@@ -82,7 +82,7 @@ def test_two_ranks_compute_what_one_does(caption_folder: Path) -> None:
     shorter = ["--steps", "8", "--method.image.dropout", "0.0", "--checkpoint-every", "8"]
     alone = multiway(*command(caption_folder, "one", *shorter))
     assert alone.returncode == 0, alone.stderr
-    together = multiway(*command(caption_folder, "two", *shorter), ranks=2)
+    together = multiway(*command(caption_folder, "two", *shorter), ranks=2, fresh=True)  # by torchrun
     assert together.returncode == 0, together.stderr[-3000:]
     one, two = (Run.read(caption_folder / name).metrics() for name in ("one", "two"))
     assert [line["step"] for line in two] == list(range(1, 9))
@@ -100,7 +100,7 @@ def test_two_ranks_compute_what_one_does(caption_folder: Path) -> None:
 
 
 def test_provenance_names_versions_and_data(caption_folder: Path) -> None:
-    done = multiway(*command(caption_folder, "run", "--steps", "2"))
+    done = multiway(*command(caption_folder, "run", "--steps", "2"), fresh=True)
     assert done.returncode == 0, done.stderr
     provenance = json.loads((caption_folder / "run" / "provenance.json").read_text())
     assert provenance["starts"][0]["torch"] == torch.__version__ and provenance["data"]

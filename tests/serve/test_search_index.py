@@ -7,6 +7,7 @@ from toy import ToySource
 
 from multiway.abilities import LacksAbility
 from multiway.data.source import BadRow
+from multiway.data.subset import Subset
 from multiway.hub.load import load
 from multiway.hub.model import Model
 from multiway.serve.search import PictureIndex
@@ -52,6 +53,13 @@ def test_embeddings_are_kept_until_weights_or_data_change(model: Model, tiny_run
     source.fingerprint = "changed"
     PictureIndex.build(model, source, tmp_path)
     assert source.read == 24
+
+
+def test_what_is_kept_of_a_part_is_not_taken_for_the_whole(model: Model, tmp_path: Path) -> None:
+    source = Counting(8)
+    sizes = [len(PictureIndex.build(model, Subset(source, rows), tmp_path)) for rows in (3, 5, 3, 8)]
+    assert sizes == [3, 5, 3, 8] and source.read == 3 + 5 + 8
+    assert len(PictureIndex.build(model, source, tmp_path)) == 8
 
 
 class Holes(ToySource):

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from by_tokens import by_tokens
+from forked import spawn
 from toy import ToySource
 
 from multiway.abilities import LacksAbility
@@ -160,14 +160,14 @@ def _rank(rank: int, run: str, out: str, meet: str) -> None:
 
 def test_killed_and_gone_on_with_by_two_ranks(tiny_run: Path, straight: Path, tmp_path: Path) -> None:
     out, meet = tmp_path / "out", tmp_path / "meet"
-    with pytest.raises(mp.ProcessExitedException, match="SIGKILL"):
-        mp.spawn(_killed, (str(tiny_run), str(out)), nprocs=1)
+    with pytest.raises(RuntimeError, match=f"ended with -{signal.SIGKILL.value}:"):
+        spawn(_killed, (str(tiny_run), str(out)), nprocs=1)
     there = contents(out)
     assert "manifests/embeddings/000001.json" in there and "manifests/embeddings/000002.json" not in there
     assert "images/000002.npy" in there
     with pytest.raises(BulkError, match=r"3 of 5 parts are missing"):
         Embeddings.open(out)
-    mp.spawn(_rank, (str(tiny_run), str(out), str(meet)), nprocs=2)
+    spawn(_rank, (str(tiny_run), str(out), str(meet)), nprocs=2)
     assert contents(out) == contents(straight)
     first, second = ((tmp_path / f"meet-{rank}").read_text() for rank in range(2))
     assert (

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from command_line import cell_command
 
 from multiway.cli.main import main
 from multiway.config import ConfigError
@@ -42,6 +43,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workflow, "BATCH", 8)
+    monkeypatch.setattr(workflow, "run_command", cell_command)
 
 
 def test_a_row_for_each_run_one_blind_and_a_dash_for_what_cannot_be(

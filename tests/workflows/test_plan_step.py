@@ -18,11 +18,13 @@ from multiway.workflows.plan_step import trace
 from multiway.workflows.step_times import whole_step
 from multiway.world import World
 
+SHALLOW = {"clip": ("--method.image.layers", "2", "--method.text.layers", "2"), "albef": ("--method.image.layers", "2")}
+
 
 @pytest.mark.parametrize("name", ["clip", "mae", "byol", "albef"])
 def test_as_torch_counts_the_real_step(name: str) -> None:
     """In bf16, where attention is written out on a processor; torch counts no fused one there."""
-    recipe = small(name, "--batch", str(SAMPLE), "--precision", "bf16")
+    recipe = small(name, "--batch", str(SAMPLE), "--precision", "bf16", *SHALLOW.get(name, ()))
     found = trace(recipe, open_rows(recipe))
     step, ready = whole_step(recipe), prepare(recipe, World())
     with FlopCounterMode(display=False) as counted:
@@ -92,9 +94,9 @@ def test_micro_batches_are_counted_as_often_as_there_are() -> None:
     whole, parts, cached = (
         trace(recipe, open_rows(recipe))
         for recipe in (
-            small("clip", "--batch", "64"),
-            small("clip", "--batch", "64", "--accumulate", "8"),
-            small("clip", "--batch", "64", "--cache", "8"),
+            small("clip", "--batch", "64", *SHALLOW["clip"]),
+            small("clip", "--batch", "64", *SHALLOW["clip"], "--accumulate", "8"),
+            small("clip", "--batch", "64", *SHALLOW["clip"], "--cache", "8"),
         )
     )
     # Scores against the batch are 64 x 64, or 8 times 8 x 8; all else is the same.
@@ -104,7 +106,7 @@ def test_micro_batches_are_counted_as_often_as_there_are() -> None:
 
 
 def test_what_gradient_caching_keeps_elsewhere() -> None:
-    recipe = small("albef", "--batch", "32", "--cache", "8", "--precision", "bf16")
+    recipe = small("albef", "--batch", "32", "--cache", "8", "--precision", "bf16", *SHALLOW["albef"])
     away = replace(recipe, settings=replace(recipe.settings, cache_on_cpu=True))
     here, there = (trace(each, open_rows(each), gpu=True) for each in (recipe, away))
     assert there.peak < here.peak
@@ -112,7 +114,7 @@ def test_what_gradient_caching_keeps_elsewhere() -> None:
 
 
 def test_ranks_share_the_batch() -> None:
-    recipe = small("clip", "--batch", "64")
+    recipe = small("clip", "--batch", "64", *SHALLOW["clip"])
     one, four = trace(recipe, open_rows(recipe)), trace(recipe, open_rows(recipe), ranks=4)
     assert four.rows == 16 and one.sent == 0 and four.sent > 0
     assert four.flops == pytest.approx(one.flops / 4, rel=0.05)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from multiway.abilities import LacksAbility
 from multiway.config import ConfigError
-from multiway.nn.generate import Generation
 from multiway.explain.look import HeatMap
 from multiway.explain.pairs import CannotShow
+from multiway.nn.generate import Generation
 from multiway.serve import schemas
 from multiway.serve.batcher import Batcher, Operation
 from multiway.serve.bounds import rows_of

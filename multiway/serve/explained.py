@@ -70,7 +70,13 @@ def plan(asked: Explain, name: str, looks: Looks, side: int, tokenizer: Tokenize
         )
     try:
         look = Look(
-            tuple(asked.layers), tuple(asked.heads), asked.window, asked.stride, asked.baseline, asked.score, limits.batch
+            tuple(asked.layers),
+            tuple(asked.heads),
+            asked.window,
+            asked.stride,
+            asked.baseline,
+            asked.score,
+            limits.batch,
         )
         costs = {kind: passes([kind], side, look) for kind in kinds}
     except ConfigError as error:

@@ -79,7 +79,9 @@ class Looks:
             heads = maps.get("attention", maps.get("cross-attention"))
             return 0, 0 if heads is None or heads.by_head is None else heads.by_head.shape[1]
         source = maps.get(_WEIGHS.get(kind, kind))
-        return (0, 0) if source is None or source.by_head is None else (source.by_head.shape[0], source.by_head.shape[1])
+        return (
+            (0, 0) if source is None or source.by_head is None else (source.by_head.shape[0], source.by_head.shape[1])
+        )
 
 
 @lru_cache(maxsize=1)
@@ -122,4 +124,3 @@ def drawn(square: np.ndarray, kind: str, heat: torch.Tensor, side: int) -> str:
     """A map over its picture as a PNG of `side` pixels, as data URI."""
     picture = Image.fromarray(square).resize((side, side), Image.Resampling.BICUBIC)
     return picture_uri(Image.fromarray(with_heat(picture, drawn_part(kind, heat).numpy())), side)
-

@@ -46,7 +46,9 @@ def test_every_picture_has_its_own_class(model: Model) -> None:
         seen = multiway.explain(model, picture)
         assert tuple(seen.maps) == ("attention", "rollout", "class-cam", "occlusion")
         own = seen["class-cam"]
-        assert own.chosen in model.classes and own.score_name == "probability of its class" and not seen["rollout"].chosen
+        assert (
+            own.chosen in model.classes and own.score_name == "probability of its class" and not seen["rollout"].chosen
+        )
 
 
 def test_layers_and_heads_are_chosen(model: Model) -> None:

@@ -123,7 +123,9 @@ def test_maps_are_drawn_over_what_the_model_sees(models: dict[str, Model], clien
     square = Image.fromarray(draw(PICTURE, models["albef"].processor.view)).resize((48, 48), Image.Resampling.BICUBIC)
     for kind, told in found.items():
         drawn = [(told["overlay"], wanted[kind].heat)]
-        drawn += [(word["overlay"], heat) for word, (_, heat) in zip(told["words"], wanted[kind].each_word(), strict=True)]
+        drawn += [
+            (word["overlay"], heat) for word, (_, heat) in zip(told["words"], wanted[kind].each_word(), strict=True)
+        ]
         assert len(drawn) == 8  # the comma is a word to the tokeniser
         for uri, heat in drawn:
             picture = Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,"))))

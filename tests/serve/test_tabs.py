@@ -235,9 +235,9 @@ def test_looking_follows_the_chosen_word(clip: Subject, blip: Subject, paths: li
     html = look.looked(blip, paths[0], text, word="5. left")
     assert html.word == "5. left" and shown(html)[:3] == [
         *((kind, drawn(kind, by_word[kind][chosen])) for kind in kinds[:2]),
-        ("itc-cam, by itself", drawn("itc-cam", left["itc-cam"].heat)),
+        ("itc-cam of the word alone", drawn("itc-cam", left["itc-cam"].heat)),
     ]
-    assert f"Similarity: {number(left['itc-cam'].score, 2)}" in html.html and "“left”" in html.html
+    assert f"Similarity of “left” alone: {number(left['itc-cam'].score, 2)}" in html.html
     assert look.looked(blip, paths[0], text, word="6. nothing").word == look.ALL
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,10 +108,10 @@ def looked(
     side = max(view.size, _SIDE)
     over = _Over(Image.fromarray(draw_view(picture, view, side)), whole, alone, named.get(word))
     groups = over.every() if kind == EVERY else over.one(kind, _numbers(layer), _numbers(head))
-    absent = looks_of(model).of(text).absent if kind == EVERY else {}
-    legend = [(name, KINDS[name].says) for name in whole.maps] + [
-        (f"no {name}", f"{why}.") for name, why in absent.items()
-    ]
+    legend = []
+    if kind == EVERY:
+        legend = [(name, KINDS[name].says) for name in whole.maps]
+        legend += [(f"no {name}", f"{why}.") for name, why in looks_of(model).of(text).absent.items()]
     note = _NOTE if groups else f"{model.name} has nothing to show of a picture by itself."
     html = figures(groups, note, legend)
     return Shown(html, [ALL, *named] if named else [], layers, heads, word if named else "", layer, head)
@@ -174,10 +175,18 @@ class _Over:
         """All kinds beside each other: what the text makes of them, and what it does not."""
         told = {kind: own for kind, own in self.seen.maps.items() if KINDS[kind].asks or own.by_word is not None}
         own = [self._under(kind, each.heat, _title(each)) for kind, each in self.seen.maps.items() if kind not in told]
-        shown = [each for kind, each in told.items() for each in self._of_word(kind, each, kind)]
+        shown = [
+            figure
+            for kind, each in told.items()
+            for figure in self._of_word(kind, each, kind, f"{kind} of the word alone")
+        ]
         where = "the text" if self.word is None else f"“{self.word.text}”"
-        scores = " ".join(_sentences([*told.values(), *self.alone.maps.values()]))
-        groups = [(f"Where {where} is seen. {scores}".strip(), shown)] if shown else []
+        about = [
+            f"Where {where} is seen.",
+            *_sentences(told.values()),
+            *_sentences(self.alone.maps.values(), f" of {where} alone"),
+        ]
+        groups = [(" ".join(about), shown)] if shown else []
         return groups + ([("Of the picture itself, whatever is said of it.", own)] if own else [])
 
     def one(self, kind: str, layers: tuple[int, ...], heads: tuple[int, ...]) -> list[Group]:
@@ -186,20 +195,22 @@ class _Over:
         title = _title(own) if own.chosen or not self.seen.text else ALL if KINDS[kind].asks else kind
         shown = [self._under(kind, own.heat, title)]
         if self.word is not None:
-            shown += self._of_word(kind, own, self.word.text)
+            shown += self._of_word(kind, own, self.word.text, f"{self.word.text} alone")
         else:
             words = [(word, heat) for word, heat in own.each_word() if any(map(str.isalnum, word.text))]
             shown += [self._under(kind, heat, word.text) for word, heat in words[:_WORDS]]
-        about = " ".join([KINDS[kind].says, *_sentences([own])])
+        about = " ".join(
+            [KINDS[kind].says, *_sentences([own]), *_sentences(self.alone.maps.values(), " of the word alone")]
+        )
         return [(about, shown), *self._heads(own, layers, heads)]
 
-    def _of_word(self, kind: str, own: HeatMap, title: str) -> list[Figure]:
+    def _of_word(self, kind: str, own: HeatMap, title: str, alone: str) -> list[Figure]:
         if self.word is None:
             return [self._under(kind, own.heat, title)]
         if own.by_word is not None:
             return [self._under(kind, own.by_word[own.words.index(self.word)], title)]
         if kind in self.alone.maps:
-            return [self._under(kind, self.alone[kind].heat, f"{title}, by itself")]
+            return [self._under(kind, self.alone[kind].heat, alone)]
         return []
 
     def _heads(self, own: HeatMap, layers: tuple[int, ...], heads: tuple[int, ...]) -> list[Group]:
@@ -222,13 +233,13 @@ def _title(own: HeatMap) -> str:
     return f"{own.kind}: {own.chosen} {own.score:.0%}" if own.chosen and own.score is not None else own.kind
 
 
-def _sentences(maps: list[HeatMap]) -> list[str]:
-    """The scores that are explained, each once."""
+def _sentences(maps: Iterable[HeatMap], of: str = "") -> list[str]:
+    """The scores that are explained, each once, and what of."""
     found = {each.score_name: each.score for each in maps if each.score is not None and not each.chosen}
     odds = "log-odds of a match"
-    more = {odds: "; above 0 a pair is the likelier"}
+    more = {} if of else {odds: "; above 0 a pair is the likelier"}
     return [
-        f"{name[:1].upper()}{name[1:]}: {number(score, 2, sign=name == odds)}{more.get(name, '')}."
+        f"{name[:1].upper()}{name[1:]}{of}: {number(score, 2, sign=name == odds)}{more.get(name, '')}."
         for name, score in found.items()
     ]
 
@@ -251,11 +262,10 @@ def draw(subject: Subject, ui: Ui) -> None:
         text = ui.words("Text", _said(ui.first) if reads else "")
         text.visible = reads
         kind = gr.Radio(kinds, value=EVERY, label="Map")
-        word = gr.Radio(begin, value=ALL, label="Word", visible=reads and len(begin) > 1)
-        with gr.Row():
-            layer, head = (
-                gr.Dropdown([OWN], value=OWN, label=name, visible=False, filterable=False) for name in ("Layer", "Head")
-            )
+        # Folded up, so that on a phone the answer stays near.
+        word = _choice(gr, "Word", begin, reads and len(begin) > 1)
+        with gr.Row(elem_classes=["mw-choices"]):
+            layer, head = _choice(gr, "Layer", [OWN], False), _choice(gr, "Head", [OWN], False)
         button = ui.button("Look")
     with right:
         answer = ui.answer()
@@ -267,7 +277,7 @@ def draw(subject: Subject, ui: Ui) -> None:
         found = looked(subject, *given)
         return (
             found.html,
-            gr.Radio(choices=found.words or [ALL], value=found.word or ALL, visible=len(found.words) > 1),
+            gr.Dropdown(choices=found.words or [ALL], value=found.word or ALL, visible=len(found.words) > 1),
             gr.Dropdown(choices=found.layers or [OWN], value=found.layer, visible=bool(found.layers)),
             gr.Dropdown(choices=found.heads or [OWN], value=found.head, visible=bool(found.heads)),
         )
@@ -275,6 +285,10 @@ def draw(subject: Subject, ui: Ui) -> None:
     # `input`, not `change`: the answer sets the choices itself.
     asked = [button.click, text.submit, kind.input, word.input, layer.input, head.input]
     ui.on(asked, work, [picture, text, kind, word, layer, head], [answer, word, layer, head])
+
+
+def _choice(gr: Any, name: str, begin: list[str], visible: bool) -> Any:
+    return gr.Dropdown(begin, value=begin[0], label=name, visible=visible, filterable=False, min_width=110)
 
 
 TAB = Tab("look", "Look", able, draw)

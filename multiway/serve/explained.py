@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from multiway.config import ConfigError
@@ -15,7 +16,7 @@ from multiway.data.tokenizer import Tokenizer
 from multiway.explain.kinds import KINDS
 from multiway.explain.look import Explanation, HeatMap
 from multiway.explain.pairs import Look
-from multiway.explain.spans import words_of
+from multiway.explain.spans import Word, words_of
 from multiway.serve.limits import Limits
 from multiway.serve.looking import COSTLY, Looks, drawn, passes
 from multiway.serve.problems import Problem
@@ -110,13 +111,14 @@ def _require_drawable(
 
 async def written(asked: Explain, own: HeatMap, square: np.ndarray) -> dict[str, Any]:
     """One map as `schemas.Map` has it. Pictures are drawn beside the event loop, one after the other, so that whoever leaves stops it."""
-    words = None
+    side, words = asked.overlay, None
+    shown = Image.fromarray(square).resize((side, side), Image.Resampling.BICUBIC) if side else None
     if own.by_word is not None and asked.each_word:
         words = [
             {"text": word.text, "start": word.start, "stop": word.stop, "values": heat.tolist(), "overlay": picture}
-            async for (word, heat), picture in _drawn(asked, own.kind, list(own.each_word()), square)
+            async for (word, heat), picture in _drawn(own, shown)
         ]
-    overlay = await asyncio.to_thread(drawn, square, own.kind, own.heat, asked.overlay) if asked.overlay else None
+    overlay = await asyncio.to_thread(drawn, shown, own.kind, own.heat) if shown is not None else None
     rows, columns = own.heat.shape
     return {
         "says": KINDS[own.kind].says,
@@ -133,9 +135,6 @@ async def written(asked: Explain, own: HeatMap, square: np.ndarray) -> dict[str,
     }
 
 
-async def _drawn(
-    asked: Explain, kind: str, each: list[tuple[Any, Tensor]], square: np.ndarray
-) -> AsyncIterator[tuple[tuple[Any, Tensor], str | None]]:
-    for word, heat in each:
-        picture = await asyncio.to_thread(drawn, square, kind, heat, asked.overlay) if asked.overlay else None
-        yield (word, heat), picture
+async def _drawn(own: HeatMap, shown: Image.Image | None) -> AsyncIterator[tuple[tuple[Word, Tensor], str | None]]:
+    for word, heat in own.each_word():
+        yield (word, heat), await asyncio.to_thread(drawn, shown, own.kind, heat) if shown is not None else None

@@ -120,7 +120,6 @@ def passes(kinds: Sequence[str], side: int, look: Look) -> int:
     return len(kinds) + places
 
 
-def drawn(square: np.ndarray, kind: str, heat: torch.Tensor, side: int) -> str:
-    """A map over its picture as a PNG of `side` pixels, as data URI."""
-    picture = Image.fromarray(square).resize((side, side), Image.Resampling.BICUBIC)
-    return picture_uri(Image.fromarray(with_heat(picture, drawn_part(kind, heat).numpy())), side)
+def drawn(square: Image.Image, kind: str, heat: torch.Tensor) -> str:
+    """A map over its picture as a PNG of the same size, as data URI."""
+    return picture_uri(Image.fromarray(with_heat(square, drawn_part(kind, heat).numpy())), max(square.size), False)

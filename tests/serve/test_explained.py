@@ -21,6 +21,7 @@ from multiway.data.processor import Processor
 from multiway.data.view import draw
 from multiway.explain.kinds import KINDS
 from multiway.explain.overlay import drawn_part, with_heat
+from multiway.explain.pairs import CannotShow
 from multiway.hub.model import Model
 from multiway.methods.classifier import ClassifierConfig, PictureClassifier
 from multiway.methods.mae import Mae, MaeConfig
@@ -223,10 +224,22 @@ def test_where_there_is_only_occlusion_it_is_shown() -> None:
         assert nothing["maps"] == {} and set(nothing["absent"]) == set(KINDS)
 
 
-def test_layers_that_say_nothing_are_told_of(models: dict[str, Model], clients: dict[str, TestClient]) -> None:
-    """METER's score depends on the class token of its last layer alone, so that there is nothing to weigh."""
-    found = ask(clients["meter"], text="red", layers=[-1])
-    assert found["absent"] == multiway.explain(models["meter"], PICTURE, "red", layers=(-1,)).absent
-    assert "does not depend" in found["absent"]["grad-cam"] and "grad-cam" not in found["maps"]
-    told = refused(clients["meter"], text="red", layers=[-1], kinds=["grad-cam"])
-    assert "does not depend" in told["detail"] and "it has: attention" in told["detail"]
+def test_layers_that_say_nothing_are_told_of(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a model has in general it may not have of the layers that are asked for."""
+    from multiway.serve import operations
+
+    look = operations.look
+
+    def blind(model: Model, asked: Any) -> Any:
+        if asked.kind == "grad-cam" and asked.look.layers:
+            raise CannotShow("the score does not depend on it")
+        return look(model, asked)
+
+    monkeypatch.setattr(operations, "look", blind)
+    with TestClient(build_app(models["albef"], limits=Limits(rate=0))) as client:
+        found = ask(client, text="red", layers=[1])
+        assert found["absent"]["grad-cam"] == "the score does not depend on it"
+        assert list(found["maps"]) == ["attention", "rollout", "cross-attention", "itc-cam"]
+        told = refused(client, text="red", layers=[1], kinds=["attention", "grad-cam"])
+        assert told["detail"] == "the score does not depend on it"
+        assert "absent" not in told and "grad-cam" in ask(client, text="red")["maps"]

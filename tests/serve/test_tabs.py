@@ -97,7 +97,7 @@ def numbers(html: str, tag: str) -> list[float]:
 def drawn(kind: str, heat: torch.Tensor) -> str:
     """A map over the first picture, as the page has it."""
     square = Image.fromarray(draw(SOURCE.image(0), VIEW, 224))
-    return picture_uri(Image.fromarray(with_heat(square, drawn_part(kind, heat).numpy())), 224)
+    return picture_uri(Image.fromarray(with_heat(square, drawn_part(kind, heat).numpy())), 224, False)
 
 
 def shown(found: look.Shown) -> list[tuple[str, str]]:

@@ -9,14 +9,12 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from multiway.data.thumbnail import picture_uri
 from multiway.data.view import draw as draw_view
 from multiway.explain.kinds import KINDS
 from multiway.explain.look import Explanation, HeatMap, explain_pairs
-from multiway.explain.overlay import drawn_part, with_heat
 from multiway.explain.pairs import CannotShow, Look
 from multiway.explain.spans import Word, words_of
-from multiway.serve.looking import COSTLY, looks_of, passes
+from multiway.serve.looking import COSTLY, drawn, looks_of, passes
 from multiway.serve.subject import Refused, Sample, Subject
 from multiway.serve.tabs.html import Figure, figures, number
 from multiway.serve.tabs.tab import Tab
@@ -225,8 +223,7 @@ class _Over:
         return [(f"By layer and head{', mean over the text' if own.by_word is not None else ''}.", shown)]
 
     def _under(self, kind: str, heat: Tensor, title: str) -> Figure:
-        drawn = Image.fromarray(with_heat(self.square, drawn_part(kind, heat).numpy()))
-        return Figure(picture_uri(drawn, self.square.width), title)
+        return Figure(drawn(self.square, kind, heat), title)
 
 
 def _title(own: HeatMap) -> str:

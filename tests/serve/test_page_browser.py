@@ -189,7 +189,9 @@ class Visit:
         self.settled(panel)
         if panel.get_by_label("Word", exact=True).is_visible() and words:
             panel.get_by_label("Word", exact=True).click()
-            panel.get_by_role("option").nth(words).click()
+            options = panel.get_by_role("option")
+            options.first.wait_for()
+            options.nth(min(words, options.count() - 1)).click()
             self.settled(panel)
         assert not panel.locator(".mw-problem").count(), panel.locator(".mw-problem").all_inner_texts()
         return panel

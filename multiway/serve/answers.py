@@ -76,6 +76,7 @@ def routes_of(operations: Operations) -> list[Route]:
     able = set(operations.model.abilities())
     # What reads pictures and texts together only has no embedding of either.
     without = {"embed/image": not operations.image_width, "embed/text": not operations.text_width}
+    without["explain"] = operations.looks is None or not operations.looks.any
     return [
         route
         for route in ROUTES

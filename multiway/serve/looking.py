@@ -61,6 +61,11 @@ class Looks:
     told: Explanation
     alone: Explanation
 
+    @property
+    def any(self) -> bool:
+        """Whether there is anything."""
+        return bool(self.told.maps or self.alone.maps)
+
     def of(self, text: str) -> Explanation:
         """Maps that there are for a text, or for none, and why there are no others."""
         return self.told if text.strip() else self.alone

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from served import SOURCE, b64, model_of, problem
 from starlette.testclient import TestClient
+from tuning import BLIND, METHODS
 
 import multiway
 from multiway.batch import ViewSpec
@@ -28,6 +29,7 @@ from multiway.methods.mae import Mae, MaeConfig
 from multiway.nn.vit import VisionConfig
 from multiway.serve.api import build_app
 from multiway.serve.limits import Limits
+from multiway.serve.looking import looks_of
 
 MAE = MaeConfig(VisionConfig(size=16, patch=4, width=24, layers=2, heads=2, positions="sincos"))
 TEXT = " red on the left, and blue"
@@ -243,3 +245,18 @@ def test_layers_that_say_nothing_are_told_of(models: dict[str, Model], monkeypat
         told = refused(client, text="red", layers=[1], kinds=["attention", "grad-cam"])
         assert told["detail"] == "the score does not depend on it"
         assert "absent" not in told and "grad-cam" in ask(client, text="red")["maps"]
+
+
+@pytest.mark.parametrize("kind", ["", "asked", "two", "chosen"])
+def test_a_server_begins_whatever_there_is_to_show(kind: str) -> None:
+    for name in METHODS:
+        if kind or (not name.endswith("-itc") and name not in BLIND):
+            model = model_of(name, kind)
+            routes = build_app(model, limits=Limits(rate=0)).state.routes
+            looks = looks_of(model)
+            assert ("/v1/explain" in routes) == looks.any >= (name in ("clip", "albef", "vilt", "simvlm", "vlmo")), name
+            assert set(looks.told.maps) | set(looks.told.absent) == set(KINDS) and "class-cam" not in looks.told.maps
+            for each, own in looks.told.maps.items():
+                layers, heads = looks.choices(each, "text")
+                assert own.by_head is None or own.by_head.shape[:2] == (layers, heads), (name, each)
+                assert (heads > 0) == (each in ("attention", "rollout", "cross-attention", "grad-cam", "itc-cam")), name

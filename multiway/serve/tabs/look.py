@@ -56,8 +56,8 @@ class Shown:
 
 
 def able(subject: Subject) -> bool:
-    """Whether it reads pictures."""
-    return subject.able("encode_image")
+    """Whether it reads pictures, and something is to be seen of how."""
+    return subject.able("encode_image") and looks_of(subject.model).any
 
 
 def looked(

@@ -277,12 +277,12 @@ def test_maps_words_layers_and_heads_are_chosen_by_keyboard(size: str, served: o
     seen.page.keyboard.press("Space")  # shown as it is chosen
     assert panel.get_by_label("cross-attention", exact=True).is_checked()
     panel.get_by_text("By layer and head, mean over the text.").wait_for()
-    many = figures.count()
     pick(seen, panel, "Layer", 1)
-    panel.get_by_text("layer 0, head 1").wait_for()
+    panel.get_by_text("layer 1, head 1").wait_for(state="detached")
+    panel.get_by_text("layer 0, head 0").wait_for()
     pick(seen, panel, "Head", 2)
     panel.get_by_text("layer 0, head 0").wait_for(state="detached")
-    assert figures.count() == many - 1
+    panel.get_by_text("layer 0, head 1").wait_for()
     pick(seen, panel, "Word", 2)
     assert figures.count() == 3, "of the text, of the word, and of the head"
     panel.get_by_label("occlusion (").check()

@@ -38,8 +38,8 @@ class Explain:
         model: run folder, weights file, or `hf:` name or folder.
         image: pictures to look at; by default some of the data.
         text: what to look for in them, each in each picture.
-        kind: maps by name, and nothing else: attention, rollout, cross-attention, grad-cam, itc-cam, wpa, filip, occlusion; by default
-            all those of the text that the model has, and all else that there is to be seen.
+        kind: maps by name, and nothing else: attention, rollout, cross-attention, grad-cam, itc-cam, class-cam, wpa, filip,
+            occlusion; by default all those of the text that the model has, and all else that there is to be seen.
         layer: layers whose attention is looked at, from 0, or from the last if negative; by default those that each kind takes.
         head: heads of it; by default all.
         window: of occlusion, in pixels of what the model sees; 0 for a quarter of its side.

@@ -1,4 +1,4 @@
-"""Maps of what a picture's own encoder attends to, by layer and head; rollout; and Grad-CAM of the similarity to a text.
+"""Maps of what a picture's own encoder attends to, by layer and head; rollout; and Grad-CAM of the similarity to a text or of a class.
 
 The first two know nothing of a text: they are the same whatever is asked for, and on the pointing game they say what looking at
 things at all is worth.
@@ -9,12 +9,12 @@ from __future__ import annotations
 import torch
 
 from multiway.explain.attention import over_patches
-from multiway.explain.evidence import text_evidence
+from multiway.explain.evidence import class_evidence, text_evidence
 from multiway.explain.pairs import CannotShow, Found, Pairs, chosen_heads, chosen_layers, on_grid
 from multiway.explain.rollout import rollout
 from multiway.explain.seen import Seen, see, see_joint
 
-__all__ = ["own_attention", "own_rollout", "similarity_cam"]
+__all__ = ["class_cam", "own_attention", "own_rollout", "similarity_cam"]
 
 
 def own_attention(pairs: Pairs) -> Found:
@@ -74,6 +74,25 @@ def similarity_cam(pairs: Pairs) -> Found:
     if found is None:
         raise CannotShow(f"{pairs.method.name} does not compare texts with places of a picture that could be shown")
     return Found(found[0], score=found[1], score_name="similarity")
+
+
+def class_cam(pairs: Pairs) -> Found:
+    """Grad-CAM of the class that a tuned classifier gives: see `evidence.py`.
+
+    Raises:
+        CannotShow: if there are no classes, or they are told from something else than the places of a picture.
+    """
+    pairs.require("classify", why=f"{pairs.method.name} sorts pictures into no classes")
+    found = class_evidence(pairs.method, pairs.images, pairs.look.layers, pairs.look.heads)
+    if found is None:
+        raise CannotShow(f"{pairs.method.name} does not tell classes from places of a picture that could be shown")
+    names = pairs.model.classes
+    return Found(
+        found[0],
+        score=found[2],
+        score_name="probability of its class",
+        chosen=tuple(names[number] for number in found[1].tolist()),
+    )
 
 
 def _seen(pairs: Pairs) -> Seen:

@@ -2,7 +2,7 @@
 
 Where a transformer sees, the gradient goes to the attention of its last block, unless another is asked for (`nn/grad_cam.py`, the
 mean over heads of A max(0, dS / dA)), of whose rows the picture's own is shown; where a convolutional network sees, to its last feature map
-(`activation.py`). Models that read pictures and texts together have maps for each word (`words.py`).
+(`activation.py`). Models that read pictures and texts together have maps for each word (`across.py`).
 """
 
 from __future__ import annotations
@@ -48,12 +48,15 @@ def text_evidence(
     return _evidence(method, images, lambda seen: _similarity(method, seen.encoded, text), layers, heads)
 
 
-def class_evidence(method: Any, images: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+def class_evidence(
+    method: Any, images: Tensor, layers: Sequence[int] = (), heads: Sequence[int] = ()
+) -> tuple[Tensor, Tensor, Tensor] | None:
     """Places that speak for the class that a tuned classifier gives each picture.
 
     Args:
         method: has `encode_image` and `classify`.
         images: (B, 3, H, W), normalised.
+        layers, heads: as of `text_evidence`.
 
     Returns:
         (B, rows, columns) not negative, (B,) numbers of the classes and (B,) their probabilities; None as of `text_evidence`.
@@ -68,7 +71,7 @@ def class_evidence(method: Any, images: Tensor) -> tuple[Tensor, Tensor, Tensor]
         chosen[:] = [best, scores.detach().softmax(1).gather(1, best[:, None])[:, 0]]
         return scores.gather(1, best[:, None])[:, 0]  # type: ignore[no-any-return]
 
-    found = _evidence(method, images, score)
+    found = _evidence(method, images, score, layers, heads)
     return None if found is None else (found[0], chosen[0], chosen[1])
 
 

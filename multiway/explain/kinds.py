@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from multiway.config import ConfigError
 from multiway.explain.across import cross_attention, match_cam
 from multiway.explain.alignment import token_matches, word_patch_transport
-from multiway.explain.alone import own_attention, own_rollout, similarity_cam
+from multiway.explain.alone import class_cam, own_attention, own_rollout, similarity_cam
 from multiway.explain.occlusion import occlusion
 from multiway.explain.pairs import Found, Pairs
 
@@ -57,6 +57,10 @@ KINDS: dict[str, Kind] = {
         Kind(
             "itc-cam", similarity_cam, True, False,
             "Grad-CAM (arXiv 1610.02391) of the similarity of picture and text, each read by itself.",
+        ),
+        Kind(
+            "class-cam", class_cam, False, False,
+            "Grad-CAM (arXiv 1610.02391) of the class that a tuned classifier gives. It knows nothing of the text.",
         ),
         Kind(
             "wpa", word_patch_transport, True, True,

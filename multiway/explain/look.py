@@ -40,6 +40,7 @@ class HeatMap:
         layers: numbers of the layers that `heat` is the mean over.
         score: what is explained: log-odds of a match, a similarity, a distance; None where nothing is.
         score_name: what it is called.
+        chosen: what the map speaks for where the model chose that itself, the class it gives; empty otherwise.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class HeatMap:
     layers: tuple[int, ...] = ()
     score: float | None = None
     score_name: str = ""
+    chosen: str = ""
 
     def each_word(self) -> Iterator[tuple[Word, Tensor]]:
         """Words with their maps."""
@@ -126,7 +128,7 @@ def explain(
 
 def explain_pairs(
     model: Any,
-    pictures: Sequence[Image.Image],
+    pictures: Sequence[Image.Image] | Tensor,
     texts: Sequence[str] | None = None,
     kinds: Iterable[str] | None = None,
     look: Look | None = None,
@@ -135,7 +137,7 @@ def explain_pairs(
 
     Args:
         model: as of `explain`.
-        pictures: at least one.
+        pictures: at least one; or (B, 3, H, W) as the model takes them, normalised.
         texts: as many, or None.
         kinds: as of `explain`.
         look: how.
@@ -152,7 +154,7 @@ def explain_pairs(
                 own = kind.show(pairs).cpu()
             except CannotShow as error:
                 if asked is not None:
-                    able = able_kinds(model, pictures[0], None if texts is None else texts[0])
+                    able = _able(model, pictures[:1], None if texts is None else texts[:1])
                     had = f"it has: {', '.join(able)}" if able else "it has none"
                     raise CannotShow(f"{model.name} cannot show `{kind.name}`: {error}; {had}") from error
                 for one in found:
@@ -165,7 +167,13 @@ def explain_pairs(
 
 def able_kinds(model: Any, picture: Image.Image, text: str | None = None) -> tuple[str, ...]:
     """Names of the kinds that a model has something to show for, found by showing them."""
-    return tuple(explain_pairs(model, [picture], None if text is None else [text])[0].maps)
+    return _able(model, [picture], None if text is None else [text])
+
+
+def _able(model: Any, pictures: Sequence[Image.Image] | Tensor, texts: Sequence[str] | None) -> tuple[str, ...]:
+    # One window as large as the picture: whether occlusion can be shown does not depend on how often it is.
+    side = model.processor.view.size
+    return tuple(explain_pairs(model, pictures, texts, look=Look(window=side, stride=side))[0].maps)
 
 
 def _words(model: Any, texts: Sequence[str]) -> list[tuple[Word, ...]]:
@@ -182,4 +190,5 @@ def _row(kind: str, found: Found, row: int, words: tuple[Word, ...]) -> HeatMap:
         found.layers,
         None if found.score is None else float(found.score[row]),
         found.score_name,
+        found.chosen[row] if found.chosen else "",
     )

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from multiway.config import ConfigError
-from multiway.explain.pairs import CannotShow, Found, Pairs
+from multiway.explain.pairs import CannotShow, Found, Look, Pairs
 
-__all__ = ["occlude", "occlusion", "starts_of"]
+__all__ = ["occlude", "occlusion", "starts_of", "window_of"]
 
 _COLOURS = {"black": (0.0, 0.0, 0.0), "grey": (0.5, 0.5, 0.5), "white": (1.0, 1.0, 1.0)}
 
@@ -29,6 +29,12 @@ def starts_of(side: int, window: int, stride: int) -> list[int]:
             "window, or parts of the picture would never be covered"
         )
     return list(dict.fromkeys([*range(0, side - window, stride), side - window]))
+
+
+def window_of(side: int, look: Look) -> tuple[int, int]:
+    """Window and stride in pixels of a square of `side`: those that were asked for, or a quarter of the side, and half of the window."""
+    window = look.window or max(1, side // 4)
+    return window, look.stride or max(1, window // 2)
 
 
 def occlude(
@@ -87,9 +93,7 @@ def occlusion(pairs: Pairs) -> Found:
         CannotShow: if there is nothing that could fall.
     """
     score, name = _score(pairs)
-    side = pairs.images.shape[-1]
-    window = pairs.look.window or max(1, side // 4)
-    stride = pairs.look.stride or max(1, window // 2)
+    window, stride = window_of(pairs.images.shape[-1], pairs.look)
     heat, whole = occlude(score, pairs.images, _baseline(pairs), window, stride, pairs.look.batch)
     return Found(heat, score=whole, score_name=name)
 

@@ -68,6 +68,7 @@ class Found:
         layers: numbers of those that `heat` is the mean over; empty for kinds without.
         score: (B,) what is explained; None where nothing is.
         score_name: what it is called.
+        chosen: (B,) what each map speaks for where the model chose that itself, a class; empty for kinds that are told.
     """
 
     heat: Tensor
@@ -76,6 +77,7 @@ class Found:
     layers: tuple[int, ...] = ()
     score: Tensor | None = None
     score_name: str = ""
+    chosen: tuple[str, ...] = ()
 
     def cpu(self) -> Found:
         """In float32, without a graph, on the CPU."""
@@ -165,7 +167,7 @@ class Pairs:
         if "encode_text" not in self.able or self.model.processor.tokenizer is None:
             raise CannotShow(f"{self.method.name} reads no texts")
         if self.texts is None:
-            raise CannotShow("it asks where a text is seen, and there is none; give one with --text")
+            raise CannotShow("it asks where a text is seen, and no text is given")
 
     def require(self, *abilities: str, why: str) -> None:
         """Refuse a method that lacks any of these.

@@ -14,11 +14,15 @@ from torch import Tensor
 
 from multiway.abilities import LacksAbility
 from multiway.config import ConfigError
+from multiway.explain.look import HeatMap
+from multiway.explain.pairs import CannotShow
 from multiway.nn.generate import Generation
 from multiway.serve import schemas
 from multiway.serve.batcher import Batcher, Operation
+from multiway.serve.bounds import rows_of
+from multiway.serve.explained import Plan, plan, written
 from multiway.serve.limits import Limits
-from multiway.serve.looking import Looking
+from multiway.serve.looking import Looked
 from multiway.serve.operations import RERANKED, Labels, Operations, Pairs, Query, Shown
 from multiway.serve.problems import Problem
 from multiway.serve.uploads import Squares
@@ -72,6 +76,7 @@ def routes_of(operations: Operations) -> list[Route]:
     able = set(operations.model.abilities())
     # What reads pictures and texts together only has no embedding of either.
     without = {"embed/image": not operations.image_width, "embed/text": not operations.text_width}
+    without["explain"] = operations.looks is None or not operations.looks.any
     return [
         route
         for route in ROUTES
@@ -233,18 +238,39 @@ class Answers:
             )
         return {"measure": measure, "labels": rows}
 
+    def rows(self, asked: schemas.Asked) -> int:
+        """How much work a request is, in rows; for maps in passes.
+
+        Raises:
+            Problem: for maps that are too much, or that there are not.
+        """
+        if isinstance(asked, schemas.Explain):
+            return max(1, sum(self._plan(asked).passes.values()))
+        return rows_of(asked)
+
+    def _plan(self, asked: schemas.Explain) -> Plan:
+        looks, processor = self.operations.looks, self.model.processor
+        assert looks is not None
+        return plan(asked, self.model.name, looks, processor.view.size, processor.tokenizer, self.limits)
+
     async def explain(self, asked: schemas.Explain, deadline: float) -> dict[str, Any]:
-        """Maps over the picture."""
-        if asked.text:
+        """Maps over the picture. Each kind waits for the model by itself, so that others come between, and what is late is not begun."""
+        if asked.text.strip():
             await self._fit("text", [asked.text], asked.truncate)
+        found = self._plan(asked)
         square = (await self.squares.draw([asked.image]))[0]
-        seen: Looking = await self._ask("explain", (square, asked.text), 1, deadline)
-        maps = []
-        for number, (name, values) in enumerate(seen.maps):
-            drawn = await asyncio.to_thread(seen.drawn, number, asked.overlay) if asked.overlay else None
-            rows, columns = values.shape
-            maps.append({"name": name, "rows": rows, "columns": columns, "values": values.tolist(), "overlay": drawn})
-        return {"kind": seen.kind, "method": seen.method, "measure": seen.measure, "score": seen.score, "maps": maps}
+        maps, absent = {}, dict(found.absent)
+        for kind in found.kinds:
+            payload = Looked(square, asked.text, kind, found.look)
+            try:
+                own: HeatMap = await self._ask("explain", payload, found.passes[kind], deadline)
+            except CannotShow as error:  # layers may be asked for of which a kind says nothing
+                if asked.kinds:
+                    raise Problem("invalid", str(error), "ask for what /v1/model says that it does") from None
+                absent[kind] = str(error)
+                continue
+            maps[kind] = await written(asked, own, square)
+        return {"text": asked.text, "maps": maps, "absent": absent}
 
     async def _pairs(self, asked: schemas.Compare | schemas.Match) -> Pairs:
         await self._fit("texts", asked.texts, asked.truncate)

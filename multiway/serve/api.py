@@ -28,7 +28,7 @@ from multiway.hub.origin import licence_of_origin
 from multiway.serve.admission import Admission, Overloaded
 from multiway.serve.answers import Answers, Route, routes_of
 from multiway.serve.batcher import Batcher, Closed, Expired, Full
-from multiway.serve.bounds import require_limits, rows_of, schema_of
+from multiway.serve.bounds import require_limits, schema_of
 from multiway.serve.find import Finder
 from multiway.serve.guard import Guard
 from multiway.serve.index import VectorIndex
@@ -97,7 +97,7 @@ def build_app(
     app.state.batcher, app.state.operations = batcher, operations
     paths = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/model"]
     for route in routes_of(operations):
-        _add_route(app, route, getattr(answers, route.name), limits, admission)
+        _add_route(app, route, answers, limits, admission)
         paths.append(f"/v1/{route.path}")
     app.state.metrics, app.state.routes = metrics, tuple(paths)
     _add_states(app, metrics, about(operations, limits, paths[4:]))
@@ -132,6 +132,8 @@ def about(operations: Operations, limits: Limits, routes: Sequence[str]) -> dict
         "classes": list(model.classes) if "classify" in model.abilities() else None,
         "answers": len(model.answers) if "answer" in model.abilities() else None,
         "index": None if operations.gallery is None else len(operations.gallery),
+        "maps": None if operations.looks is None else list(operations.looks.told.maps),
+        "maps_alone": None if operations.looks is None else list(operations.looks.alone.maps),
         "limits": asdict(limits),
     }
 
@@ -139,16 +141,18 @@ def about(operations: Operations, limits: Limits, routes: Sequence[str]) -> dict
 def _add_route(
     app: FastAPI,
     route: Route,
-    answer: Callable[..., Coroutine[Any, Any, dict[str, Any]]],
+    answers: Answers,
     limits: Limits,
     admission: Admission,
 ) -> None:
+    answer: Callable[..., Coroutine[Any, Any, dict[str, Any]]] = getattr(answers, route.name)
+
     async def endpoint(request: Request) -> Response:
         within = _seconds(request, limits)
         asked = await read_body(request, route.body, limits)
         deadline = request.scope["state"]["arrived"] + within
         require_limits(asked, limits)
-        with admission.enter(route.name, rows_of(asked), deadline - time.monotonic()):
+        with admission.enter(route.name, answers.rows(asked), deadline - time.monotonic()):
             found = await _while_connected(request, answer(asked, deadline), deadline)
         return Response(to_json(found), media_type="application/json")
 

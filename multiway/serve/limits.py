@@ -25,6 +25,7 @@ class Limits:
         characters: of a text.
         labels: of a request to classify.
         tokens: of a caption that is written.
+        passes: of the picture through the model for one map; occlusion takes 49 and more, every other kind one or two.
         top: hits, labels or answers that are asked for.
         rate: requests a second of one client, in the long run; 0 for no limit.
         burst: requests that a client may send at once.
@@ -45,6 +46,7 @@ class Limits:
     characters: int = 2_000
     labels: int = 1_000
     tokens: int = 64
+    passes: int = 128
     top: int = 100
     rate: float = 50.0
     burst: int = 100

@@ -1,96 +1,130 @@
-"""Maps over one picture for the API: of each word of a text, of a text, of the class a model gives, or of attention.
+"""Maps of one picture for the API and the page: `multiway.explain`, kind by kind, with what each costs.
 
-What can be shown decides: a model that reads both together has a map for each word; one that compares them, or was tuned for
-classes, one map of what speaks for the text or the class; without a text there is the attention of the last block.
+What a model has to show is found once, by showing it. Occlusion reads the picture again for every place that it covers; every other
+kind takes a pass or two.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
-from multiway.abilities import LacksAbility
+from multiway.config import ConfigError
 from multiway.data.thumbnail import picture_uri
 from multiway.data.view import from_squares
-from multiway.explain.attention import grid_of, over_patches
-from multiway.explain.evidence import class_evidence, text_evidence
-from multiway.explain.seen import see
-from multiway.explain.words import overlay, word_maps
+from multiway.explain.look import Explanation, HeatMap, explain_pairs
+from multiway.explain.occlusion import starts_of, window_of
+from multiway.explain.overlay import drawn_part, with_heat
+from multiway.explain.pairs import Look
 from multiway.hub.model import Model
 
-__all__ = ["Looking", "look"]
+__all__ = ["COSTLY", "Looked", "Looks", "drawn", "look", "looks_of", "passes"]
 
-_WORDS = "cross-attention (mean of blocks and heads) and its Grad-CAM"
-_EVIDENCE = "Grad-CAM (arXiv 1610.02391)"
+COSTLY = "occlusion"
+"""The kind that is shown only where it is named."""
+
+_WEIGHS = {"grad-cam": "cross-attention", "itc-cam": "attention", "class-cam": "attention"}
+"""Of kinds that weigh attention by a gradient, whose layers and heads they take."""
 
 
 @dataclass(frozen=True)
-class Looking:
-    """What was seen; see `schemas.Explained`.
+class Looked:
+    """One kind of map of one picture.
 
     Attributes:
-        square: (side, side, 3) uint8, what the model saw.
-        maps: name and (rows, columns) of each, not negative.
+        square: (side, side, 3) uint8, as the model sees it.
+        text: to look for; empty for none.
+        kind: its name.
+        look: how.
     """
 
-    kind: Literal["words", "text", "class", "attention"]
-    method: str
-    measure: Literal["log-odds", "similarity", "probability"] | None
-    score: float | None
     square: np.ndarray
-    maps: tuple[tuple[str, Tensor], ...]
-
-    def drawn(self, number: int, side: int) -> str:
-        """A map over the picture, as data URI."""
-        return picture_uri(overlay(Image.fromarray(self.square), self.maps[number][1], side), side)
+    text: str
+    kind: str
+    look: Look
 
 
-def look(model: Model, square: np.ndarray, text: str = "") -> Looking:
-    """Look at one picture.
+@dataclass(frozen=True)
+class Looks:
+    """What a model has to show, found with an even picture.
 
-    Args:
-        square: (side, side, 3) uint8.
-        text: to look for; empty for none.
+    Attributes:
+        told: where a text is given.
+        alone: where none is.
+    """
+
+    told: Explanation
+    alone: Explanation
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything."""
+        return bool(self.told.maps or self.alone.maps)
+
+    def of(self, text: str) -> Explanation:
+        """Maps that there are for a text, or for none, and why there are no others."""
+        return self.told if text.strip() else self.alone
+
+    def usual(self, text: str) -> tuple[str, ...]:
+        """Kinds that are shown where none is named: all but the costly one, unless there is no other."""
+        maps = tuple(self.of(text).maps)
+        return tuple(kind for kind in maps if kind != COSTLY) or maps
+
+    def choices(self, kind: str, text: str) -> tuple[int, int]:
+        """How many layers and heads there are to choose among; 0 for a kind that takes none."""
+        maps = self.of(text).maps
+        if kind not in maps:
+            return 0, 0
+        if kind == "rollout":  # through all layers, in one stream through those that read both
+            heads = maps.get("attention", maps.get("cross-attention"))
+            return 0, 0 if heads is None or heads.by_head is None else heads.by_head.shape[1]
+        source = maps.get(_WEIGHS.get(kind, kind))
+        return (
+            (0, 0) if source is None or source.by_head is None else (source.by_head.shape[0], source.by_head.shape[1])
+        )
+
+
+@lru_cache(maxsize=1)
+def looks_of(model: Model) -> Looks:
+    """What a model that reads pictures has to show. Runs the model."""
+    side = model.processor.view.size
+    grey = np.full((1, side, side, 3), 127, np.uint8)
+    pixels = from_squares(torch.from_numpy(grey), model.processor.view)
+    # A window as large as the picture: whether there is something that falls is seen in one place as well as in 49.
+    once = Look(window=side, stride=side)
+    told, alone = (explain_pairs(model, pixels, texts, look=once)[0] for texts in (["a picture"], None))
+    return Looks(told, alone)
+
+
+def look(model: Model, asked: Looked) -> HeatMap:
+    """Look.
 
     Raises:
-        LacksAbility: if the model has no maps for this.
+        CannotShow, ConfigError: as of `multiway.explain`.
     """
-    able = model.abilities()
-    pixels = from_squares(torch.from_numpy(square[None]), model.processor.view).to(model.device)
-    if text and "match_with_maps" in able:
-        words = word_maps(model, pixels, text)
-        maps = [(f"{word} (attention)", words.attention[place]) for place, word in enumerate(words.words)]
-        maps += [(f"{word} (Grad-CAM)", words.grad_cam[place]) for place, word in enumerate(words.words)]
-        return Looking("words", _WORDS, "log-odds", words.odds, square, tuple(maps))
-    if text:
-        if "encode_text" not in able or "compare" not in able:
-            raise LacksAbility(f"{model.name} compares no texts with pictures; leave the text out")
-        tokens = model.processor.texts([text])
-        with torch.no_grad():
-            said = model.method.encode_text(tokens.ids.to(model.device), tokens.mask.to(model.device))  # type: ignore[operator]
-        found = text_evidence(model.method, pixels, said)
-        if found is None:
-            raise LacksAbility(
-                f"{model.name} compares texts with something else than places of a picture; leave the text out"
-            )
-        return Looking("text", _EVIDENCE, "similarity", float(found[1][0]), square, ((text, found[0][0].cpu()),))
-    if "classify" in able:
-        judged = class_evidence(model.method, pixels)
-        if judged is not None:
-            name, share = model.classes[int(judged[1][0])], float(judged[2][0])
-            return Looking("class", _EVIDENCE, "probability", share, square, ((name, judged[0][0].cpu()),))
-    seen = see(model.method, pixels)
-    if not seen.attends:
-        raise LacksAbility(f"{model.name} has no attention over a picture by itself; ask with a text")
+    pixels = from_squares(torch.from_numpy(asked.square[None]), model.processor.view)
+    texts = [asked.text] if asked.text.strip() else None
     try:
-        grid_of(seen.blocks[-1].shape[-1])
-    except ValueError as error:
-        raise LacksAbility(f"{model.name}: {error}") from None
-    heads = over_patches(seen.blocks[-1][0].float().cpu())
-    named = tuple((f"head {number}", each) for number, each in enumerate(heads, 1))
-    return Looking("attention", "attention of the last block, head by head", None, None, square, named)
+        return explain_pairs(model, pixels, texts, [asked.kind], asked.look)[0][asked.kind]
+    except ConfigError as error:  # kinds have layers and heads of their own
+        raise ConfigError(f"{asked.kind}: {error}") from error
+
+
+def passes(kinds: Sequence[str], side: int, look: Look) -> int:
+    """How often a picture is read for these kinds, one for each and as many as occlusion has places.
+
+    Raises:
+        ConfigError: for a window or a stride that does not cover a square of `side` pixels.
+    """
+    places = len(starts_of(side, *window_of(side, look))) ** 2 if COSTLY in kinds else 0
+    return len(kinds) + places
+
+
+def drawn(square: Image.Image, kind: str, heat: torch.Tensor) -> str:
+    """A map over its picture as a PNG of the same size, as data URI."""
+    return picture_uri(Image.fromarray(with_heat(square, drawn_part(kind, heat).numpy())), max(square.size), False)

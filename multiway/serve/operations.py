@@ -20,12 +20,13 @@ from multiway.config import ConfigError
 from multiway.data.source import BadRow
 from multiway.data.thumbnail import picture_uri
 from multiway.data.view import from_squares
+from multiway.explain.look import HeatMap
 from multiway.hub.model import Model
 from multiway.nn.generate import Generation
 from multiway.serve.batcher import Operation
 from multiway.serve.find import Finder, mixed, rerank
 from multiway.serve.index import Hit, IndexFault
-from multiway.serve.looking import Looking, look
+from multiway.serve.looking import Looked, Looks, look, looks_of
 from multiway.serve.search import PictureIndex
 from multiway.tasks.zeroshot import ZeroShotClassifier
 
@@ -87,6 +88,7 @@ class Operations:
     def __init__(self, model: Model, gallery: Finder | PictureIndex | None) -> None:
         self.model, self.gallery = model, gallery
         self.image_width, self.text_width = self._width("image"), self._width("text")
+        self.looks: Looks | None = looks_of(model) if "encode_image" in model.abilities() else None
         self._classifier = lru_cache(maxsize=32)(self._new_classifier)
         self.embed_image = Operation("embed_image", self._embed_image)
         self.embed_text = Operation("embed_text", self._embed_text)
@@ -214,8 +216,8 @@ class Operations:
     def _new_classifier(self, labels: tuple[str, ...], templates: tuple[str, ...]) -> ZeroShotClassifier:
         return ZeroShotClassifier(self.model, labels, templates)
 
-    def _explain(self, asked: list[tuple[np.ndarray, str]]) -> list[Looking]:
-        return [look(self.model, square, text) for square, text in asked]
+    def _explain(self, asked: list[Looked]) -> list[HeatMap]:
+        return [look(self.model, each) for each in asked]
 
 
 def _spans(counts: Iterable[int]) -> Iterator[Tensor]:

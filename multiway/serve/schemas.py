@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from multiway.explain.kinds import KINDS, named
+from multiway.explain.pairs import Score
 from multiway.serve.uploads import picture_bytes
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "Search",
     "SearchHit",
     "State",
+    "WordMap",
 ]
 
 Picture = Annotated[
@@ -42,6 +45,12 @@ Picture = Annotated[
     WithJsonSchema({"type": "string", "contentEncoding": "base64", "format": "picture", "minLength": 4}),
 ]
 Text = Annotated[str, Field(min_length=1)]
+KindName = Annotated[
+    str,
+    AfterValidator(lambda given: named([given])[0].name),
+    WithJsonSchema({"type": "string", "enum": list(KINDS)}),
+]
+Number = Annotated[int, Field(ge=-1_000, le=1_000)]
 
 
 class Asked(BaseModel):
@@ -129,10 +138,30 @@ class Classify(_WithTexts):
 
 
 class Explain(_WithTexts):
-    """What a model looks at: for a text, for the class it gives, or of itself."""
+    """What a model looks at, as `multiway.explain` has it: where a text is seen, what speaks for a class, or what it looks at by itself."""
 
     image: Picture
     text: str = ""
+    kinds: list[KindName] = Field(
+        default=[],
+        description="maps by name; none for all that the model has but occlusion, which reads the picture again for every place that it covers",
+    )
+    layers: list[Number] = Field(
+        default=[], description="from 0, or from the last if negative; none for those that a kind takes"
+    )
+    heads: list[Number] = Field(default=[], description="of attention, from 0; none for all")
+    window: int = Field(
+        0, ge=0, le=10_000, description="of occlusion, in pixels of what the model sees; 0 for a quarter of its side"
+    )
+    stride: int = Field(0, ge=0, le=10_000, description="by which the window is moved; 0 for half of it")
+    baseline: str = Field(
+        "mean",
+        pattern=r"^([a-z]{1,12}|#[0-9a-fA-F]{6})$",
+        description="what occlusion covers with: mean (of the picture), black, grey, white, #rrggbb",
+    )
+    score: Score = Field("auto", description="that occlusion lets fall; auto is the first of these that the model has")
+    each_word: bool = Field(True, description="maps of single words, where a kind has them")
+    each_head: bool = Field(False, description="attention of every layer and head, where a kind has it")
     overlay: int = Field(0, ge=0, le=512, description="side of the maps drawn over the picture, in pixels; 0 for none")
 
 
@@ -213,24 +242,40 @@ class Classified(BaseModel):
     labels: list[list[Label]]
 
 
-class Map(BaseModel):
-    """Values over a grid of places, rows from the top; not negative, each map on a scale of its own."""
+class WordMap(BaseModel):
+    """Of one word: `text[start:stop]` of what was sent."""
 
-    name: str
+    text: str
+    start: int
+    stop: int
+    values: list[list[float]]
+    overlay: str | None = None
+
+
+class Map(BaseModel):
+    """Values over a grid of places, rows from the top, each map on a scale of its own."""
+
+    says: str = Field(description="what is seen, and whose idea it is")
     rows: int
     columns: int
-    values: list[list[float]]
-    overlay: str | None = Field(None, description="a PNG as data URI: the map in red over the picture in grey")
+    values: list[list[float]] = Field(description="of the whole text, or of the picture where none is asked about")
+    overlay: str | None = Field(
+        None, description="a PNG as data URI: the map in red over the picture in grey, blue below zero"
+    )
+    words: list[WordMap] | None = Field(None, description="None for a kind that has no maps of single words")
+    heads: list[list[list[list[float]]]] | None = Field(None, description="heads[layer][head][row][column]")
+    layers: list[int] = Field(description="that the values are the mean over; empty for kinds without")
+    score: float | None = Field(None, description="that the map explains")
+    score_name: str | None = Field(None, description="what the score is: `log-odds of a match`, `similarity`, ...")
+    chosen: str | None = Field(None, description="what a model that was not told speaks for: the class that it gives")
 
 
 class Explained(BaseModel):
-    """Maps of what was looked at, and the score that they speak for, if they speak for one."""
+    """Maps by kind, and why there are no others."""
 
-    kind: Literal["words", "text", "class", "attention"]
-    method: str
-    measure: Literal["log-odds", "similarity", "probability"] | None = None
-    score: float | None = None
-    maps: list[Map]
+    text: str
+    maps: dict[str, Map]
+    absent: dict[str, str] = Field(description="kinds that the model has not, and why; empty where kinds were named")
 
 
 class About(BaseModel):
@@ -252,6 +297,8 @@ class About(BaseModel):
     classes: list[str] | None = Field(description="that it was tuned for")
     answers: int | None = Field(description="answers that it chooses among")
     index: int | None = Field(description="pictures that can be searched; None for no index")
+    maps: list[str] | None = Field(description="kinds that `/v1/explain` shows of a picture with a text")
+    maps_alone: list[str] | None = Field(description="those that it shows without one")
     limits: dict[str, float]
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from multiway.batch import ViewSpec
 from multiway.explain.evidence import class_evidence
+from multiway.explain.overlay import with_heat
 from multiway.explain.reconstruction import Reconstructs, reconstruct
 from multiway.hub.model import Model
-from multiway.workflows.explain_figures import Panel, panels, with_heat
+from multiway.workflows.explain_figures import Panel, panels
 from multiway.workflows.explain_sections import Drawn, Given, Section, above_maps
 
 __all__ = ["class_section", "reconstruction_section"]

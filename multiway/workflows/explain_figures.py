@@ -25,7 +25,6 @@ __all__ = [
     "panels",
     "scatter",
     "similarity_tiles",
-    "with_heat",
 ]
 
 _STYLE: Any = {"font.size": 8, "axes.titlesize": 8, "axes.spines.top": False, "axes.spines.right": False}
@@ -89,21 +88,6 @@ def _framed(figure: Figure, axes: Axes, width: float, height: float) -> Figure:
     """With its limits, the first row on top: every picture that is drawn into axes moves them."""
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
     return figure
-
-
-def with_heat(square: Image.Image, heat: np.ndarray) -> np.ndarray:
-    """A picture with a map over it in red, strongest at its greatest value, and blue below zero, on the same scale: (H, W, 3) uint8.
-
-    Unlike `explain.words.overlay` nothing is taken off the map: what is shown here is zero where there is nothing to show.
-    """
-    greatest = float(np.abs(heat).max())
-    strength = Image.fromarray((heat / greatest if greatest > 0 else heat * 0.0).astype(np.float32))
-    signed = np.asarray(strength.resize(square.size, Image.Resampling.BILINEAR)).clip(-1, 1)[:, :, None]
-    share = np.abs(signed) * 0.85
-    pixels = np.asarray(square.convert("RGB")).astype(np.float32)
-    grey = pixels.mean(2, keepdims=True) * 0.55 + 0.45 * 0.9 * 255
-    colour = np.where(signed < 0, np.array([37.0, 99.0, 235.0]), np.array([220.0, 30.0, 20.0])).astype(np.float32)
-    return (grey * (1 - share) + colour * share).clip(0, 255).astype(np.uint8)
 
 
 def dim_outside(square: Image.Image, kept: np.ndarray) -> np.ndarray:

@@ -10,9 +10,10 @@ from torch import Tensor
 from multiway.data.source import Source
 from multiway.explain.kinds import KINDS
 from multiway.explain.look import Explanation, HeatMap, explain_pairs
+from multiway.explain.overlay import drawn_part, with_heat
 from multiway.explain.pairs import Look, chosen_heads, chosen_layers
 from multiway.hub.model import Model
-from multiway.workflows.explain_figures import Panel, panels, with_heat
+from multiway.workflows.explain_figures import Panel, panels
 from multiway.workflows.explain_sections import Drawn, Given, Section
 from multiway.workflows.fusion import spread
 
@@ -98,8 +99,7 @@ def caption_section(models: Sequence[tuple[str, Model]], source: Source, count: 
 
 def map_panel(one: Given, kind: str, heat: Tensor, title: str) -> Panel:
     """A map over its picture."""
-    drawn = (heat - heat.median()).clamp(min=0) if KINDS[kind].spreads else heat
-    return Panel(with_heat(one.square, drawn.numpy()), title)
+    return Panel(with_heat(one.square, drawn_part(kind, heat).numpy()), title)
 
 
 def _section(given: Sequence[Given], found: Sequence[Explanation], text: str, number: int) -> Section:
@@ -137,6 +137,8 @@ def _score(own: HeatMap) -> str:
     }
     if own.score is None:
         return ""
+    if own.chosen:
+        return f"{own.chosen} {own.score:.0%}"
     return f"{short.get(own.score_name, own.score_name)} {own.score:.2f}".replace("-0.00", "0.00").replace(" -", " −")
 
 
@@ -146,6 +148,7 @@ def _numbers(one: Given, own: Explanation) -> dict[str, object]:
         kinds[kind] = {
             "score": None if each.score is None else round(each.score, 4),
             "score_name": each.score_name,
+            **({"chosen": each.chosen} if each.chosen else {}),
             "best_patches": [
                 {"word": word.text, "start": word.start, "stop": word.stop, "row": row, "column": column, "value": round(value, 4)}
                 for word, (row, column), value in each.best_patches()

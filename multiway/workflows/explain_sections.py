@@ -19,6 +19,7 @@ from multiway.explain.activation import feature_norms
 from multiway.explain.attention import grid_of, keep_mass, over_patches
 from multiway.explain.distance import attention_distance, patch_distances
 from multiway.explain.filters import as_pictures, principal_filters
+from multiway.explain.overlay import with_heat
 from multiway.explain.positions import position_similarity
 from multiway.explain.rollout import rollout
 from multiway.explain.seen import Seen
@@ -30,7 +31,6 @@ from multiway.workflows.explain_figures import (
     mosaic,
     panels,
     similarity_tiles,
-    with_heat,
 )
 
 __all__ = [

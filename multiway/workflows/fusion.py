@@ -9,10 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from multiway.abilities import abilities_of
 from multiway.data.source import DataError, KnowsWords, Source
-from multiway.explain.words import overlay, word_maps
+from multiway.data.view import draw
+from multiway.explain.look import explain
+from multiway.explain.overlay import drawn_part, with_heat
 from multiway.hub.model import Model
 from multiway.tasks import TASKS, Result
 from multiway.tasks.masked_words import Guess
@@ -24,6 +27,7 @@ from multiway.workflows.encoded_once import EncodedOnce
 __all__ = ["Fused", "Hidden", "Looks", "Moved", "fused_section", "masked_words", "spread"]
 
 Uri = Callable[[Image.Image], str]
+_SIDE = 128  # pixels of a map
 
 
 @dataclass(frozen=True)
@@ -199,11 +203,19 @@ def _looks(model: Model, source: Source, uri: Uri, count: int) -> list[Looks]:
     shown = []
     for row in spread(list(range(len(source))), count):
         picture, caption = source.image(row), source.row(row).captions[0]
-        maps = word_maps(model, picture, caption)
+        maps = explain(model, picture, caption, ["cross-attention", "grad-cam"])
+        square = Image.fromarray(draw(picture, model.processor.view, _SIDE))
+
+        def over(kind: str, heat: Tensor, square: Image.Image = square) -> str:
+            return uri(Image.fromarray(with_heat(square, drawn_part(kind, heat).numpy())))
+
+        each = zip(maps["cross-attention"].each_word(), maps["grad-cam"].each_word(), strict=True)
         words = [
-            (word, uri(overlay(picture, maps.attention[place])), uri(overlay(picture, maps.grad_cam[place])))
-            for place, word in enumerate(maps.words)
-            if (word in known if known is not None else len(word) > 2)
+            (word.text, over("cross-attention", attention), over("grad-cam", cam))
+            for (word, attention), (_, cam) in each
+            if (word.text in known if known is not None else len(word.text) > 2)
         ]
-        shown.append(Looks(uri(picture), caption, maps.odds, words[:9]))
+        odds = maps["grad-cam"].score
+        assert odds is not None
+        shown.append(Looks(uri(picture), caption, odds, words[:9]))
     return shown

@@ -8,7 +8,7 @@ from toy import toy_picture
 
 from multiway.abilities import Encoded
 from multiway.config import ConfigError
-from multiway.explain.across import cross_attention, match_cam
+from multiway.explain.across import cross_attention, look_across, match_cam
 from multiway.explain.pairs import CannotShow, Look, Pairs
 from multiway.tasks.heat_maps import heat_maps
 
@@ -98,7 +98,7 @@ def test_attention_over_the_picture_sums_to_at_most_one(models) -> None:
 def test_refusals(models) -> None:
     with pytest.raises(CannotShow, match="clip has no attention of words over patches"):
         match_cam(Pairs(models["clip"], PICTURES, TEXTS))
-    with pytest.raises(CannotShow, match="give one with --text"):
+    with pytest.raises(CannotShow, match="no text is given"):
         cross_attention(Pairs(models["albef"], PICTURES))
     with pytest.raises(ConfigError, match="no layer 3; the model has 3"):
         match_cam(Pairs(models["albef"], PICTURES, TEXTS, Look(layers=(3,))))
@@ -106,3 +106,29 @@ def test_refusals(models) -> None:
         cross_attention(Pairs(models["albef"], PICTURES, TEXTS, Look(heads=(2,))))
     with pytest.raises(ValueError, match="a text for each"):
         Pairs(models["albef"], PICTURES, TEXTS[:1])
+
+
+def test_only_the_class_token_of_the_last_block_reaches_the_score(models) -> None:
+    pairs = Pairs(models["albef"], PICTURES, TEXTS)
+    across = look_across(pairs.method, pairs.image, pairs.text)
+    first, *_, last = torch.autograd.grad(across.odds.sum(), across.maps)
+    assert last[:, :, 1:].abs().max() < 1e-7 and last[:, :, 0].abs().max() > 0
+    assert first[:, :, 1:].abs().max() > 0
+
+
+def test_with_the_head_turned_round_other_patches_speak_for_a_match(models) -> None:
+    head = models["albef"].method.match_head
+    looks = [match_cam, cross_attention]
+    there = [show(Pairs(models["albef"], PICTURES, TEXTS)) for show in looks]
+    with torch.no_grad():
+        for part in (head.weight, head.bias):
+            part.neg_()
+    try:
+        back = [show(Pairs(models["albef"], PICTURES, TEXTS)) for show in looks]
+    finally:
+        with torch.no_grad():
+            for part in (head.weight, head.bias):
+                part.neg_()
+    torch.testing.assert_close(back[0].score, -there[0].score, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(back[1].heat, there[1].heat)
+    assert not torch.allclose(back[0].tokens, there[0].tokens)

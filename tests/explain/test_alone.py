@@ -76,5 +76,5 @@ def test_refusals(models) -> None:
         similarity_cam(Pairs(models["vilt"], PICTURES, TEXTS))
     with pytest.raises(CannotShow, match="no transformer reads it by itself"):
         own_attention(Pairs(models["vilt"], PICTURES, TEXTS))
-    with pytest.raises(CannotShow, match="give one with --text"):
+    with pytest.raises(CannotShow, match="no text is given"):
         similarity_cam(Pairs(models["clip"], PICTURES))

@@ -43,7 +43,7 @@ def test_what_each_model_has(models, name: str) -> None:
 def test_without_a_text_only_the_picture_is_looked_at(models) -> None:
     found = multiway.explain(models["albef"], PICTURES[0])
     assert tuple(found.maps) == ("attention", "rollout")
-    assert "--text" in found.absent["grad-cam"] and found.text == ""
+    assert "no text is given" in found.absent["grad-cam"] and found.text == ""
 
 
 @pytest.mark.parametrize("name", list(HAS))
@@ -102,6 +102,26 @@ def test_arrays_are_kept_and_nothing_is_pickled(models, tmp_path: Path) -> None:
         assert np.array_equal(kept["grad-cam/heat"], found["grad-cam"].heat.numpy()) and str(kept["text"]) == TEXTS[0]
         assert kept["grad-cam/word_spans"].tolist() == [[0, 3], [4, 6], [7, 10], [11, 15]]
         assert kept["attention/head_heat"].shape == (2, 2, 4, 4)
+
+
+def test_pixels_do_as_well_as_pictures(models) -> None:
+    model = models["albef"]
+    one = explain_pairs(model, PICTURES, TEXTS, ["grad-cam", "occlusion"])
+    other = explain_pairs(model, model.processor.images(PICTURES), TEXTS, ["grad-cam", "occlusion"])
+    for row in range(2):
+        assert all(torch.equal(one[row][kind].heat, other[row][kind].heat) for kind in one[row].maps)
+    with pytest.raises(CannotShow, match="it has: attention"):
+        explain_pairs(model, model.processor.images(PICTURES), TEXTS, ["filip"])
+
+
+def test_what_a_model_has_is_asked_without_covering_every_place(models, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    encode = models["clip"].method.encode_image
+    monkeypatch.setattr(
+        models["clip"].method, "encode_image", lambda images: (asked.append(len(images)), encode(images))[1]
+    )
+    able_kinds(models["clip"], PICTURES[0], TEXTS[0])
+    assert sum(asked) < 10, "49 for occlusion alone"
 
 
 def test_the_package_is_still_a_package() -> None:

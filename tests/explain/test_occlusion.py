@@ -95,7 +95,7 @@ def test_colours_scores_and_refusals(models) -> None:
             occlusion(Pairs(models["clip"], picture, text, Look(baseline=wrong)))
     with pytest.raises(CannotShow, match="no match of a picture"):
         occlusion(Pairs(models["clip"], picture, text, Look(score="match")))
-    with pytest.raises(CannotShow, match="give one with --text"):
+    with pytest.raises(CannotShow, match="no text is given"):
         occlusion(Pairs(models["clip"], picture))
     with pytest.raises(ConfigError, match="one picture at a time"):
         Look(batch=0)

@@ -20,7 +20,6 @@ from multiway.abilities import LacksAbility
 from multiway.batch import ViewSpec
 from multiway.config import to_json
 from multiway.data.processor import Processor
-from multiway.explain.words import word_maps
 from multiway.hub.identity import model_identity
 from multiway.hub.model import Model
 from multiway.methods.answer_writer import AnswerWriter, AnswerWriterConfig
@@ -127,7 +126,7 @@ def test_search_in_a_vector_index(clip: Model, tmp_path: Any) -> None:
         build_app(model_of("siglip"), index)
 
 
-def test_match_rerank_caption_and_word_maps(fused: TestClient, blip: Model) -> None:
+def test_match_rerank_and_caption(fused: TestClient, blip: Model) -> None:
     words = ["red on the left", "the top is blue"]
     shown, said = blip.encode_image(PICTURES[:2], tokens=True), blip.encode_text(words, tokens=True)
     found = asked(fused, "match", {"images": [b64(0), b64(1)], "texts": words})
@@ -144,25 +143,6 @@ def test_match_rerank_caption_and_word_maps(fused: TestClient, blip: Model) -> N
     assert asked(fused, "caption", body)["captions"] == blip.generate(shown, settings)
     prompted = asked(fused, "caption", {**body, "prompt": "red"})["captions"]
     assert prompted == blip.generate(shown, settings, ["red", "red"])
-    maps = word_maps(blip, PICTURES[0], "red left")
-    found = asked(fused, "explain", {"image": b64(0), "text": "red left", "overlay": 32})
-    assert found["kind"] == "words" and found["score"] == pytest.approx(maps.odds, abs=1e-5)
-    assert [each["name"] for each in found["maps"]][:2] == ["red (attention)", "left (attention)"]
-    assert close(found["maps"][1]["values"], maps.attention[1]) and close(found["maps"][3]["values"], maps.grad_cam[1])
-    assert found["maps"][0]["overlay"].startswith("data:image/png;base64,")
-
-
-def test_explain_without_words(dual: TestClient, clip: Model) -> None:
-    from multiway.explain.attention import over_patches
-    from multiway.explain.seen import see
-
-    found = asked(dual, "explain", {"image": b64(2)})
-    heads = over_patches(see(clip.method, clip.processor.images([PICTURES[2]])).blocks[-1][0])
-    assert found["kind"] == "attention" and found["score"] is None and len(found["maps"]) == len(heads)
-    assert all(close(each["values"], head) for each, head in zip(found["maps"], heads, strict=True))
-    found = asked(dual, "explain", {"image": b64(2), "text": "red"})
-    score = clip.compare(clip.encode_image([PICTURES[2]]), clip.encode_text(["red"]))
-    assert found["kind"] == "text" and close(found["score"], score[0, 0])
 
 
 def test_answers_of_a_tuned_model() -> None:

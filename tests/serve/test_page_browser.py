@@ -179,14 +179,20 @@ class Visit:
         self.page.wait_for_timeout(150)
         panel.locator(".mw-answer .pending, .mw-answer .generating").first.wait_for(state="detached", timeout=60_000)
 
-    def use(self, title: str) -> object:
-        """Press a tab's button and wait for its answer."""
+    def use(self, title: str, words: int = 0) -> object:
+        """Press a tab's button and wait for its answer; then that for one of the words, where there are some to choose."""
         panel = self.tab(title)
         if title == "Search":
             panel.get_by_label("What to look for").fill("red fruit")
         panel.get_by_role("button", name=BUTTON[title], exact=True).click()
         panel.locator(".mw-wait").first.wait_for(state="detached", timeout=60_000)
         self.settled(panel)
+        if panel.get_by_label("Word", exact=True).is_visible() and words:
+            panel.get_by_label("Word", exact=True).click()
+            options = panel.get_by_role("option")
+            options.first.wait_for()
+            options.nth(min(words, options.count() - 1)).click()
+            self.settled(panel)
         assert not panel.locator(".mw-problem").count(), panel.locator(".mw-problem").all_inner_texts()
         return panel
 
@@ -257,6 +263,53 @@ def test_tabs_and_answers_are_reached_by_keyboard(size: str, served: object, vis
         assert outline != "none", "the focus cannot be seen"
 
 
+@pytest.mark.parametrize("size", list(SIZES))
+def test_maps_words_layers_and_heads_are_chosen_by_keyboard(size: str, served: object, visit: object) -> None:
+    seen = visit(served("blip"), size)
+    panel = seen.use("Look")
+    figures = panel.locator("figure")
+    assert figures.count() == 5, "all kinds but occlusion"
+    panel.get_by_label("all of them").focus()
+    for _ in range(3):  # attention, rollout, cross-attention
+        seen.page.keyboard.press("Tab")
+    outline = panel.locator("label:has(:focus)").evaluate("each => getComputedStyle(each).outlineStyle")
+    assert outline != "none", "the focus cannot be seen"
+    seen.page.keyboard.press("Space")  # shown as it is chosen
+    assert panel.get_by_label("cross-attention", exact=True).is_checked()
+    panel.get_by_text("By layer and head, mean over the text.").wait_for()
+    pick(seen, panel, "Layer", 1)
+    panel.get_by_text("layer 1, head 1").wait_for(state="detached")
+    panel.get_by_text("layer 0, head 0").wait_for()
+    pick(seen, panel, "Head", 2)
+    panel.get_by_text("layer 0, head 0").wait_for(state="detached")
+    panel.get_by_text("layer 0, head 1").wait_for()
+    pick(seen, panel, "Word", 2)
+    assert figures.count() == 3, "of the text, of the word, and of the head"
+    panel.get_by_label("occlusion (").check()
+    panel.get_by_label("Layer", exact=True).wait_for(state="detached")
+    seen.settled(panel)
+    assert figures.count() == 2
+    panel.get_by_label("Text", exact=True).fill("")
+    panel.get_by_role("button", name="Look", exact=True).click()
+    panel.get_by_role("alert").get_by_text("type a text").wait_for()
+    panel.get_by_label("attention", exact=True).check()
+    panel.get_by_text("By layer and head.").wait_for()
+    summary = panel.locator(".mw-legend summary")
+    panel.get_by_label("all of them").check()
+    summary.focus()
+    seen.page.keyboard.press("Enter")
+    panel.get_by_text("no text is given").first.wait_for()
+
+
+def pick(seen: object, panel: object, name: str, place: int) -> None:
+    """Choose from a list that is folded up, by keyboard."""
+    panel.get_by_label(name, exact=True).focus()
+    for _ in range(place):
+        seen.page.keyboard.press("ArrowDown")
+    seen.page.keyboard.press("Enter")
+    seen.settled(panel)
+
+
 def walk(page: object, title: str) -> bool:
     """Press Tab until a tab has the focus; opens the list of those that found no room."""
     for _ in range(40):
@@ -318,7 +371,7 @@ def test_every_tab_answers(name: str, served: object, visit: object) -> None:
         for title in (
             TABS[name] if name != "vqa" else ["Answer", "Look", "Curves"]
         ):  # the others begin without labels and texts
-            panel = seen.use(title)
+            panel = seen.use(title, words=4)
             panel.locator("img, svg, .mw-bars").first.wait_for()
             wide = seen.page.evaluate("document.documentElement.scrollWidth")
             assert wide <= width, f"{title} is {wide} pixels wide on {width}"

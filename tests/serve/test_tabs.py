@@ -12,17 +12,23 @@ from PIL import Image
 from toy import ToySource
 from tuning import METHODS, VIEW, tuned
 
+import multiway
 from multiway.config import to_json
 from multiway.data.processor import Processor
 from multiway.data.source import BadRow
+from multiway.data.thumbnail import picture_uri
+from multiway.data.view import draw
 from multiway.engine.run import Run
+from multiway.explain.overlay import drawn_part, with_heat
 from multiway.explain.reconstruction import reconstruct
-from multiway.explain.words import word_maps
 from multiway.hub.load import load
 from multiway.hub.model import Model
 from multiway.methods import method_class
 from multiway.methods.answer_writer import AnswerWriter, AnswerWriterConfig
+from multiway.methods.classifier import ClassifierConfig, PictureClassifier
+from multiway.methods.mae import MaeConfig
 from multiway.nn.generate import Generation
+from multiway.nn.vit import VisionConfig
 from multiway.serve.find import rerank
 from multiway.serve.limits import Limits
 from multiway.serve.search import PictureIndex
@@ -86,6 +92,18 @@ def numbers(html: str, tag: str) -> list[float]:
     """What stands in tags of a kind, pictures aside."""
     found = re.findall(rf"<{tag}[^>]*>(?:\d+\. )?([−\d.]+)%?<", html)
     return [float(each.replace("−", "-")) for each in found]
+
+
+def drawn(kind: str, heat: torch.Tensor) -> str:
+    """A map over the first picture, as the page has it."""
+    square = Image.fromarray(draw(SOURCE.image(0), VIEW, 224))
+    return picture_uri(Image.fromarray(with_heat(square, drawn_part(kind, heat).numpy())), 224, False)
+
+
+def shown(found: look.Shown) -> list[tuple[str, str]]:
+    """What stands under each figure, and the figure."""
+    each = re.findall(r'<figure><img src="(.*?)" alt=".*?"><figcaption>(.*?)</figcaption>', found.html)
+    return [(title, picture) for picture, title in each]
 
 
 def test_tabs_are_what_a_model_is_able_to_do(clip: Subject, blip: Subject) -> None:
@@ -203,23 +221,74 @@ def test_the_table_of_similarities_is_the_models(blip: Subject, paths: list[str]
 
 
 def test_looking_follows_the_chosen_word(clip: Subject, blip: Subject, paths: list[str]) -> None:
-    text = "red, on the left"
-    html, words, chosen = look.looked(blip, paths[0], text)
-    assert words == ["1. red", "3. on", "4. the", "5. left"], "the comma is no word"
-    maps = word_maps(blip.model, SOURCE.image(0), text)
-    telling = max((0, 2, 3, 4), key=lambda place: float(maps.grad_cam[place].sum()))
-    assert chosen == {0: "1. red", 2: "3. on", 3: "4. the", 4: "5. left"}[telling]
-    assert number(maps.odds, 2, sign=True) in html and "attention" in html and "Grad-CAM" in html
-    other = next(word for word in words if word != chosen)
-    changed, _, now = look.looked(blip, paths[0], text, other)
-    assert now == other and changed != html
-    html, words, chosen = look.looked(clip, paths[0], "red left")
-    assert words == [look.ALL, "1. red", "2. left"] and chosen == look.ALL and "“red left”" in html
-    cosine = clip.model.compare(clip.model.encode_image([SOURCE.image(0)]), clip.model.encode_text(["left"]))
-    html, _, chosen = look.looked(clip, paths[0], "red left", "2. left")
-    assert chosen == "2. left" and f"left ({number(float(cosine))})" in html
-    alone, words, _ = look.looked(Subject(Model(built("mae"), Processor(VIEW, None)), "mae"), paths[0])
-    assert words == [] and "rollout" in alone and "Grad-CAM" not in alone
+    text, picture = "red, on the left", SOURCE.image(0)
+    maps = multiway.explain(blip.model, picture, text)
+    html = look.looked(blip, paths[0], text)
+    assert html.words == [look.ALL, "1. red", "3. on", "4. the", "5. left"], "the comma is no word"
+    assert html.word == look.ALL and number(maps["grad-cam"].score, 2, sign=True) in html.html
+    kinds = ["cross-attention", "grad-cam", "itc-cam", "attention", "rollout"]
+    assert shown(html) == [(kind, drawn(kind, maps[kind].heat)) for kind in kinds]
+    # Of a word its own map, or, where a kind tells no words apart, the map of the word as a text of its own.
+    left = multiway.explain(blip.model, picture, "left", ["itc-cam"])
+    by_word = {kind: dict(maps[kind].each_word()) for kind in kinds[:2]}
+    chosen = maps["grad-cam"].words[4]
+    html = look.looked(blip, paths[0], text, word="5. left")
+    assert html.word == "5. left" and shown(html)[:3] == [
+        *((kind, drawn(kind, by_word[kind][chosen])) for kind in kinds[:2]),
+        ("itc-cam of the word alone", drawn("itc-cam", left["itc-cam"].heat)),
+    ]
+    assert f"Similarity of “left” alone: {number(left['itc-cam'].score, 2)}" in html.html
+    assert look.looked(blip, paths[0], text, word="6. nothing").word == look.ALL
+
+
+def test_one_kind_shows_its_words_layers_and_heads(blip: Subject, paths: list[str]) -> None:
+    text, picture = "red, on the left", SOURCE.image(0)
+    for layer, head in (("as usual", "as usual"), ("0", "as usual"), ("as usual", "1"), ("1", "0")):
+        at = {"layers": (int(layer),) if layer.isdigit() else (), "heads": (int(head),) if head.isdigit() else ()}
+        own = multiway.explain(blip.model, picture, text, ["cross-attention"], **at)["cross-attention"]
+        found = look.looked(blip, paths[0], text, "cross-attention", "", layer, head)
+        assert found.layers == [look.OWN, "0", "1"] and found.heads == [look.OWN, "0", "1"]
+        assert (found.layer, found.head) == (layer, head)
+        words = [(word.text, drawn("cross-attention", heat)) for word, heat in own.each_word() if word.text != ","]
+        layers = at["layers"] or (range(2) if at["heads"] else own.layers)
+        heads = [
+            (f"layer {one}, head {two}", drawn("cross-attention", own.by_head[one, two]))
+            for one in layers
+            for two in at["heads"] or range(2)
+        ]
+        assert shown(found) == [(look.ALL, drawn("cross-attention", own.heat)), *words, *heads]
+    assert look.looked(blip, paths[0], text, "rollout").layers == [], "it follows all of them"
+    assert look.looked(blip, paths[0], text, "attention", layer="7").layer == look.OWN
+    occluded = look.looked(blip, paths[0], text, "occlusion")
+    own = multiway.explain(blip.model, picture, text, ["occlusion"])["occlusion"]
+    assert shown(occluded) == [(look.ALL, drawn("occlusion", own.heat))] and occluded.heads == []
+
+
+def test_a_picture_alone_keeps_its_own_maps(blip: Subject, paths: list[str]) -> None:
+    alone = look.looked(blip, paths[0])
+    assert [title for title, _ in shown(alone)] == ["attention", "rollout"] and alone.words == [] and not alone.word
+    with pytest.raises(Refused, match="type a text"):
+        look.looked(blip, paths[0], " ", "grad-cam")
+    with pytest.raises(Refused, match="no map 'filip' of blip; choose attention"):
+        look.looked(blip, paths[0], "red", "filip")
+    found = Subject(Model(built("mae"), Processor(VIEW, None)), "mae")
+    assert [title for title, _ in shown(look.looked(found, paths[0], "red"))] == ["attention", "rollout"]
+    with pytest.raises(Refused, match="50 times; at most 49"):
+        look.looked(Subject(blip.model, "blip", Limits(passes=49)), paths[0], "red", "occlusion")
+    blind = look.looked(subject("simvlm"), paths[0])
+    assert shown(blind) == [] and "simvlm has nothing to show of a picture by itself" in blind.html
+
+
+def test_what_speaks_for_a_class_is_named(paths: list[str]) -> None:
+    torch.manual_seed(0)
+    of = to_json(MaeConfig(VisionConfig(size=16, patch=4, width=24, layers=2, heads=2, positions="sincos")))
+    model = Model(PictureClassifier(ClassifierConfig("mae", of, ("cat", "dog", "<b>"))), Processor(VIEW))
+    own = multiway.explain(model, SOURCE.image(0), kinds=["class-cam"])["class-cam"]
+    found = look.looked(Subject(model, "classifier"), paths[0])
+    named = f"class-cam: {escape(own.chosen)} {own.score:.0%}"
+    assert (named, drawn("class-cam", own.heat)) in shown(found) and "<b>" not in found.html
+    one = look.looked(Subject(model, "classifier"), paths[0], kind="class-cam", layer="0")
+    assert one.layers == [look.OWN, "0", "1"] and shown(one)[0] != shown(found)[-1]
 
 
 def test_what_is_filled_in_is_measured(paths: list[str]) -> None:
@@ -276,9 +345,11 @@ def test_everything_is_escaped(clip: Subject, paths: list[str]) -> None:
     hostile = "<img src=x onerror=alert(1)>"
     for html in (
         classify.classified(clip, paths[0], f"{hostile}\nb"), similarity.compared(clip, paths, hostile), problem(hostile),
-        look.looked(clip, paths[0], hostile)[0],
     ):  # fmt: skip
         assert "<img src=x" not in html and "&lt;img" in html
+    # Words are told apart at brackets, which are none.
+    seen = look.looked(clip, paths[0], hostile, word="2. img")
+    assert seen.word == "2. img" and "“img”" in seen.html and "<img src=x" not in seen.html
 
 
 def test_numbers_are_for_people() -> None:

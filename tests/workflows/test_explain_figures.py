@@ -14,7 +14,6 @@ from multiway.workflows.explain_figures import (
     panels,
     scatter,
     similarity_tiles,
-    with_heat,
 )
 
 GREY = Image.new("RGB", (64, 64), (100, 100, 100))
@@ -22,15 +21,6 @@ GREY = Image.new("RGB", (64, 64), (100, 100, 100))
 
 def size(png: bytes) -> tuple[int, int]:
     return Image.open(io.BytesIO(png)).size
-
-
-def test_heat_is_red_where_it_is_and_nowhere_else() -> None:
-    heat = np.zeros((4, 4), dtype=np.float32)
-    heat[0, 3] = 5.0
-    drawn = with_heat(GREY, heat).astype(int)
-    redness = drawn[:, :, 0] - drawn[:, :, 2]
-    assert redness[4, 60] > 100 and redness[60, 4] == 0 and redness[4, 4] == 0
-    assert (with_heat(GREY, np.zeros((4, 4)))[..., 0] == with_heat(GREY, np.zeros((4, 4)))[..., 2]).all()
 
 
 def test_what_is_kept_is_untouched() -> None:

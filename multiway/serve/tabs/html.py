@@ -78,9 +78,11 @@ def matrix(pictures: Sequence[str], texts: Sequence[str], scores: Sequence[Seque
     return _drawn("matrix", pictures=pictures, texts=texts, cells=cells, best=best, note=note)
 
 
-def figures(groups: Sequence[tuple[str, Sequence[Figure]]], note: str = "") -> str:
-    """Groups of figures, each under its own sentence."""
-    return _drawn("figures", groups=groups, note=note)
+def figures(
+    groups: Sequence[tuple[str, Sequence[Figure]]], note: str = "", legend: Sequence[tuple[str, str]] = ()
+) -> str:
+    """Groups of figures, each under its own sentence; what their names mean can be unfolded."""
+    return _drawn("figures", groups=groups, note=note, legend=legend)
 
 
 def said(lines: Sequence[tuple[str, str]], note: str = "") -> str:

@@ -1,178 +1,244 @@
-"""Where a model looks: its attention, and Grad-CAM of a chosen word, over the picture."""
+"""Where a model looks: every kind of map that it has over a picture, of a text, of a word, by layer and head."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 
-from multiway.data.thumbnail import picture_uri
 from multiway.data.view import draw as draw_view
-from multiway.explain.attention import over_patches
-from multiway.explain.evidence import class_evidence, text_evidence
-from multiway.explain.rollout import rollout
-from multiway.explain.seen import see
-from multiway.explain.words import overlay, word_maps
-from multiway.hub.model import Model
-from multiway.serve.subject import Sample, Subject
+from multiway.explain.kinds import KINDS
+from multiway.explain.look import Explanation, HeatMap, explain_pairs
+from multiway.explain.pairs import CannotShow, Look
+from multiway.explain.spans import Word, words_of
+from multiway.serve.looking import COSTLY, drawn, looks_of, passes
+from multiway.serve.subject import Refused, Sample, Subject
 from multiway.serve.tabs.html import Figure, figures, number
 from multiway.serve.tabs.tab import Tab
 from multiway.serve.tabs.ui import Ui
 
-__all__ = ["ALL", "TAB", "looked"]
+__all__ = ["ALL", "EVERY", "OWN", "TAB", "Shown", "looked"]
 
-ALL = "the whole text"
+EVERY, ALL, OWN = "all of them", "the whole text", "as usual"
 _SIDE = 224  # pixels of a figure, at least
-_WORDS = 12  # of a text that can be chosen
+_WORDS = 20  # of a text that can be chosen
+_HEADS = 12  # that are shown beside each other
+
+_NOTE = (
+    "Red where a map is highest, blue below zero, each on a scale of its own: a picture that has nothing to do with the text has maps "
+    "too."
+)
 
 Group = tuple[str, list[Figure]]
 
 
-def able(subject: Subject) -> bool:
-    """Whether it reads pictures."""
-    return subject.able("encode_image")
-
-
-def _reads(subject: Subject) -> bool:
-    return subject.able("encode_text") and (subject.able("match_with_maps") or subject.able("compare"))
-
-
 @dataclass(frozen=True)
-class _Given:
-    """A picture, and the square of it that the model sees, so that maps lie where they belong."""
+class Shown:
+    """An answer, and what can be chosen from here on.
 
-    picture: Image.Image
-    square: Image.Image
-    side: int
+    Attributes:
+        html: the answer.
+        words: the whole text and its words; empty without a text.
+        layers, heads: of the kind; empty where it takes none.
+        word, layer, head: that were shown.
+    """
 
-    def under(self, heat: Tensor, title: str) -> Figure:
-        """The square with a map over it."""
-        return Figure(picture_uri(overlay(self.square, heat, self.side), self.side), title)
+    html: str
+    words: list[str]
+    layers: list[str]
+    heads: list[str]
+    word: str
+    layer: str
+    head: str
 
 
-def looked(subject: Subject, path: str | None, text: str = "", word: str = "") -> tuple[str, list[str], str]:
+def able(subject: Subject) -> bool:
+    """Whether it reads pictures, and something is to be seen of how."""
+    return subject.able("encode_image") and looks_of(subject.model).any
+
+
+def looked(
+    subject: Subject,
+    path: str | None,
+    text: str = "",
+    kind: str = EVERY,
+    word: str = "",
+    layer: str = "",
+    head: str = "",
+) -> Shown:
     """Look.
 
     Args:
         path: of the picture.
-        text: said of it; empty for attention alone.
-        word: of the text, as this gave it before; anything else means the whole text, or its most telling word.
-
-    Returns:
-        HTML; the words that can be chosen; and the one that was.
+        text: said of it; empty to look at the picture alone.
+        kind: name of one, with its words, layers and heads; `EVERY` for all but the costly one, beside each other.
+        word: of the text, as this gave it before; anything else means the whole text.
+        layer, head: as this gave it before; anything else means those that the kind takes by itself.
 
     Raises:
-        Refused: without a picture, or for a text that is too long.
+        Refused: without a picture, for a text that is too long, and for a kind that there is not for it.
     """
     text = subject.checked((text or "").strip(), "text")
     picture = subject.opened(path)
+    model, view = subject.model, subject.model.processor.view
+    kinds = _kinds(subject, kind, text)
+    named = _named(subject, text)
+    layers, heads = ([OWN, *map(str, range(count))] if count else [] for count in looks_of(model).choices(kind, text))
+    word = word if word in named else ALL
+    layer, head = layer if layer in layers else OWN, head if head in heads else OWN
 
-    def work() -> tuple[list[Group], list[str], str]:
-        model = subject.model
-        view = model.processor.view
-        side = max(view.size, _SIDE)
-        given = _Given(picture, Image.fromarray(draw_view(picture, view, side)), side)
-        groups: list[Group] = []
-        names: list[str] = []
-        chosen = ""
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=model.precision == "bf16"):
-            if text and subject.able("match_with_maps"):
-                group, names, chosen = _matched(model, given, text, word)
-                groups.append(group)
-            elif text and _reads(subject):
-                names, chosen = _choices(text, word)
-                groups += _compared(subject, given, text if chosen == ALL else chosen.partition(". ")[2])
-            groups += _classified(model, given)
-            groups += _attended(model, given)
-        return groups, names, chosen
+    def seen() -> tuple[Explanation, Explanation]:
+        look = Look(_numbers(layer), _numbers(head), batch=subject.limits.batch)
+        whole = explain_pairs(model, [picture], [text] if text else None, kinds, look)[0]
+        # What tells the words of a text not apart is asked about the word as a text of its own.
+        apart = [name for name, own in whole.maps.items() if KINDS[name].asks and own.by_word is None]
+        if word == ALL or not apart:
+            return whole, Explanation("")
+        return whole, explain_pairs(model, [picture], [named[word].text], apart, look)[0]
 
-    groups, names, chosen = subject.compute(work)
-    if not groups:
-        note = f"{subject.model.name} has neither attention nor a map of features that could be shown."
-        return figures([], note), names, chosen
-    return figures(groups, "Red where a map is highest; each map is on a scale of its own."), names, chosen
-
-
-def _numbered(words: list[str]) -> list[str]:
-    """Words as choices, with their places: one that occurs twice is two. What is no word, a comma say, is left out."""
-    found = [f"{number}. {word}" for number, word in enumerate(words, 1) if any(map(str.isalnum, word))]
-    return found[:_WORDS]
-
-
-def _place(name: str) -> int:
-    """Of a choice, from 0."""
-    return int(name.partition(".")[0]) - 1
-
-
-def _choices(text: str, word: str) -> tuple[list[str], str]:
-    names = [ALL, *_numbered(text.split())]
-    return names, word if word in names else ALL
-
-
-def _matched(model: Model, given: _Given, text: str, word: str) -> tuple[Group, list[str], str]:
-    """A fused model: where a word looks while the two are matched."""
-    maps = word_maps(model, given.picture, text)
-    names = _numbered(list(maps.words))
-    # Unless one is chosen, the word whose looking speaks for the match the most.
-    chosen = (
-        word if word in names else max(names, key=lambda name: float(maps.grad_cam[_place(name)].sum()), default="")
-    )
-    shown = []
-    if chosen:
-        at = _place(chosen)
-        shown = [given.under(maps.attention[at], "attention"), given.under(maps.grad_cam[at], "Grad-CAM")]
-    about = (
-        f"“{chosen.partition('. ')[2]}”: left, which patches the word looks at; right, where looking speaks for a match. "
-        f"Log-odds that picture and text are a pair: {number(maps.odds, 2, sign=True)}; above 0 a pair is the likelier."
-    )
-    return (about, shown), names, chosen
-
-
-def _compared(subject: Subject, given: _Given, words: str) -> list[Group]:
-    """A model that reads each by itself: what makes the picture like the words."""
-    model = subject.model
-    tokens = model.processor.texts([words])
-    with torch.no_grad():
-        said = model.method.encode_text(tokens.ids.to(model.device), tokens.mask.to(model.device))  # type: ignore[operator]
-    found = text_evidence(model.method, model.processor.images([given.picture]).to(model.device), said)
-    if found is None:
-        return []
-    heat, score = found[0][0].cpu(), number(float(found[1][0]))
-    about = (
-        f"Grad-CAM of “{words}”: where more of what is there would make the two more alike. Their {subject.measure} is {score}; a "
-        "picture that has nothing to do with the words has a map too."
-    )
-    return [(about, [given.under(heat, f"{words} ({score})")])]
-
-
-def _classified(model: Model, given: _Given) -> list[Group]:
-    found = class_evidence(model.method, model.processor.images([given.picture]).to(model.device))
-    if found is None:
-        return []
-    heat, number, share = (each[0].cpu() for each in found)
-    name = model.classes[int(number)]
-    about = f"What speaks for its class, “{name}”, to which it gives {float(share):.0%}."
-    return [(about, [given.under(heat, name)])]
-
-
-def _attended(model: Model, given: _Given) -> list[Group]:
-    """Attention of the network that reads pictures, whatever is said of them."""
-    seen = see(model.method, model.processor.images([given.picture]).to(model.device))
-    if not seen.attends:
-        return []
     try:
-        heads = over_patches(seen.blocks[-1])[0].float().cpu()
-        flow = over_patches(rollout([each.float() for each in seen.blocks]))[0].cpu()
-    except ValueError:  # no square of patches
+        whole, alone = subject.compute(seen)
+    except CannotShow as error:
+        raise Refused(str(error)) from error
+    side = max(view.size, _SIDE)
+    over = _Over(Image.fromarray(draw_view(picture, view, side)), whole, alone, named.get(word))
+    groups = over.every() if kind == EVERY else over.one(kind, _numbers(layer), _numbers(head))
+    legend = []
+    if kind == EVERY:
+        legend = [(name, KINDS[name].says) for name in whole.maps]
+        legend += [(f"no {name}", f"{why}.") for name, why in looks_of(model).of(text).absent.items()]
+    note = _NOTE if groups else f"{model.name} has nothing to show of a picture by itself."
+    html = figures(groups, note, legend)
+    return Shown(html, [ALL, *named] if named else [], layers, heads, word if named else "", layer, head)
+
+
+def _kinds(subject: Subject, kind: str, text: str) -> tuple[str, ...]:
+    """Those that are shown.
+
+    Raises:
+        Refused: for one that there is not.
+    """
+    looks = looks_of(subject.model)
+    if kind == EVERY:
+        return looks.usual(text)
+    if kind not in looks.told.maps and kind not in looks.alone.maps:
+        raise Refused(f"There is no map {kind!r} of {subject.model.name}; choose {', '.join(looks.told.maps)}.")
+    if kind not in looks.of(text).maps:
+        raise Refused(f"For {kind}, {looks.of(text).absent[kind]}: {'leave the text out' if text else 'type a text'}.")
+    count = passes([kind], subject.model.processor.view.size, Look())
+    if count > subject.limits.passes:
+        raise Refused(f"{kind} would read the picture {count:,} times; at most {subject.limits.passes:,} are read.")
+    return (kind,)
+
+
+def _named(subject: Subject, text: str) -> dict[str, Word]:
+    """Words with their places: one that occurs twice is two. What is no word, a comma say, is left out."""
+    tokenizer = subject.model.processor.tokenizer
+    if not text or tokenizer is None or not _reads(subject):
+        return {}
+    words = enumerate(words_of(tokenizer, text), 1)
+    found = {f"{place}. {word.text}": word for place, word in words if any(map(str.isalnum, word.text))}
+    return dict(list(found.items())[:_WORDS])
+
+
+def _reads(subject: Subject) -> bool:
+    """Whether a text makes a difference."""
+    return any(KINDS[kind].asks for kind in looks_of(subject.model).told.maps)
+
+
+def _numbers(choice: str) -> tuple[int, ...]:
+    return (int(choice),) if choice.isdecimal() else ()
+
+
+@dataclass(frozen=True)
+class _Over:
+    """What was seen, drawn over the square of a picture that the model sees, so that maps lie where they belong.
+
+    Attributes:
+        square: of the picture.
+        seen: maps of the text, or of the picture.
+        alone: of the chosen word as a text of its own.
+        word: that was chosen; None for the whole text.
+    """
+
+    square: Image.Image
+    seen: Explanation
+    alone: Explanation
+    word: Word | None
+
+    def every(self) -> list[Group]:
+        """All kinds beside each other: what the text makes of them, and what it does not."""
+        told = {kind: own for kind, own in self.seen.maps.items() if KINDS[kind].asks or own.by_word is not None}
+        own = [self._under(kind, each.heat, _title(each)) for kind, each in self.seen.maps.items() if kind not in told]
+        shown = [
+            figure
+            for kind, each in told.items()
+            for figure in self._of_word(kind, each, kind, f"{kind} of the word alone")
+        ]
+        where = "the text" if self.word is None else f"“{self.word.text}”"
+        about = [
+            f"Where {where} is seen.",
+            *_sentences(told.values()),
+            *_sentences(self.alone.maps.values(), f" of {where} alone"),
+        ]
+        groups = [(" ".join(about), shown)] if shown else []
+        return groups + ([("Of the picture itself, whatever is said of it.", own)] if own else [])
+
+    def one(self, kind: str, layers: tuple[int, ...], heads: tuple[int, ...]) -> list[Group]:
+        """One kind: of the whole, of the word or of each word; then by layer and head."""
+        own = self.seen[kind]
+        title = _title(own) if own.chosen or not self.seen.text else ALL if KINDS[kind].asks else kind
+        shown = [self._under(kind, own.heat, title)]
+        if self.word is not None:
+            shown += self._of_word(kind, own, self.word.text, f"{self.word.text} alone")
+        else:
+            words = [(word, heat) for word, heat in own.each_word() if any(map(str.isalnum, word.text))]
+            shown += [self._under(kind, heat, word.text) for word, heat in words[:_WORDS]]
+        about = " ".join(
+            [KINDS[kind].says, *_sentences([own]), *_sentences(self.alone.maps.values(), " of the word alone")]
+        )
+        return [(about, shown), *self._heads(own, layers, heads)]
+
+    def _of_word(self, kind: str, own: HeatMap, title: str, alone: str) -> list[Figure]:
+        if self.word is None:
+            return [self._under(kind, own.heat, title)]
+        if own.by_word is not None:
+            return [self._under(kind, own.by_word[own.words.index(self.word)], title)]
+        if kind in self.alone.maps:
+            return [self._under(kind, self.alone[kind].heat, alone)]
         return []
-    shown = [given.under(heads.mean(0), "last block, mean of heads"), given.under(flow, "rollout through all blocks")]
-    shown += [given.under(each, f"head {number}") for number, each in enumerate(heads[:6])] if len(heads) > 1 else []
-    even = 1 / heads[0].numel()
-    about = f"Attention of the network that reads pictures, above an ordinary patch's; evenly spread each patch has {even:.1%}."
-    return [(about, shown)]
+
+    def _heads(self, own: HeatMap, layers: tuple[int, ...], heads: tuple[int, ...]) -> list[Group]:
+        """A row for each layer that was looked at; of one head, all layers."""
+        if own.by_head is None:
+            return []
+        count, width = own.by_head.shape[:2]
+        chosen = layers or (tuple(range(count)) if heads else own.layers)
+        places = [(layer, head) for layer in chosen for head in heads or range(width)][:_HEADS]
+        titles = [f"layer {layer}, head {head}" for layer, head in places]
+        shown = [self._under(own.kind, own.by_head[at], title) for at, title in zip(places, titles, strict=True)]
+        return [(f"By layer and head{', mean over the text' if own.by_word is not None else ''}.", shown)]
+
+    def _under(self, kind: str, heat: Tensor, title: str) -> Figure:
+        return Figure(drawn(self.square, kind, heat), title)
+
+
+def _title(own: HeatMap) -> str:
+    return f"{own.kind}: {own.chosen} {own.score:.0%}" if own.chosen and own.score is not None else own.kind
+
+
+def _sentences(maps: Iterable[HeatMap], of: str = "") -> list[str]:
+    """The scores that are explained, each once, and what of."""
+    found = {each.score_name: each.score for each in maps if each.score is not None and not each.chosen}
+    odds = "log-odds of a match"
+    more = {} if of else {odds: "; above 0 a pair is the likelier"}
+    return [
+        f"{name[:1].upper()}{name[1:]}{of}: {number(score, 2, sign=name == odds)}{more.get(name, '')}."
+        for name, score in found.items()
+    ]
 
 
 def _said(sample: Sample | None) -> str:
@@ -181,13 +247,22 @@ def _said(sample: Sample | None) -> str:
 
 def draw(subject: Subject, ui: Ui) -> None:
     """The tab."""
-    gr = ui.gr
+    gr, looks = ui.gr, looks_of(subject.model)
     inputs, right = ui.columns()
     reads = _reads(subject)
+    had = list(dict.fromkeys([*looks.told.maps, *looks.alone.maps]))
+    cost = passes([COSTLY], subject.model.processor.view.size, Look())
+    kinds = [EVERY, *((f"{kind} ({cost} passes)" if kind == COSTLY else kind, kind) for kind in had)]
+    begin = [ALL, *_named(subject, _said(ui.first))]
     with inputs:
         picture = ui.picture()
-        text = ui.words("Text", _said(ui.first)) if reads else None
-        word = gr.Radio([], label="Word", info="press Look first, then choose one of the words", visible=reads)
+        text = ui.words("Text", _said(ui.first) if reads else "")
+        text.visible = reads
+        kind = gr.Radio(kinds, value=EVERY, label="Map")
+        # Folded up, so that on a phone the answer stays near.
+        word = _choice(gr, "Word", begin, reads and len(begin) > 1)
+        with gr.Row(elem_classes=["mw-choices"]):
+            layer, head = _choice(gr, "Layer", [OWN], False), _choice(gr, "Head", [OWN], False)
         button = ui.button("Look")
     with right:
         answer = ui.answer()
@@ -195,15 +270,22 @@ def draw(subject: Subject, ui: Ui) -> None:
     rows = [[file, _said(sample)] if reads else [file] for file, sample in pairs]
     ui.samples(rows, [picture, text] if reads else [picture])
 
-    def work(*given: Any) -> tuple[str, Any]:
-        html, names, chosen = looked(subject, *given)
-        return html, gr.Radio(choices=names, value=chosen or None)
+    def work(*given: Any) -> tuple[Any, ...]:
+        found = looked(subject, *given)
+        return (
+            found.html,
+            gr.Dropdown(choices=found.words or [ALL], value=found.word or ALL, visible=len(found.words) > 1),
+            gr.Dropdown(choices=found.layers or [OWN], value=found.layer, visible=bool(found.layers)),
+            gr.Dropdown(choices=found.heads or [OWN], value=found.head, visible=bool(found.heads)),
+        )
 
-    if text is None:
-        ui.on([button.click], lambda path: looked(subject, path)[0], [picture], answer)
-    else:
-        # `input`, not `change`: the answer sets the choices itself.
-        ui.on([button.click, text.submit, word.input], work, [picture, text, word], [answer, word])
+    # `input`, not `change`: the answer sets the choices itself.
+    asked = [button.click, text.submit, kind.input, word.input, layer.input, head.input]
+    ui.on(asked, work, [picture, text, kind, word, layer, head], [answer, word, layer, head])
+
+
+def _choice(gr: Any, name: str, begin: list[str], visible: bool) -> Any:
+    return gr.Dropdown(begin, value=begin[0], label=name, visible=visible, filterable=False, min_width=110)
 
 
 TAB = Tab("look", "Look", able, draw)

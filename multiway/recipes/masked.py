@@ -119,7 +119,13 @@ def _large(
         steps=epochs * _IMAGENET // batch, batch=batch, lr=lr, checkpoint_every=1000, log_every=50, optimiser=spec
     )
     view = ViewSpec(kind.size, "center", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), margin=1.5)
-    return {"preset": preset, "data": "", "settings": settings, "view": view, "views": ViewsSpec((kind,))}
+    return {
+        "preset": preset,
+        "data": "imagenet:data/imagenet",
+        "settings": settings,
+        "view": view,
+        "views": ViewsSpec((kind,)),
+    }
 
 
 def mae(preset: str = "tiny") -> MaeRecipe:

@@ -17,6 +17,7 @@ from multiway.engine.lock import LOCK, RunLock
 from multiway.engine.manifest import write_json
 from multiway.engine.provenance import start_record
 from multiway.engine.retention import finished, sync_folder, tidy
+from multiway.engine.tracking_delivery import TRACKING
 from multiway.world import World
 
 __all__ = [
@@ -78,6 +79,7 @@ def reconcile(
             identity.append(Difference("data fingerprint", provenance.get("data"), fingerprint))
         if identity and _nothing_learned(path):
             provenance["data"], resumed = fingerprint, False
+            (path / TRACKING).unlink(missing_ok=True)  # what a tracker was told of is another run
         elif identity:
             listed = "\n".join(
                 f"  {each.path}: {each.before!r} in the folder, {each.after!r} asked for" for each in identity

@@ -30,6 +30,20 @@ def test_sizes_of_multi_crop() -> None:
     assert [kind.scale for kind in view_presets.dino(border=0.14).views][1:3] == [(0.14, 1.0), (0.05, 0.14)]
 
 
+@pytest.mark.parametrize(
+    ("views", "pixels"),
+    [
+        (view_presets.swav(count=0), 100_352),
+        (view_presets.swav(160, 96, 4), 88_064),
+        (view_presets.swav(), 155_648),
+        (view_presets.dino(), 174_080),
+    ],
+)
+def test_pixels_of_a_picture_that_multi_crop_looks_at(views: ViewsSpec, pixels: int) -> None:
+    """SwAV, section 3.2: 2 x 160 + 4 x 96 cost less than 2 x 224, from which they are counted here."""
+    assert sum(kind.size**2 for kind in views.views) == pixels
+
+
 def test_published_settings() -> None:
     """A line per paper, in torchvision's order of arguments; looked up in the released code."""
 

@@ -64,8 +64,10 @@ def test_identity_that_differs_is_refused_by_name_with_both_values(tmp_path: Pat
 def test_what_never_made_a_step_may_be_put_right(tmp_path: Path) -> None:
     """The first batch refused an option: the corrected command is a new run in the same folder, and no stranger to it."""
     _open(tmp_path).close()
+    (tmp_path / "tracking.json").write_text("{}")
     with _open(tmp_path, "f1", seed=1) as run:
         assert not run.resumed and run.provenance["data"] == "f1"
+        assert not (tmp_path / "tracking.json").exists()
         assert run.provenance["starts"][1]["changed"] == ["seed: 0 -> 1"]
         run.journal.log(1, {"loss": 1.0})
     assert Run.read(tmp_path).config["seed"] == 1

@@ -284,7 +284,15 @@ ABILITIES: dict[str, type] = {
 
 
 class LacksAbility(TypeError):
-    """A task was asked of a model that is not able to do it."""
+    """A task was asked of a model that is not able to do it.
+
+    Attributes:
+        missing: names of the abilities that it lacks.
+    """
+
+    def __init__(self, message: str, missing: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.missing = tuple(missing)
 
 
 def abilities_of(thing: object) -> tuple[str, ...]:
@@ -318,6 +326,8 @@ def require(thing: object, needs: Iterable[str], task: str, able: Sequence[str] 
     missing = [need for need in needs if need not in has]
     if missing:
         remedy = f"; methods that have it: {', '.join(able)}" if able else ""
+        name = getattr(getattr(thing, "method", thing), "name", type(thing).__name__)
         raise LacksAbility(
-            f"task `{task}` needs {', '.join(missing)}, which {type(thing).__name__} lacks (it has: {', '.join(has) or 'none'}){remedy}"
+            f"task `{task}` needs {', '.join(missing)}, which {name} lacks (it has: {', '.join(has) or 'none'}){remedy}",
+            missing,
         )

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
+from multiway.abilities import LacksAbility
 from multiway.cli.output import print_json, print_result
 from multiway.cli.task_options import (
     FigureOptions,
@@ -29,6 +30,7 @@ from multiway.data.open import open_source
 from multiway.data.source import Source
 from multiway.engine.device import choose_device
 from multiway.hub.model import Model
+from multiway.methods import methods_with
 from multiway.recipes.unfinished import newest
 from multiway.tasks import TASKS, Task
 from multiway.tasks.example_task import ExampleTask, annotation
@@ -112,6 +114,10 @@ def run(args: list[str]) -> int:
         source = open_source(asked.data, asked.images, "test", *columns, bare=asked.predictions != "")
     try:
         result = _measured(task, model, source, asked)
+    except LacksAbility as error:
+        able = ", ".join(methods_with((*task.needs, *error.missing)))
+        remedy = f"methods that have it: {able}" if able else f"a head has it: multiway finetune RUN --task {task.name}"
+        raise LacksAbility(f"{error}; {remedy}", error.missing) from error
     except ValueError as error:
         # An option may be fit for the task and not for this model or these data; that is no fault of the program.
         if not asked.options or type(error) is not ValueError:

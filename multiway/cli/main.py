@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from importlib import import_module
+from pathlib import Path
 
 # Threads that spin while they wait take the core from the one that works; must be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -87,9 +89,14 @@ def main(args: list[str] | None = None) -> int:
 def _is_ours(error: Exception) -> bool:
     """True for errors whose message is for the person at the keyboard; a traceback adds nothing to it.
 
-    They are our own kinds, and the operating system's, which name the file: no permission, no space left.
+    They are our own kinds; the operating system's, which name the file: no permission, no space left; and a ValueError that a
+    `raise` of ours threw, whose message says what was given and what was expected. A ValueError of anybody else's is a bug.
     """
-    return type(error).__module__.startswith("multiway.") or isinstance(error, OSError)
+    if type(error).__module__.startswith("multiway.") or isinstance(error, OSError):
+        return True
+    thrown = traceback.extract_tb(error.__traceback__)[-1]
+    ours = Path(thrown.filename).is_relative_to(Path(__file__).parents[1])
+    return isinstance(error, ValueError) and ours and (thrown.line or "").startswith("raise ")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,12 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import Any
 
 from PIL import Image
 
 from multiway.data.examples import HasNotes
 from multiway.data.rejected import Rejected
-from multiway.data.source import DataError, KnowsPictures, Row, Source, stable_id
+from multiway.data.source import DataError, KnowsPictures, Row, Source, captions_to_learn, stable_id
 from multiway.data.subset import Subset
 
 __all__ = ["Mixture", "Renamed"]
@@ -84,13 +83,7 @@ class Mixture:
     @property
     def tokenizer_captions(self) -> tuple[str, ...]:
         """What a tokeniser is learned from: every caption, or what an endless source offers instead; weights count for nothing."""
-        found: list[str] = []
-        for part in self.parts:
-            offered: Any = getattr(part, "tokenizer_captions", None)
-            if offered is None:
-                offered = [caption for index in range(len(part)) for caption in part.row(index).captions]
-            found += offered
-        return tuple(found)
+        return tuple(caption for part in self.parts for caption in captions_to_learn(part))
 
     def passes(self, rows: int) -> dict[str, float]:
         """How often each source has been passed when so many rows have been drawn of the mixture, by its name."""

@@ -29,6 +29,7 @@ __all__ = [
     "Row",
     "Source",
     "SourceSpec",
+    "captions_to_learn",
     "held_out_split",
     "printable",
     "stable_id",
@@ -217,6 +218,17 @@ class KnowsTruth(Protocol):
     def holds(self, row: int, caption: str) -> bool:
         """Whether any caption, also one that is not the row's own, is true of the row's picture."""
         ...
+
+
+def captions_to_learn(source: Source) -> list[str]:
+    """What a tokeniser is learned from: every caption, unless the source has more than that takes, or endlessly many.
+
+    Such a source offers some of them as `tokenizer_captions`, and None where all will do.
+    """
+    offered: Sequence[str] | None = getattr(source, "tokenizer_captions", None)
+    if offered is not None:
+        return list(offered)
+    return [caption for index in range(len(source)) for caption in source.row(index).captions]
 
 
 @dataclass(frozen=True)

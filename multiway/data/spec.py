@@ -65,7 +65,8 @@ def parse(spec: str) -> SourceSpec:
     if not (colon and (first in BUNDLED or first in PUBLISHED)):
         first, path = name, ""
     if not first:
-        raise DataError(f"{spec!r} names no data; {expected()}")
+        said = f"{spec!r} names no data" if spec else "no data are named; give them with --data"
+        raise DataError(f"{said}; {expected()}")
     return SourceSpec(first, path, split)
 
 

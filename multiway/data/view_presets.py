@@ -18,6 +18,7 @@ __all__ = [
     "identity",
     "instdisc",
     "instdisc_cifar",
+    "invaspread",
     "mae",
     "moco_v1",
     "moco_v2",
@@ -49,6 +50,12 @@ def instdisc(size: int = 224) -> ViewsSpec:
 def instdisc_cifar(size: int = 32) -> ViewsSpec:
     """InstDisc's on CIFAR-10, where pictures are not mirrored (`cifar.py`)."""
     return ViewsSpec((replace(instdisc(size).views[0], flip=0.0),))
+
+
+def invaspread(size: int = 32) -> ViewsSpec:
+    """Two views, a jitter that every row gets before the greyscale (Ye et al. 2019, arXiv 1904.03436; `demo_seen.py`)."""
+    kind = CropSpec(size, scale=(0.2, 1.0), flip=0.5)
+    return ViewsSpec((_coloured(kind, 0.4, 0.4, 0.4, 0.4, jitter=1.0),) * 2)
 
 
 def moco_v1(size: int = 224) -> ViewsSpec:
@@ -123,18 +130,19 @@ def swav(size: int = 224, local: int | None = None, count: int = 6) -> ViewsSpec
     return ViewsSpec((kind,) * 2 + (replace(kind, size=_local(size, local), scale=(0.05, 0.14)),) * count)
 
 
-def dino(size: int = 224, local: int | None = None, count: int = 8) -> ViewsSpec:
+def dino(size: int = 224, local: int | None = None, count: int = 8, border: float = 0.4) -> ViewsSpec:
     """Two global views, unlike each other, and several local ones (Caron et al. 2021, arXiv 2104.14294; `main_dino.py`).
 
     Args:
         size: side of the two.
         local: side of the others; 96 at 224, and likewise at other sides, in multiples of 8.
         count: of them. Without any the two reach down to 0.14 of the area, as the code's help advises.
+        border: area of the least global view and of the greatest local one (README: 0.14 for a ResNet-50).
     """
-    scale = (0.4 if count else 0.14, 1.0)
+    scale = (border if count else 0.14, 1.0)
     # One kernel for all: the code's blur, Pillow's, does not depend on the side.
     first, second = (replace(kind, scale=scale, kernel=tenth_of(size)) for kind in byol(size).views)
-    others = replace(first, size=_local(size, local), scale=(0.05, 0.4), blur=0.5)
+    others = replace(first, size=_local(size, local), scale=(0.05, border), blur=0.5)
     return ViewsSpec((first, second) + (others,) * count)
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from multiway.config import Difference, differences, to_json
+from multiway.engine.journal import METRICS
 from multiway.engine.lock import LOCK, RunLock
 from multiway.engine.manifest import write_json
 from multiway.engine.provenance import start_record
 from multiway.engine.retention import finished, sync_folder, tidy
+from multiway.engine.tracking_delivery import TRACKING
 from multiway.world import World
 
 __all__ = [
@@ -65,7 +67,7 @@ def claim(path: Path) -> RunLock:
 def reconcile(
     path: Path, asked: dict[str, Any], operational: frozenset[str], fingerprint: str, world: World
 ) -> tuple[dict[str, Any], bool]:
-    """Compare what is asked with what is there, and write down this start."""
+    """Compare what is asked with what is there, and write down this start. A run that never made a step may become another."""
     resumed = (path / CONFIG).is_file()
     changed: list[Difference] = []
     provenance: dict[str, Any] = {"data": fingerprint, "starts": []}
@@ -75,7 +77,10 @@ def reconcile(
         identity = [each for each in changed if not _belongs(each.path, operational)]
         if provenance.get("data") != fingerprint:
             identity.append(Difference("data fingerprint", provenance.get("data"), fingerprint))
-        if identity:
+        if identity and _nothing_learned(path):
+            provenance["data"], resumed = fingerprint, False
+            (path / TRACKING).unlink(missing_ok=True)  # what a tracker was told of is another run
+        elif identity:
             listed = "\n".join(
                 f"  {each.path}: {each.before!r} in the folder, {each.after!r} asked for" for each in identity
             )
@@ -92,6 +97,12 @@ def reconcile(
     if not resumed or changed:
         _replace_json(path / CONFIG, {"format": CONFIG_FORMAT, **asked})
     return provenance, resumed
+
+
+def _nothing_learned(path: Path) -> bool:
+    """Whether a run never came to its first step, as by an option that its first batch refused: the options may be put right."""
+    metrics = path / METRICS
+    return not finished(path / CHECKPOINTS) and not (metrics.exists() and metrics.stat().st_size)
 
 
 def _belongs(path: str, groups: frozenset[str]) -> bool:

@@ -82,6 +82,15 @@ class OptimiserSpec:
                 f"layers join over a share of all steps in [0, 1), and parts from step 0 on or later; given gradual {self.gradual:g}, "
                 f"unfreeze {self.unfreeze}"
             )
+        if self.warmup < 0 or self.clip < 0 or not 0 <= self.floor <= 1:
+            raise ConfigError(
+                f"warm-up and clipping are 0 or more, and the floor is a share of the peak; given warmup {self.warmup:g}, clip "
+                f"{self.clip:g}, floor {self.floor:g}"
+            )
+        if self.kind == "adamw" and not (all(0 <= beta < 1 for beta in self.betas) and self.epsilon > 0):
+            raise ConfigError(
+                f"AdamW's betas lie in [0, 1) and its epsilon is above 0; given {self.betas}, {self.epsilon:g}"
+            )
         if self.weight_decay < 0 or (self.weight_decay_end or 0) < 0:
             raise ConfigError(
                 f"weight decay is 0 or more; given {self.weight_decay:g}, at the end {self.weight_decay_end}"

@@ -90,7 +90,7 @@ class Run:
         """Create a run in `path`, or resume the one that is there. Every rank calls it.
 
         Args:
-            path: missing, empty, or a run folder of the same identity.
+            path: missing, empty, or a run folder of the same identity, or of one that never made a step.
             config: the whole recipe, as `config.to_json` gives it.
             operational: dotted paths of settings, and of groups of settings, that may change between starts: they
                 decide how fast or how long, not what is computed. All others are the run's identity.

@@ -12,6 +12,21 @@ from multiway.engine.tracking import targets
 __all__ = ["OPERATIONAL", "Settings"]
 
 
+# What a run would stumble over later: in its first save, in its workers, or never, learning backwards.
+_LEAST = {
+    "lr": 0,
+    "horizon": 0,
+    "log_every": 1,
+    "evaluate_every": 0,
+    "checkpoint_every": 1,
+    "keep_last": 1,
+    "keep_best": 0,
+    "bad_rows": 0,
+    "threads": 0,
+    "workers": 0,
+}
+
+
 @dataclass(frozen=True)
 class Settings:
     """Of the loop.
@@ -89,6 +104,9 @@ class Settings:
             raise ValueError(
                 f"steps, batch and accumulate must be at least 1; given {self.steps}, {self.batch}, {self.accumulate}"
             )
+        for name, least in _LEAST.items():
+            if (value := getattr(self, name)) < least:
+                raise ValueError(f"{name} is {value}; expected {least} or more")
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} does not divide into {self.accumulate} micro-batches")
         if self.shuffle_window < 1:

@@ -5,6 +5,7 @@ A plain table, so that listing the methods imports none of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
 
 from multiway.methods.method import Method
@@ -51,6 +52,16 @@ METHODS: dict[str, str] = {
     "answer-writer": "multiway.methods.answer_writer:AnswerWriter",
     "classify": "multiway.methods.classifier:PictureClassifier",
 }
+
+
+_TUNED = ("finetune", "answer-writer", "classify")  # heads on other methods
+
+
+def methods_with(needs: Iterable[str]) -> tuple[str, ...]:
+    """Names of the published methods whose classes have all of these abilities; a method's config may still leave some out."""
+    wanted = tuple(needs)
+    own = (name for name in METHODS if name not in _TUNED)
+    return tuple(name for name in own if all(hasattr(method_class(name), need) for need in wanted))
 
 
 def method_class(name: str) -> type[Method]:

@@ -28,7 +28,8 @@ from multiway.config import ConfigError
 from multiway.losses.weighted_lm import weighted_lm
 from multiway.methods import METHODS, method_class
 from multiway.methods.finetune import picture_size
-from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
+from multiway.methods.method import Losses, Pairs, Reps, Step, Term
+from multiway.methods.on_another import OnAnother
 from multiway.methods.writing import Writing, write
 from multiway.nn.answer_decoder import AnswerDecoder
 from multiway.nn.generate import Generation, Texts
@@ -86,13 +87,13 @@ class AnswerWriterConfig:
         )
 
 
-class AnswerWriter(Method):
+class AnswerWriter(OnAnother):
     """A method with a decoder of answers."""
 
     name = "answer-writer"
     config_class = AnswerWriterConfig
     config: AnswerWriterConfig
-    rests: ClassVar[bool] = True  # the method's own heads and twins learn nothing here
+    lent: ClassVar[tuple[str, ...]] = (*ABILITIES, "fused_width")
 
     def __init__(self, config: AnswerWriterConfig) -> None:
         super().__init__()
@@ -119,24 +120,10 @@ class AnswerWriter(Method):
         """Those of the method underneath, and the new ones."""
         return (*(name for name in abilities_of(self.base) if name != "answer"), "answer", "write_answers")
 
-    def __getattr__(self, name: str) -> Any:
-        """What the method underneath can do, it still can."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name in (*ABILITIES, "fused_width") and "base" in self.__dict__.get("_modules", {}):
-                return getattr(self.base, name)
-            raise
-
     @property
     def answers(self) -> tuple[str, ...]:
         """The list of answers."""
         return self.config.answers
-
-    @property
-    def starting(self) -> Method:
-        """The part that begins from a trained run."""
-        return self.base
 
     def encode_image(self, images: Tensor) -> Encoded:
         """As the method underneath reads them; a blind one reads one grey picture in place of each."""

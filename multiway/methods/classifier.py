@@ -12,22 +12,21 @@ normalised between that layer and the head. What learns, all or less: `methods/k
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multiway.abilities import ABILITIES, Encoded, abilities_of
+from multiway.abilities import Encoded, abilities_of
 from multiway.batch import Batch, DataInfo
 from multiway.config import LATER
 from multiway.losses.classification import classification
 from multiway.methods import method_class
 from multiway.methods.finetune import picture_size
 from multiway.methods.finetune_config import check_tuning
-from multiway.methods.kept import adapt, keep
-from multiway.methods.layer_decay import layer_rates
-from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
+from multiway.methods.method import Losses, Pairs, Reps, Step, Term
+from multiway.methods.on_another import Tuned
 from multiway.methods.projector_layers import first_projection
 from multiway.nn.pool import masked_mean
 from multiway.nn.transformer import init_weights
@@ -91,13 +90,12 @@ class ClassifierConfig:
         return replace(self, classes=self.classes or data.answers, frequencies=self.frequencies or counts)
 
 
-class PictureClassifier(Method):
+class PictureClassifier(Tuned):
     """A method with a linear head on pictures."""
 
     name = "classify"
     config_class = ClassifierConfig
     config: ClassifierConfig
-    rests: ClassVar[bool] = True  # texts are not read, and the method's own heads learn nothing here
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
@@ -111,8 +109,7 @@ class PictureClassifier(Method):
             raise ValueError(f"{config.method} reads no pictures, which are classified; tune a run that does")
         self.head = nn.Linear(self._width(), len(config.classes))
         init_weights(self.head)
-        self.changes = adapt(self.base, config)
-        self._still = keep(self.base, config)
+        self.tune(config)
 
     # What it can be asked.
 
@@ -120,35 +117,10 @@ class PictureClassifier(Method):
         """Those of the method underneath, and the new one."""
         return (*abilities_of(self.base), "classify")
 
-    def __getattr__(self, name: str) -> Any:
-        """What the method underneath can do, it still can: retrieval is measured before and after."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name in ABILITIES and "base" in self.__dict__.get("_modules", {}):
-                return getattr(self.base, name)
-            raise
-
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes."""
         return self.config.classes
-
-    @property
-    def starting(self) -> Method:
-        """The part that begins from a trained run."""
-        return self.base
-
-    def started(self) -> None:
-        """The method underneath began from other weights."""
-        self.base.started()
-
-    def train(self, mode: bool = True) -> Self:
-        """As of any module, but that what is frozen stays in evaluation mode."""
-        super().train(mode)
-        for part in self._still:
-            part.eval()
-        return self
 
     def classify(self, image: Encoded) -> Tensor:
         """(B, K) scores of each class for pictures as `encode_image` gave them, tokens kept."""
@@ -177,15 +149,6 @@ class PictureClassifier(Method):
         width = self._vector(self.base.encode_image(torch.zeros(1, 3, side, side))).shape[1]  # type: ignore[operator]
         self.base.train(training)
         return int(width)
-
-    def learning_rates(self) -> list[tuple[str, float]]:
-        """The head's own rate, and less for lower blocks where that is asked for."""
-        rates = [(r"^head\.", self.config.head_rate)]
-        decay = self.config.layer_decay
-        if decay == 1.0:
-            return rates
-        learns, prefix = (self.base, "base.") if self.changes is None else (self.changes, "changes.")
-        return [*rates, *layer_rates(self.base, decay, prefix, learns)]
 
     # The training step.
 

@@ -29,7 +29,7 @@ from multiway.batch import Batch, DataInfo
 from multiway.losses.itc import itc
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
 from multiway.methods.shared_space import SharedSpace
-from multiway.nn.hidden_patches import visible
+from multiway.nn.hidden_patches import shown
 from multiway.nn.resnet import ModifiedResNet, ModifiedResNetConfig, ResNet, ResNetConfig
 from multiway.nn.text import TextConfig, TextTransformer
 from multiway.nn.transformer import clip_init
@@ -211,7 +211,7 @@ class Clip(SharedSpace, Method):
                 f"patches are left out of pictures and a {type(self.image).__name__} has none: its convolutions see whole pictures; "
                 "take a ViT, or leave --drop and --patches.ratio at 0"
             )
-        return self.image(images, visible(hidden), tokens=False).pooled  # type: ignore[no-any-return]
+        return self.image(images, shown(self.image, images, hidden), tokens=False).pooled  # type: ignore[no-any-return]
 
     def losses(self, reps: Reps, pairs: Pairs, batch: Batch, world: World, step: Step) -> Losses:
         """The symmetric contrastive loss over the rows of all ranks."""

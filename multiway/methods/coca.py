@@ -169,7 +169,7 @@ class Coca(SharedSpace, Method):
 
         Of pictures with patches `hidden` (B, N), as a training batch may have them (FLIP), the poolers read the others alone.
         """
-        one, tokens = self.pools(self.image(images, shown(hidden)).tokens)
+        one, tokens = self.pools(self.image(images, shown(self.image, images, hidden)).tokens)
         return Encoded(F.normalize(self.image_projection(one).float(), dim=-1), tokens)
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> Encoded:

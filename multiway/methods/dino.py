@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from multiway.batch import Batch
+from multiway.config import ConfigError
 from multiway.losses.self_distillation import self_distillation, sharpen
 from multiway.losses.uniformity import alignment
 from multiway.methods.method import Losses, Step, Term
@@ -59,6 +60,15 @@ class DinoConfig(SiameseConfig):
     center_momentum: float = 0.9
     still: float = 0.02
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # The end of a temperature's rise is met after hours.
+        if min(self.student_temperature, self.teacher_temperature, self.warm_temperature) <= 0:
+            raise ConfigError(
+                f"temperatures are {self.student_temperature} of the student, {self.warm_temperature} to {self.teacher_temperature} of "
+                "the teacher; expected more than 0"
+            )
+
     @classmethod
     def preset(cls, name: str) -> DinoConfig:
         """`tiny`; `vit-s-16`, `vit-s-8`, `vit-b-16`, `vit-b-8` and `rn50`, the published ones.
@@ -73,7 +83,7 @@ class DinoConfig(SiameseConfig):
             f"vit-{size[0]}-{patch}": vit(size, patch, drop_path=0.1) for size in ("small", "base") for patch in (16, 8)
         }
         presets = {"tiny": cls()} | {name: replace(large, backbone=one) for name, one in sizes.items()}
-        presets["rn50"] = replace(large, backbone=resnet(50))
+        presets["rn50"] = cls(resnet(50), DINO, momentum=0.996, still=1 / 100)
         return preset_named(name, presets, "DINO")
 
 

@@ -171,7 +171,9 @@ class Filip(Method):
         return found
 
     def _image_tokens(self, images: Tensor, hidden: Tensor | None = None) -> Tensor:
-        return F.normalize(self.image_projection(self.image(images, shown(hidden)).tokens).float(), dim=-1)
+        return F.normalize(
+            self.image_projection(self.image(images, shown(self.image, images, hidden)).tokens).float(), dim=-1
+        )
 
     def _text_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
         return F.normalize(self.text_projection(self.text(ids, mask).tokens).float(), dim=-1)

@@ -24,7 +24,7 @@ All of the method learns, or less: `methods/kept.py`.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,26 +35,23 @@ from multiway.config import ConfigError
 from multiway.methods import method_class
 from multiway.methods.example_losses import HEADS, example_losses
 from multiway.methods.finetune_config import FineTuneConfig, Two
-from multiway.methods.kept import adapt, keep
-from multiway.methods.layer_decay import layer_rates
-from multiway.methods.method import Losses, Method, Pairs, Reps, Step
+from multiway.methods.method import Losses, Pairs, Reps, Step
+from multiway.methods.on_another import Tuned
 from multiway.methods.pair_vectors import fuse, in_one, picture_size, widths
 from multiway.nn.task_heads import Classifier, PairAttention, RegionScorer
 from multiway.world import World
 
 __all__ = ["HEADS", "FineTune", "FineTuneConfig", "Two", "picture_size"]
 
-# What a fused method has beside the abilities' own names.
-_LENT = (*ABILITIES, "fused_width", "text_to_fuse")
 
-
-class FineTune(Method):
+class FineTune(Tuned):
     """A method with a task's head."""
 
     name = "finetune"
     config_class = FineTuneConfig
     config: FineTuneConfig
-    rests: ClassVar[bool] = True  # the method's own heads and twins learn nothing here
+    lent: ClassVar[tuple[str, ...]] = (*ABILITIES, "fused_width", "text_to_fuse")  # what a fused method has besides
+    heads: ClassVar[str] = r"^(head|attend|sides)\."
 
     def __init__(self, config: FineTuneConfig) -> None:
         super().__init__()
@@ -97,8 +94,7 @@ class FineTune(Method):
             # Of many answers nearly all are wrong: beginning at a half would first have to be unlearnt.
             prior = -math.log(len(config.answers)) if config.kind == "asked" else 0.0
             self.head = Classifier(wide, len(config.answers) if config.kind in ("asked", "judged") else 1, prior=prior)
-        self.changes = adapt(self.base, config)
-        self._still = keep(self.base, config)
+        self.tune(config)
 
     # What it can be asked.
 
@@ -106,15 +102,6 @@ class FineTune(Method):
         """Those of the method underneath, and the new one. One that reads no picture takes blanks."""
         own = {*abilities_of(self.base), "encode_image", HEADS[self.config.kind]}
         return tuple(name for name in ABILITIES if name in own)
-
-    def __getattr__(self, name: str) -> Any:
-        """What the method underneath can do, it still can: retrieval is measured before and after."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name in _LENT and "base" in self.__dict__.get("_modules", {}):
-                return getattr(self.base, name)
-            raise
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -125,22 +112,6 @@ class FineTune(Method):
     def verdicts(self) -> tuple[str, ...]:
         """Names of the verdicts."""
         return self.config.answers
-
-    @property
-    def starting(self) -> Method:
-        """The part that begins from a trained run."""
-        return self.base
-
-    def started(self) -> None:
-        """The method underneath began from other weights."""
-        self.base.started()
-
-    def train(self, mode: bool = True) -> Self:
-        """As of any module, but that what is frozen stays in evaluation mode."""
-        super().train(mode)
-        for part in self._still:
-            part.eval()
-        return self
 
     def encode_image(self, images: Tensor) -> Encoded:
         """As the method underneath reads them; a blind one reads the same even picture in place of each."""
@@ -202,15 +173,6 @@ class FineTune(Method):
 
     def _pooled(self, image: Encoded, text: Encoded) -> Tensor:
         return fuse(self.base, image, text).pooled
-
-    def learning_rates(self) -> list[tuple[str, float]]:
-        """The head's own rate, and less for lower blocks where that is asked for."""
-        rates = [(r"^(head|attend|sides)\.", self.config.head_rate)]
-        decay = self.config.layer_decay
-        if decay == 1.0:
-            return rates
-        learns, prefix = (self.base, "base.") if self.changes is None else (self.changes, "changes.")
-        return [*rates, *layer_rates(self.base, decay, prefix, learns)]
 
     # The training step.
 

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from multiway.batch import Batch
+from multiway.config import ConfigError
 from multiway.losses.cross_view import cross_view
 from multiway.losses.koleo import koleo
 from multiway.losses.masked_patches import masked_patches
@@ -74,6 +75,11 @@ class IbotConfig(DinoConfig):
     balance: Literal["mean", "sinkhorn"] = "mean"
     centre_of: Literal["all", "hidden"] = "all"
     koleo: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.patch_temperature <= 0:
+            raise ConfigError(f"patch_temperature is {self.patch_temperature}; expected more than 0")
 
     @classmethod
     def preset(cls, name: str) -> IbotConfig:

@@ -72,6 +72,7 @@ class MocoConfig(SiameseConfig):
     shuffle: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.norm_groups and self.memory != "queue":
             raise ConfigError(
                 f"norm_groups={self.norm_groups} is for keys that go through the network by themselves, as with memory=queue; "

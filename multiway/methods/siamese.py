@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from multiway.abilities import Encoded
 from multiway.batch import Batch, DataInfo
+from multiway.config import ConfigError
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step
 from multiway.methods.probed import add_probe, probe_of
 from multiway.methods.view_health import of_views
@@ -69,6 +70,12 @@ class SiameseConfig:
     targets: int = 2
     together: bool = True
     probe: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0.0 <= self.momentum <= 1.0 and 0.0 <= self.momentum_end <= 1.0):
+            raise ConfigError(
+                f"the twin's momentum goes from {self.momentum} to {self.momentum_end}; expected numbers from 0 to 1"
+            )
 
     def resolve(self, data: DataInfo) -> Self:
         """The config with a probe for the data's classes, where they have any."""

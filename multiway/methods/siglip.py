@@ -210,7 +210,7 @@ class Siglip(SharedSpace, Method):
     def encode(self, batch: Batch, step: Step) -> Reps:
         """Both embeddings of every row."""
         assert batch.images is not None and batch.text is not None and batch.text_mask is not None
-        _, tokens = self.image(batch.images, shown(batch.patch_mask))
+        _, tokens = self.image(batch.images, shown(self.image, batch.images, batch.patch_mask))
         # Only the last position is used, so the last block need not compute the others.
         text, _ = self.text(self._filled(batch.text, batch.text_mask), tokens=False)
         return {

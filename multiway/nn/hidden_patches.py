@@ -37,9 +37,27 @@ def visible(mask: Tensor) -> Tensor:
     return _order(mask)[:, :kept]
 
 
-def shown(mask: Tensor | None) -> Tensor | None:
-    """What a ViT takes as `keep` of pictures of which perhaps some patches are left out (FLIP): None where none are."""
-    return None if mask is None else visible(mask)
+def shown(tower: VisionTransformer, images: Tensor, mask: Tensor | None) -> Tensor | None:
+    """What a ViT takes as `keep` of pictures of which perhaps some patches are left out (FLIP): None where none are.
+
+    Args:
+        tower: that is to see the pictures.
+        images: (B, 3, H, W).
+        mask: (B, N), or None.
+
+    Raises:
+        ValueError: if the mask is not of the tower's patches of these pictures.
+    """
+    if mask is None:
+        return None
+    rows, columns = tower.patches.grid(images)
+    if mask.shape != (len(images), rows * columns):
+        patch = tower.config.patch
+        raise ValueError(
+            f"the mask is of {mask.shape[1]} patches of {len(mask)} pictures, and the model cuts {len(images)} into {rows}x{columns} of "
+            f"{patch} pixels; patches of a ViT's own size alone can be left out: set --patches.patch {patch}"
+        )
+    return visible(mask)
 
 
 def put_back(tokens: Tensor, mask: Tensor, mask_token: Tensor) -> Tensor:

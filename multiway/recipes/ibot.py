@@ -23,7 +23,6 @@ from multiway.data.draws import uniforms
 from multiway.data.loader import Loader, read_ahead
 from multiway.data.patch_masking import PatchMasking, mask_patches
 from multiway.data.tokenizer import Tokenizer
-from multiway.data.views import ViewsSpec
 from multiway.engine.optim import OptimiserSpec
 from multiway.engine.settings import Settings
 from multiway.methods.ibot import IbotConfig
@@ -171,7 +170,7 @@ def ibot(preset: str = "tiny") -> IbotRecipe:
         return IbotRecipe(
             settings=Settings(steps=400, batch=128, lr=1e-3, optimiser=OptimiserSpec(weight_decay=0.05, warmup=0.1)),
             view=ViewSpec(size=backbone.size, crop="pad"),
-            views=_views(backbone.size, None, 2, 0.4),
+            views=view_presets.dino(backbone.size, None, 2),
             patches=patches,
             method=method,
         )
@@ -193,14 +192,7 @@ def ibot(preset: str = "tiny") -> IbotRecipe:
         preset=preset,
         data="imagenet:data/imagenet",
         view=ViewSpec(size=224, crop="center", margin=256 / 224),
-        views=_views(224, 98 if backbone.patch == 14 else 96, 8 if second else 10, 0.32 if second else 0.25),
+        views=view_presets.dino(224, 98 if backbone.patch == 14 else 96, 8 if second else 10, 0.32 if second else 0.25),
         patches=patches,
         method=method,
     )
-
-
-def _views(size: int, local: int | None, count: int, border: float) -> ViewsSpec:
-    """DINO's views, with another border between the areas of large and small ones."""
-    first, second, *others = view_presets.dino(size, local, count).views
-    large = tuple(replace(kind, scale=(border, 1.0)) for kind in (first, second))
-    return ViewsSpec((*large, *(replace(kind, scale=(0.05, border)) for kind in others)))

@@ -119,7 +119,13 @@ def _large(
         steps=epochs * _IMAGENET // batch, batch=batch, lr=lr, checkpoint_every=1000, log_every=50, optimiser=spec
     )
     view = ViewSpec(kind.size, "center", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), margin=1.5)
-    return {"preset": preset, "data": "", "settings": settings, "view": view, "views": ViewsSpec((kind,))}
+    return {
+        "preset": preset,
+        "data": "imagenet:data/imagenet",
+        "settings": settings,
+        "view": view,
+        "views": ViewsSpec((kind,)),
+    }
 
 
 def mae(preset: str = "tiny") -> MaeRecipe:
@@ -187,7 +193,7 @@ def maskfeat(preset: str = "tiny") -> MaskFeatRecipe:
     if preset == "tiny":
         return MaskFeatRecipe(**_tiny(size), patches=PatchMasking(0.4, patch, least=4), method=method)
     kind = CropSpec(size, scale=(0.5, 1.0), flip=0.5)
-    fields = _large(preset, kind, 256, 300, 30, 2e-4, betas=(0.9, 0.999), clip=0.02)
+    fields = _large(preset, kind, 256, 300, 30, 2e-4, betas=(0.9, 0.999), clip=0.02, floor=1e-6 / 2e-4)
     return MaskFeatRecipe(**fields, patches=PatchMasking(0.4, patch), method=method)
 
 
@@ -216,5 +222,5 @@ def beit(preset: str = "tiny") -> BeitRecipe:
     kind = CropSpec(
         size, (0.2, 1.0), resample="bicubic", flip=0.5, jitter=1.0, brightness=0.4, contrast=0.4, saturation=0.4
     )
-    fields = _large(preset, kind, 2048, 1600, 10, 1.5e-3, betas=(0.9, 0.999), clip=3.0)
+    fields = _large(preset, kind, 2048, 1600, 10, 1.5e-3, betas=(0.9, 0.999), clip=3.0, floor=1e-5 / 1.5e-3)
     return BeitRecipe(**fields, patches=PatchMasking(75 / 196, patch), method=method)

@@ -19,6 +19,7 @@ from multiway.data.masking import Masking
 from multiway.data.open import open_mixture, open_source
 from multiway.data.order import Shuffle
 from multiway.data.patch_masking import PatchMasking
+from multiway.data.source import captions_to_learn
 from multiway.data.spec import is_mixed
 from multiway.data.tokenizer import Tokenizer, TokenizerSpec
 from multiway.data.views import ViewsSpec
@@ -124,9 +125,7 @@ class Recipe:
 
     def texts(self, source: Any) -> list[str]:
         """What a tokeniser is learned from: every caption, or what an endless source offers instead."""
-        if hasattr(source, "tokenizer_captions"):
-            return list(source.tokenizer_captions)
-        return [caption for index in range(len(source)) for caption in source.row(index).captions]
+        return captions_to_learn(source)
 
     def info(self, source: Any, tokenizer: Tokenizer) -> DataInfo:
         """What a method must know of the data."""

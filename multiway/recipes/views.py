@@ -320,10 +320,17 @@ def swav(preset: str = "tiny") -> SwavRecipe:
 
 
 def dino(preset: str = "tiny") -> DinoRecipe:
-    """DINO at a preset (arXiv 2104.14294, section 3.2; the code's defaults): 5e-4 for 256, weight decay rising from 0.04 to 0.4."""
+    """DINO at a preset (arXiv 2104.14294, section 3.2; the code's defaults): 5e-4 for 256, weight decay rising from 0.04 to 0.4.
+
+    `rn50` is the README's run: SGD with 0.03 for 256, 100 epochs, and a border of 0.14 between the areas of large and small crops.
+    """
     method = DinoConfig.preset(preset)
     if preset == "tiny":
         return _tiny(DinoRecipe, method, view_presets.dino(32, count=4))
+    if preset == "rn50":
+        lr = 0.03 * 512 / 256
+        by = OptimiserSpec(kind="sgd", weight_decay=1e-4, warmup=10, floor=1e-6 / lr, clip=3.0)
+        return _published(DinoRecipe, method, view_presets.dino(border=0.14), preset, 100, 512, lr, by)
     lr = 2e-3
     by = OptimiserSpec(
         weight_decay=0.04, weight_decay_end=0.4, betas=(0.9, 0.999), epsilon=1e-8, warmup=10, floor=1e-6 / lr, clip=3.0
@@ -349,4 +356,4 @@ def invaspread(preset: str = "tiny") -> InvaSpreadRecipe:
     if preset == "tiny":
         return _tiny(InvaSpreadRecipe, method, view_presets.simclr_cifar(32))
     by = _sgd(5e-4, steps=(120, 160))
-    return _published(InvaSpreadRecipe, method, view_presets.moco_v2_cifar(), preset, 200, 128, 0.03, by)
+    return _published(InvaSpreadRecipe, method, view_presets.invaspread(), preset, 200, 128, 0.03, by)

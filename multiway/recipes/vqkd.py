@@ -67,7 +67,7 @@ def vqkd(preset: str = "tiny") -> VqkdRecipe:
     return VqkdRecipe(
         settings=Settings(steps=250_000, batch=512, lr=2e-4, checkpoint_every=1000, log_every=50, optimiser=optimiser),
         preset=preset,
-        data="",
+        data="imagenet:data/imagenet",
         view=ViewSpec(size=size, crop="center", augment="resized_crop"),
         method=method,
     )

@@ -23,6 +23,7 @@ from multiway.data.shard_writer import write_facts, write_tar
 from multiway.data.source import Row, Source, stable_id
 from multiway.engine.agreement import on_main
 from multiway.hub.model import Model
+from multiway.methods import methods_with
 from multiway.nn.generate import Generation
 from multiway.tasks.written import without_prompt
 from multiway.workflows.blocks import Block
@@ -63,7 +64,8 @@ def caption(
         DataError: if too many pictures cannot be read, or pyarrow is missing.
         BulkError: if the folder holds another job, or cannot be written.
     """
-    require(model, ("encode_image", "generate"), "caption", ("beit3", "blip", "coca", "simvlm"))
+    needs = ("encode_image", "generate")
+    require(model, needs, "caption", methods_with(needs))
     require_pyarrow("multiway caption")
     with Bulk("caption", model, source, asked, to_json(how), world, say) as job:
         names = shards_of(job.blocks) if how.shards else {}

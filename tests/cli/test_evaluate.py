@@ -198,4 +198,6 @@ def test_a_dual_encoder_is_not_re_ranked(tiny_run: Path, capsys: pytest.CaptureF
     own = ["--data", str(tiny_run.parent / "captions.jsonl") + "@val", "--images", str(tiny_run.parent / "pictures")]
     assert main(["eval", str(tiny_run), "--task", "rerank", "--mix", "1", *own]) == 1
     said = capsys.readouterr().err
-    assert "needs match" in said and "Traceback" not in said
+    assert "needs match, which clip lacks" in said and "methods that have it: albef, " in said and " clip, " not in said
+    assert main(["eval", str(tiny_run), "--task", "classification", *own]) == 1
+    assert "a head has it: multiway finetune RUN --task classification" in capsys.readouterr().err

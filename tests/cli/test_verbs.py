@@ -18,6 +18,31 @@ def test_without_a_verb_there_is_help(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["trian"]) == 2 and "no verb `trian`" in capsys.readouterr().err
 
 
+def test_values_that_a_method_refuses_are_one_line_and_a_bug_keeps_its_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused as the network is built, and by the first step; then the command is put right, into the same folder."""
+    quick = ["--data", "digits", "--steps", "1", "--batch", "4", "--threads", "1", "--out", str(tmp_path / "a")]
+    assert main(["train", "mae", *quick, "--method.backbone.heads", "5"]) == 1
+    assert capsys.readouterr().err == "multiway: width 128 is not divisible by 5 heads; choose a multiple of 5\n"
+    asked = ["train", "simclr", *quick]
+    small = [*asked, "--method.backbone.base", "4", "--method.projector.hidden", "8", "--method.projector.output", "8"]
+    assert main([*small, "--method.temperature", "0"]) == 1
+    assert "multiway: temperature is 0.0; expected more than 0" in capsys.readouterr().err
+    assert main(small) == 0
+
+    def broken(*_: object) -> None:
+        int("not a number")  # no message of ours
+
+    monkeypatch.setattr("multiway.cli.train.planned", broken)
+    with pytest.raises(ValueError, match="invalid literal"):
+        main(asked)
+    monkeypatch.undo()
+    monkeypatch.setenv("MULTIWAY_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="temperature"):
+        main([*small, "--out", str(tmp_path / "b"), "--method.temperature", "0"])
+
+
 def test_help_needs_no_torch() -> None:
     script = "import sys; from multiway.cli.main import main; main(['--help']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 0

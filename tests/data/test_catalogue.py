@@ -18,11 +18,12 @@ from multiway.data import catalogue_writer
 from multiway.data.catalogue import HEADER, Catalogue, Column
 from multiway.data.catalogue_writer import catalogue_of
 from multiway.data.files import fingerprint_of
+from multiway.data.mixture import Mixture
 from multiway.data.rejected import encodable
 from multiway.data.shard_index import INDEX_VERSION, ShardIndex
 from multiway.data.shard_indices import indices_of
 from multiway.data.shards import Shards, read_shards
-from multiway.data.source import DataError, held_out_split
+from multiway.data.source import DataError, captions_to_learn, held_out_split
 
 
 @pytest.fixture(autouse=True)
@@ -224,11 +225,14 @@ def test_opening_takes_no_memory_for_its_rows(tmp_path, cache) -> None:
 
 def test_a_tokeniser_learns_from_some_of_very_many(tmp_path, monkeypatch) -> None:
     source = read_shards(own(tmp_path))["train"]
-    assert not hasattr(source, "tokenizer_captions")  # every caption is learned from
+    assert captions_to_learn(source) == [each for row in range(len(source)) for each in source.row(row).captions]
     monkeypatch.setattr("multiway.data.shards.SORTED", 50)
     monkeypatch.setattr("multiway.data.shards._LEARNT", 10)
     spread = [source.row(number * len(source) // 10).captions for number in range(10)]
-    assert source.tokenizer_captions == tuple(caption for captions in spread for caption in captions)
+    some = [caption for captions in spread for caption in captions]
+    assert captions_to_learn(source) == some
+    both = Mixture("both", [source, read_shards(own(tmp_path))["val"]], [1, 1], ["a", "a"])
+    assert captions_to_learn(both)[: len(some)] == some
 
 
 def test_a_column_checks_each_block_once(tmp_path) -> None:

@@ -45,7 +45,7 @@ def test_parse_undoes_str(name, split):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "names no data"),
+        ("", "no data are named; give them with --data"),
         ("@train", "there is no|names no data"),
         ("emoji@", "ends in `@`"),
         ("emoji*2", "weight 2 to one source"),

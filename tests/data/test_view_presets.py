@@ -27,6 +27,21 @@ def test_sizes_of_multi_crop() -> None:
     assert [kind.size for kind in view_presets.dino(64, local=32, count=3).views] == [64, 64, 32, 32, 32]
     assert [kind.scale for kind in view_presets.dino().views][1:3] == [(0.4, 1.0), (0.05, 0.4)]
     assert view_presets.swav(count=0).views[0].scale == (0.08, 1.0)
+    assert [kind.scale for kind in view_presets.dino(border=0.14).views][1:3] == [(0.14, 1.0), (0.05, 0.14)]
+
+
+@pytest.mark.parametrize(
+    ("views", "pixels"),
+    [
+        (view_presets.swav(count=0), 100_352),
+        (view_presets.swav(160, 96, 4), 88_064),
+        (view_presets.swav(), 155_648),
+        (view_presets.dino(), 174_080),
+    ],
+)
+def test_pixels_of_a_picture_that_multi_crop_looks_at(views: ViewsSpec, pixels: int) -> None:
+    """SwAV, section 3.2: 2 x 160 + 4 x 96 cost less than 2 x 224, from which they are counted here."""
+    assert sum(kind.size**2 for kind in views.views) == pixels
 
 
 def test_published_settings() -> None:
@@ -43,6 +58,8 @@ def test_published_settings() -> None:
     assert colours(view_presets.simclr_cifar()) == [(0.8, 0.4, 0.4, 0.4, 0.1, 0.2)] * 2
     assert [kind.blur for kind in view_presets.simclr_cifar().views] == [0.0, 0.0]
     assert colours(view_presets.moco_v1()) == [(1.0, 0.4, 0.4, 0.4, 0.4, 0.2)] * 2
+    assert colours(view_presets.invaspread()) == [(1.0, 0.4, 0.4, 0.4, 0.4, 0.2)] * 2
+    assert rest(view_presets.invaspread())[0][:3] == (0.2, 0.5, 0.0)
     assert colours(view_presets.moco_v2()) == [(0.8, 0.4, 0.4, 0.4, 0.1, 0.2)] * 2
     assert rest(view_presets.moco_v2()) == [(0.2, 0.5, 0.5, 23, 0.0)] * 2
     assert colours(view_presets.byol()) == [(0.8, 0.4, 0.4, 0.2, 0.1, 0.2)] * 2

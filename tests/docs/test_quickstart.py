@@ -41,6 +41,6 @@ def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         torch.set_num_threads(threads)
     said = capsys.readouterr().out
     assert "retrieval on pairs.csv@test" in said and "text_retrieval/R@1" in said
-    assert "task `generate` needs generate, which Clip lacks" in said
+    assert "task `generate` needs generate, which clip lacks" in said
     assert "vqa on scenes:easy,objects=1-2@test" in said
     assert (tmp_path / "clip-folder" / "README.md").is_file() and (tmp_path / "best.png").is_file()

@@ -244,4 +244,7 @@ def test_settings_are_checked_and_operational_fields_exist() -> None:
         Settings(steps=1, batch=8, lr=0.1, accumulate=3)
     with pytest.raises(ValueError, match="at least 1"):
         Settings(steps=0, batch=8, lr=0.1)
+    for name, value in (("lr", -0.1), ("checkpoint_every", 0), ("log_every", 0), ("keep_last", 0), ("workers", -1)):
+        with pytest.raises(ValueError, match=f"{name} is {value}; expected"):
+            Settings(**{"steps": 1, "batch": 8, "lr": 0.1, name: value})
     assert set(Settings.__dataclass_fields__) >= OPERATIONAL

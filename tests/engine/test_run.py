@@ -46,7 +46,8 @@ def test_a_new_run_and_the_same_again(tmp_path: Path) -> None:
 
 
 def test_identity_that_differs_is_refused_by_name_with_both_values(tmp_path: Path) -> None:
-    _open(tmp_path).close()
+    with _open(tmp_path) as run:
+        run.journal.log(1, {"loss": 1.0})
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     with pytest.raises(RunMismatch) as refused:
         _open(tmp_path, "f1", seed=1, method={"width": 128, "sizes": (1, 2)}, settings={"steps": 7, "workers": 4})
@@ -60,6 +61,20 @@ def test_identity_that_differs_is_refused_by_name_with_both_values(tmp_path: Pat
     _open(tmp_path).close()  # and the refusal holds no lock
 
 
+def test_what_never_made_a_step_may_be_put_right(tmp_path: Path) -> None:
+    """The first batch refused an option: the corrected command is a new run in the same folder, and no stranger to it."""
+    _open(tmp_path).close()
+    (tmp_path / "tracking.json").write_text("{}")
+    with _open(tmp_path, "f1", seed=1) as run:
+        assert not run.resumed and run.provenance["data"] == "f1"
+        assert not (tmp_path / "tracking.json").exists()
+        assert run.provenance["starts"][1]["changed"] == ["seed: 0 -> 1"]
+        run.journal.log(1, {"loss": 1.0})
+    assert Run.read(tmp_path).config["seed"] == 1
+    with pytest.raises(RunMismatch, match="seed: 1 in the folder, 0 asked for"):
+        _open(tmp_path, "f1")
+
+
 def test_operational_settings_go_on_and_are_noted(tmp_path: Path) -> None:
     _open(tmp_path).close()
     with _open(tmp_path, settings={"steps": 200, "workers": 0}) as run:
@@ -68,7 +83,8 @@ def test_operational_settings_go_on_and_are_noted(tmp_path: Path) -> None:
 
 
 def test_a_group_does_not_cover_names_that_merely_begin_like_it(tmp_path: Path) -> None:
-    Run.open(tmp_path, {"work": 1, "workers": 1}, {"work"}, tensorboard=False).close()
+    with Run.open(tmp_path, {"work": 1, "workers": 1}, {"work"}, tensorboard=False) as run:
+        run.save(1, {}, {})
     with pytest.raises(RunMismatch, match="workers"):
         Run.open(tmp_path, {"work": 2, "workers": 2}, {"work"}, tensorboard=False)
 

@@ -2,15 +2,18 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from masked_batches import SMALL, batch, built, step
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
+from multiway.data.patch_masking import mask_patches
 from multiway.methods.mae import Mae, MaeConfig
 from multiway.methods.method import Step
-from multiway.nn.hidden_patches import cut, join
+from multiway.nn.hidden_patches import cut, join, visible
 from multiway.nn.mae_decoder import MaeDecoderConfig
+from multiway.recipes import recipe_function
 
 
 def mae(**changed: object) -> Mae:
@@ -91,6 +94,22 @@ def test_pictures_that_hide_unequally_are_refused() -> None:
     rows.patch_mask[0] = False
     with pytest.raises(ValueError, match="show 8 to 16 patches"):
         step(method, rows)
+
+
+def test_how_many_tokens_of_224_pixels_each_half_sees() -> None:
+    """Section 3: a quarter of 196 patches and the class token are encoded, all of them decoded."""
+    recipe = recipe_function("mae")("vit-b-16")
+    draws = np.random.default_rng(0).random((2, recipe.patches.draws(224)))
+    mask = mask_patches(draws, 224, recipe.patches)
+    assert mask.sum(1).tolist() == [147, 147] and visible(mask).shape == (2, 49)
+    narrow = replace(recipe.method.backbone, width=16, layers=1, heads=2)
+    method = Mae(replace(recipe.method, backbone=narrow, decoder=MaeDecoderConfig(16, 1, 2)))
+    assert method.backbone.patches.project.in_features == 768  # numbers of a patch
+    tower = method.shown(torch.randn(2, 3, 224, 224), mask)
+    assert tower.tokens.shape == (2, 50, 16)
+    decoded: list[int] = []
+    method.decoder.transformer.blocks[0].register_forward_pre_hook(lambda _, given: decoded.append(given[0].shape[1]))
+    assert method.decoder(tower.tokens, mask, (14, 14)).shape == (2, 196, 768) and decoded == [197]
 
 
 @pytest.mark.parametrize(

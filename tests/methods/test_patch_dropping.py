@@ -61,6 +61,18 @@ def test_hidden_patches_change_nothing_and_shown_ones_do(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("patches", [4, 64])
+def test_a_mask_of_other_patches_is_refused(name: str, patches: int) -> None:
+    """A coarser one would leave all but the first of the model's patches out, in silence."""
+    method, batch = build(name), toy_batch(8)
+    batch.patch_mask = torch.arange(patches).expand(8, -1) < 2
+    with pytest.raises(
+        ValueError, match=rf"of {patches} patches of 8 pictures, .* 4x4 of 4 pixels; .*--patches.patch 4"
+    ):
+        method.encode(batch, Step())
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_with_nothing_hidden_it_is_the_whole_picture_and_evaluation_sees_it_always(name: str) -> None:
     method, batch = build(name), toy_batch(8)
     plain = method.encode(batch, Step())

@@ -277,6 +277,21 @@ def test_backbones_have_the_published_sizes() -> None:
         vit("giant")
 
 
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("byol", "momentum", 1.5),
+        ("moco", "momentum_end", -0.1),
+        ("dino", "teacher_temperature", 0.0),
+        ("ibot", "warm_temperature", 0.0),
+        ("ibot", "patch_temperature", 0.0),
+    ],
+)
+def test_what_would_be_noticed_after_hours_is_refused_at_once(name: str, field: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=str(value)):
+        replace(method_class(name).config_class.preset("tiny"), **{field: value})
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_presets_are_named_when_one_is_missing(name: str) -> None:
     with pytest.raises(KeyError, match="there are: tiny"):

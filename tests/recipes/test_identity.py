@@ -49,6 +49,7 @@ def test_a_run_from_before_is_gone_on_with_and_another_is_refused(
         pass
     with Run.open(tmp_path / "run", recipe.identity(), recipe.operational()) as again:
         assert again.config == frozen(name)
+        again.save(1, {}, {})
     settings = replace(recipe.settings, optimiser=replace(recipe.settings.optimiser, kind="sgd"))
     other = replace(recipe, settings=settings)
     assert other.identity()["settings"]["optimiser"]["kind"] == "sgd"

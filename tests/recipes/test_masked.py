@@ -12,6 +12,7 @@ from multiway.cli.main import main
 from multiway.config import ConfigError, from_json, to_json
 from multiway.data.processor import Processor
 from multiway.engine.run import Run
+from multiway.engine.schedule import schedule
 from multiway.hub.file import write_model
 from multiway.hub.load import load
 from multiway.methods.vqkd import Vqkd, VqkdConfig
@@ -68,6 +69,21 @@ def test_maes_published_settings() -> None:
     assert settings.batch == 4096 and settings.lr == pytest.approx(2.4e-3)
     assert settings.steps == pytest.approx(800 * 1_281_167 / 4096, abs=1)
     assert (spec.betas, spec.weight_decay, spec.warmup, spec.clip) == ((0.9, 0.95), 0.05, 0.05, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "end"),
+    [
+        ("mae", "vit-b-16", 0.0),
+        ("maskfeat", "vit-b-16", 1e-6),  # COSINE_END_LR
+        ("beit", "base", 1e-5),  # --min_lr
+    ],
+)
+def test_the_rate_ends_where_the_released_code_lets_it(name: str, preset: str, end: float) -> None:
+    settings = recipe_function(name)(preset).settings
+    steps = settings.steps
+    assert settings.lr * schedule(steps, steps, settings.optimiser) == pytest.approx(end, abs=1e-12)
+    assert recipe_function(name)(preset).data == "imagenet:data/imagenet"
 
 
 @pytest.fixture

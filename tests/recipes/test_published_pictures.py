@@ -54,7 +54,7 @@ PUBLISHED = [(name, preset) for name in NAMES for preset in presets(name) if pre
 
 
 def set_of(recipe: Any) -> str:
-    return str(recipe.data).partition(":")[0] or "imagenet"  # masked modelling leaves the data to be named
+    return str(recipe.data).partition(":")[0]
 
 
 # The page.
@@ -137,6 +137,7 @@ def test_the_pages_commands_are_understood(args: list[str]) -> None:
         ("moco", "v2-rn50", 0.03, 256),
         ("moco-v3", "vit-b", 1.5e-4, 256),  # CONFIG.md
         ("moco-v3", "rn50", 0.3, 256),
+        ("dino", "rn50", 0.03, 256),  # README
         ("dino", "vit-s-16", 5e-4, 256),
         ("ibot", "vit-s-16", 5e-4, 256),
         ("mae", "vit-l-16", 1.5e-4, 256),

@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from multiway.engine.history import Finding, History
 from multiway.engine.symptoms.chance import BACKBONE, NO_EMBEDDINGS, Clue
 from multiway.engine.symptoms.outputs import same_for_all
-from multiway.engine.symptoms.view_causes import RATE, agreed_without_negatives, of_line, of_point, sees_views
+from multiway.engine.symptoms.view_causes import (
+    RATE,
+    agreed_without_negatives,
+    of_line,
+    of_point,
+    sees_views,
+    unpredicted,
+)
 
 __all__ = ["POINT", "collapsed", "few_directions"]
 
@@ -16,7 +23,7 @@ POINT = 0.1  # of the deviation of an even spread; mean cosine is then about 0.9
 # Features before a projector have much in common, an untrained transformer's a cosine of 0.97 and more: this is 0.9999.
 POINT_BELOW = 0.01
 PLANE = 0.05  # of the directions that batch and width allow
-AGREED_PLANE = 0.1  # likewise where nothing but agreement was asked for, and is reached
+AGREED_PLANE = 0.1  # likewise where nothing but agreement was asked for, and is reached or has no predictor in its way
 LINE = 2.0  # directions: with a batch norm at the end, which takes the mean away, collapse is to a line
 MIN_DIRECTIONS = 40  # below so many possible directions a small share of them means little
 
@@ -80,8 +87,9 @@ def few_directions(run: History) -> Iterator[Finding]:
         limit = run.health(f"{name}/rank_limit").tail().median()
         if run.health(f"{name}/std").tail().median() < POINT:
             continue  # `collapsed` says it better
-        # Without negatives a loss can be solved along few directions, which views that are as good as one tell.
-        allowed = AGREED_PLANE if name == "projected" and agreed_without_negatives(run) else PLANE
+        # Without negatives a loss can be solved along few directions, which views that are as good as one tell, or a missing predictor.
+        suspect = name == "projected" and (agreed_without_negatives(run) or unpredicted(run))
+        allowed = AGREED_PLANE if suspect else PLANE
         if name in NO_EMBEDDINGS or not (limit >= MIN_DIRECTIONS and rank < allowed * limit):
             continue
         if name == "projected" and any(same_for_all(run)):

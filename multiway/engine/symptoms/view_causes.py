@@ -12,7 +12,7 @@ import math
 from multiway.engine.history import History
 from multiway.engine.symptoms.chance import Clue, moves
 
-__all__ = ["RATE", "agreed_without_negatives", "of_line", "of_point", "sees_views"]
+__all__ = ["RATE", "agreed_without_negatives", "of_line", "of_point", "sees_views", "unpredicted"]
 
 RATE = "divide the learning rate by 10, with a longer warm-up"
 AGREED = 0.05  # distance of two views over that of two pictures
@@ -42,6 +42,11 @@ def agreed_without_negatives(run: History) -> bool:
     """Whether two views of a picture are as good as one, where no negatives keep pictures apart."""
     apart, cosine = run.report("alignment").tail().median(), run.health("projected/mean_cosine").tail().median()
     return _without_negatives(run) and apart < AGREED * (2.0 - 2.0 * cosine)
+
+
+def unpredicted(run: History) -> bool:
+    """Whether a method without negatives reports figures on its views and none of a predictor, without which it is known to collapse."""
+    return _without_negatives(run) and len(run.report("alignment")) > 0 and not len(run.report("predictor_gain"))
 
 
 def of_point(run: History) -> list[Clue]:
@@ -81,8 +86,10 @@ def _build(run: History) -> list[Clue]:
     absent = [] if predictor else [_PREDICTOR]
     if math.isnan(momentum):
         return [*absent, _STOP] if figures else [_STOP, *absent]
+    if absent and momentum >= FAST:
+        return absent  # a slow twin is not to blame for what the predictor was to do
     fast: Clue = (
         f"the twin follows its student too fast: its momentum is {momentum:.3g}",
-        "raise `--method.momentum` to 0.99 (0.996 is for a thousand epochs)",
+        f"raise `--method.momentum` to {'0.99 (0.996 is for a thousand epochs)' if momentum < 0.99 else '0.996, and train longer'}",
     )
-    return [*absent, fast] if figures or momentum >= FAST else [fast, *absent]
+    return [*absent, fast] if figures else [fast, *absent]

@@ -1,7 +1,8 @@
-"""Random rectangles of a picture, and drawing them at another size: the random resized crop, as two matrix products.
+"""Random rectangles of a picture, and drawing them at another size: the random resized crop, as two banded matrix products.
 
-A rectangle with upright sides is resampled along columns and rows by themselves, so a picture X becomes R X C with a small
-matrix for each row of the batch. Their weights are Pillow's, so a rectangle that shrinks is averaged, not sampled.
+A rectangle with upright sides is resampled along columns and rows by themselves, so a picture X becomes R X C with two
+matrices for each row of the batch, zero but for the few pixels that a place is made of (`bands.py`). Their weights are Pillow's, so a
+rectangle that shrinks is averaged, not sampled.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+
+from multiway.data.bands import both_ways
 
 __all__ = ["Filter", "rectangles", "resample"]
 
@@ -59,28 +62,31 @@ def resample(
     Returns:
         (n, C, size, size) in [0, 1]; what bicubic weights carry beyond is cut off.
     """
-    count, channels, side, _ = images.shape
+    side = images.shape[-1]
     flipped = torch.stack([mirrored, torch.zeros_like(mirrored)])
-    columns, lines = _weights(starts, lengths, flipped, side, size, kind)
-    # Without autocast, which would make these products bf16 and the pixels grey-stepped.
-    with torch.autocast(images.device.type, enabled=False):
-        narrow = torch.matmul(lines[:, None], images).view(count, channels * size, side)
-        drawn = torch.bmm(narrow, columns.transpose(1, 2))
-    return drawn.view(count, channels, size, size).clamp_(0.0, 1.0)
+    pixels, weights = _weights(starts, lengths, flipped, side, size, kind)
+    return both_ways(images, (pixels[0], weights[0]), (pixels[1], weights[1])).clamp_(0.0, 1.0)
 
 
-def _weights(starts: Tensor, lengths: Tensor, flipped: Tensor, side: int, size: int, kind: Filter) -> Tensor:
-    """(2, n, size, side): how much each pixel of the picture counts for each of the result, across and down."""
+def _weights(
+    starts: Tensor, lengths: Tensor, flipped: Tensor, side: int, size: int, kind: Filter
+) -> tuple[Tensor, Tensor]:
+    """(2, n, size, T) pixels of the picture that make each of the result, across and down, and how much each counts."""
     step = lengths / size
     # A step of more than a pixel widens the filter, so that every pixel passed over counts.
     width = step.clamp(min=1.0)[..., None, None]
     places = torch.arange(size, device=starts.device, dtype=starts.dtype) + 0.5
     places = torch.where(flipped[..., None], size - places, places)
-    centres = starts[..., None] + places * step[..., None]
-    pixels = torch.arange(side, device=starts.device, dtype=starts.dtype) + 0.5
-    away = (pixels - centres[..., None]).abs_().div_(width)
+    centres = (starts[..., None] + places * step[..., None])[..., None]
+    reach = 2.0 if kind == "bicubic" else 1.0
+    # As many as the longest rectangle could need: sums of weights round by how many there are, and no row's bits may depend on
+    # the rows beside it. What lies farther off or outside the picture weighs nothing.
+    taps = min(side, math.ceil(2.0 * reach * max(1.0, side / size)) + 1)
+    first = (centres - reach * width - 0.5).ceil_().clamp_(0, side - taps)
+    pixels = first + torch.arange(taps, device=starts.device, dtype=starts.dtype)
+    away = (pixels + 0.5 - centres).abs_().div_(width)
     weights = _cubic(away) if kind == "bicubic" else away.neg_().add_(1.0).clamp_(min=0.0)
-    return weights.div_(weights.sum(-1, keepdim=True))
+    return pixels.long(), weights.div_(weights.sum(-1, keepdim=True))
 
 
 def _cubic(away: Tensor) -> Tensor:

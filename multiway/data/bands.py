@@ -38,8 +38,8 @@ def _summed(images: Tensor, lines: Tensor, weights: Tensor) -> Tensor:
     count, channels, side, width = images.shape
     places, taps = lines.shape[1:]
     # Lines of all pictures and channels are numbered through.
-    first = (torch.arange(count * channels, device=images.device) * side).view(count, channels, 1, 1)
-    numbers = (first + lines[:, None]).view(-1, taps)
+    first = (torch.arange(count * channels, device=images.device) * side).view(count, channels, 1)
+    numbers = (first + lines.reshape(count, 1, -1)).view(-1, taps)
     shares = weights[:, None].expand(count, channels, places, taps).reshape(-1, taps)
     table = images.reshape(-1, width)
     return F.embedding_bag(numbers, table, mode="sum", per_sample_weights=shares).view(count, channels, places, width)

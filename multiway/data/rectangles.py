@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from multiway.data.bands import both_ways
+from multiway.data.bands import Bands, both_ways
 
-__all__ = ["Filter", "rectangles", "resample"]
+__all__ = ["Filter", "bands", "rectangles", "resample"]
 
 Filter = Literal["bilinear", "bicubic"]
 
@@ -62,16 +62,17 @@ def resample(
     Returns:
         (n, C, size, size) in [0, 1]; what bicubic weights carry beyond is cut off.
     """
-    side = images.shape[-1]
+    return both_ways(images, *bands(starts, lengths, mirrored, images.shape[-1], size, kind)).clamp_(0.0, 1.0)
+
+
+def bands(
+    starts: Tensor, lengths: Tensor, mirrored: Tensor, side: int, size: int, kind: Filter = "bilinear"
+) -> tuple[Bands, Bands]:
+    """Which pixels of a picture of `side` make each of the result's, across and down, and how much each counts.
+
+    The other arguments as of `resample`.
+    """
     flipped = torch.stack([mirrored, torch.zeros_like(mirrored)])
-    pixels, weights = _weights(starts, lengths, flipped, side, size, kind)
-    return both_ways(images, (pixels[0], weights[0]), (pixels[1], weights[1])).clamp_(0.0, 1.0)
-
-
-def _weights(
-    starts: Tensor, lengths: Tensor, flipped: Tensor, side: int, size: int, kind: Filter
-) -> tuple[Tensor, Tensor]:
-    """(2, n, size, T) pixels of the picture that make each of the result, across and down, and how much each counts."""
     step = lengths / size
     # A step of more than a pixel widens the filter, so that every pixel passed over counts.
     width = step.clamp(min=1.0)[..., None, None]
@@ -86,7 +87,9 @@ def _weights(
     pixels = first + torch.arange(taps, device=starts.device, dtype=starts.dtype)
     away = (pixels + 0.5 - centres).abs_().div_(width)
     weights = _cubic(away) if kind == "bicubic" else away.neg_().add_(1.0).clamp_(min=0.0)
-    return pixels.long(), weights.div_(weights.sum(-1, keepdim=True))
+    weights.div_(weights.sum(-1, keepdim=True))
+    (left, top), (across, down) = pixels.long(), weights
+    return (left, across), (top, down)
 
 
 def _cubic(away: Tensor) -> Tensor:

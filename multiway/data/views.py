@@ -32,7 +32,9 @@ _NUMBERS = (
 PER_VIEW = len(_NUMBERS)
 """Uniform numbers that each view of a row takes."""
 
-_BLOCK = 1 << 19  # floats of a view that are worked on at a time on a CPU: 2 MiB, which is in its caches while it is worked on
+_BLOCK = (
+    1 << 19
+)  # floats of a view that are worked on at a time on a CPU: 2 MiB, which is in its caches while it is worked on
 
 
 @dataclass(frozen=True)
@@ -195,8 +197,8 @@ class _Plan:
             width, height, x, y = rectangles(draws[:, :4].double(), spec.scale, spec.aspect)
             lengths = torch.stack([width, height]) * side
             starts = (torch.stack([x, y]) + 1.0) * (0.5 * side) - 0.5 * lengths
-            placed = (each.to(device, torch.float32) for each in (starts, lengths))
-            self.across, self.down = bands(*placed, self.flip.to(device), side, spec.size, spec.resample)
+            starts, lengths = starts.to(device, torch.float32), lengths.to(device, torch.float32)
+            self.across, self.down = bands(starts, lengths, self.flip.to(device), side, spec.size, spec.resample)
         self.jitter = number["jitter"] < spec.jitter
         self.order = (number["order"] * len(ORDERS)).long()
         strengths = (spec.brightness, spec.contrast, spec.saturation)

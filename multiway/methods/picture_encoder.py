@@ -95,8 +95,9 @@ class PictureEncoder(Method):
         Raises:
             ValueError: if these weights have no token for hidden patches.
         """
-        tokens = self._blocks(images, mask)
-        return Tower(self.backbone.pool(tokens), tokens)
+        tokens, tower = self._blocks(images, mask), self.backbone
+        assert isinstance(tower, VisionTransformer)
+        return Tower(tower.pool(tokens), tokens)
 
     def _blocks(self, images: Tensor, mask: Tensor, at: Tensor | None = None) -> Tensor:
         """Last tokens of `covered`, (B, prefix + N, W), or (B, P, W) of the positions `at` (B, P)."""

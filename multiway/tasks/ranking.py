@@ -16,7 +16,16 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-__all__ = ["CHUNK", "Answers", "Ranking", "chance_of_hit", "chance_of_median_rank", "hit_probability", "rank", "rank_scores"]
+__all__ = [
+    "CHUNK",
+    "Answers",
+    "Ranking",
+    "chance_of_hit",
+    "chance_of_median_rank",
+    "hit_probability",
+    "rank",
+    "rank_scores",
+]
 
 # Products of identical float32 rows differ by up to about 3e-7 with their place in the matrix; they are ties.
 TIE = 1e-6
@@ -174,8 +183,8 @@ def rank_scores(
     return Ranking(gallery, *joined)
 
 
-def _count(scores: Tensor, bounds: Tensor) -> Tensor:
-    """(rows,) int64 how many scores of each row are greater than its bound (rows,)."""
+def _count(scores: Tensor, bounds: Tensor, compare: Callable[..., Tensor] = torch.gt) -> Tensor:
+    """(rows,) int64 how many scores of each row are greater than its bound (rows,), or as `compare` says: `torch.ge`."""
     found = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
     wide = min(scores.shape[1], _TILE)
     tall = max(1, _TILE // wide)
@@ -185,7 +194,7 @@ def _count(scores: Tensor, bounds: Tensor) -> Tensor:
     for top in range(0, len(scores), tall):
         for tile in scores[top : top + tall].split(wide, 1):
             into = marked[: tile.numel()].view(tile.shape)
-            torch.gt(tile, bounds[top : top + tall, None], out=into)
+            compare(tile, bounds[top : top + tall, None], out=into)
             found[top : top + tall] += into.sum(1).long()
     return found
 
@@ -225,7 +234,8 @@ def _rank_chunk(scores: Tensor, first: int, answers: Answers, keep: int) -> tupl
     candidates = torch.where(of_right == best[owner], place, len(items))
     shown = items[torch.full_like(owner[:1], len(items)).repeat(queries).scatter_reduce(0, owner, candidates, "amin")]
     above = _count(scores, best + TIE)
-    tied = _count(scores, best - TIE) - above
-    tied_right = torch.zeros_like(above).index_add_(0, owner, (of_right > (best - TIE)[owner]).long())
+    # Where scores are so great that TIE is lost in them, the best still ties with itself.
+    tied = _count(scores, best - TIE, torch.ge) - above
+    tied_right = torch.zeros_like(above).index_add_(0, owner, (of_right >= (best - TIE)[owner]).long())
     values, places = _best(scores, keep)
     return places, values, shown, best, above, tied, tied_right

@@ -70,6 +70,13 @@ def test_scores_above_a_bound_are_counted_whatever_the_tiles(monkeypatch, tile):
     assert ranking._count(scores.T.contiguous().T, bounds).tolist() == found.tolist()
 
 
+def test_great_scores_tie_with_themselves():
+    """In float32 a millionth is lost beside a hundred: equal scores are ties all the same, and a lone best is a hit."""
+    scores = torch.tensor([[100.0, 101.0, 99.0, 101.0], [100.0, 101.0, 102.0, 99.0]])
+    result = ranking.rank_scores(lambda rows: scores[rows], 2, 4, Answers.of([[1], [2]]))
+    assert result.tied.tolist() == [2, 1] and result.hits(1).tolist() == [0.5, 1.0]
+
+
 def test_ties_count_as_every_order():
     # Items 1 to 4 score the same, item 0 more, item 5 less; items 2, 3 and 5 are right.
     gallery = F.normalize(torch.tensor([[1, 0.0], [1, 1], [1, 1], [1, 1], [1, 1], [0, 1]]), dim=1)

@@ -96,7 +96,7 @@ def beit(size: Size) -> Entry:
         lambda: loaded(lambda: BeitForMaskedImageModeling(their_config), source.state_dict()),
         lambda: loaded(lambda: PictureEncoder(config), weights),
         lambda model: model(images, bool_masked_pos=hidden, labels=codes).loss,
-        lambda model: F.cross_entropy(model.guess_codes(images, hidden)[hidden].float(), codes),
+        lambda model: F.cross_entropy(model.guess_codes(images, hidden, hidden_only=True).float(), codes),
     )
 
 

@@ -1,4 +1,4 @@
-"""Gaussian blur with a deviation of its own for each picture, as two matrix products."""
+"""Gaussian blur with a deviation of its own for each picture, as two banded matrix products."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+from multiway.data.bands import both_ways
 
 __all__ = ["blur", "tenth_of"]
 
@@ -26,32 +28,17 @@ def blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
     Returns:
         (n, C, S, S), equal to torchvision's `gaussian_blur`.
     """
-    count, channels, side, _ = images.shape
+    count, side = len(images), images.shape[-1]
     distance = torch.arange(kernel, dtype=sigma.dtype, device=sigma.device) - kernel // 2
     # In float64 and then rounded, so that a row's weights do not hang on how many rows are computed beside it.
     taps = (-0.5 * (distance / sigma[:, None]) ** 2).exp()
-    taps = (taps / taps.sum(1, keepdim=True)).to(images.dtype)
-    taps = torch.cat([taps, torch.zeros_like(taps[:, :1])], 1).to(images.device)
-    direct, left, right = (table.to(images.device) for table in _taps_at(side, kernel))
-    matrix = _lay_out(taps, direct).add_(_lay_out(taps, left)).add_(_lay_out(taps, right))
-    with torch.autocast(images.device.type, enabled=False):
-        across = torch.bmm(images.reshape(count, channels * side, side), matrix.transpose(1, 2))
-        return torch.matmul(matrix[:, None], across.view(images.shape)).clamp_(0.0, 1.0)
-
-
-def _lay_out(taps: Tensor, table: Tensor) -> Tensor:
-    return taps.index_select(1, table.flatten()).view(len(taps), *table.shape)
+    taps = (taps / taps.sum(1, keepdim=True)).to(images.device, images.dtype)
+    band = _reflected(side, kernel).to(images.device).expand(count, -1, -1), taps[:, None].expand(-1, side, -1)
+    return both_ways(images, band, band).clamp_(0.0, 1.0)
 
 
 @lru_cache(maxsize=16)
-def _taps_at(side: int, kernel: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(S, S) each: which tap takes pixel j into pixel i directly, mirrored at the left edge and at the right; `kernel` for none."""
-    i, j = torch.arange(side)[:, None], torch.arange(side)
-    last = side - 1
-
-    def tap(offset: Tensor, there: Tensor) -> Tensor:
-        inside = there & (offset.abs() <= kernel // 2)
-        return torch.where(inside, offset + kernel // 2, kernel)
-
-    # The edge pixel itself is not repeated, so it has no mirror image.
-    return tap(j - i, j >= 0), tap(-j - i, j > 0), tap(2 * last - j - i, j < last)
+def _reflected(side: int, kernel: int) -> Tensor:
+    """(S, K) which pixel each tap of each place reads; the edge pixel itself is not repeated."""
+    pixels = (torch.arange(side)[:, None] + torch.arange(kernel) - kernel // 2).abs_()
+    return torch.minimum(pixels, 2 * (side - 1) - pixels)

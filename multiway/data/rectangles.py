@@ -1,7 +1,8 @@
-"""Random rectangles of a picture, and drawing them at another size: the random resized crop, as two matrix products.
+"""Random rectangles of a picture, and drawing them at another size: the random resized crop, as two banded matrix products.
 
-A rectangle with upright sides is resampled along columns and rows by themselves, so a picture X becomes R X C with a small
-matrix for each row of the batch. Their weights are Pillow's, so a rectangle that shrinks is averaged, not sampled.
+A rectangle with upright sides is resampled along columns and rows by themselves, so a picture X becomes R X C with two
+matrices for each row of the batch, zero but for the few pixels that a place is made of (`bands.py`). Their weights are Pillow's, so a
+rectangle that shrinks is averaged, not sampled.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Filter", "rectangles", "resample"]
+from multiway.data.bands import Bands, both_ways
+
+__all__ = ["Filter", "bands", "rectangles", "resample"]
 
 Filter = Literal["bilinear", "bicubic"]
 
@@ -59,28 +62,34 @@ def resample(
     Returns:
         (n, C, size, size) in [0, 1]; what bicubic weights carry beyond is cut off.
     """
-    count, channels, side, _ = images.shape
+    return both_ways(images, *bands(starts, lengths, mirrored, images.shape[-1], size, kind)).clamp_(0.0, 1.0)
+
+
+def bands(
+    starts: Tensor, lengths: Tensor, mirrored: Tensor, side: int, size: int, kind: Filter = "bilinear"
+) -> tuple[Bands, Bands]:
+    """Which pixels of a picture of `side` make each of the result's, across and down, and how much each counts.
+
+    The other arguments as of `resample`.
+    """
     flipped = torch.stack([mirrored, torch.zeros_like(mirrored)])
-    columns, lines = _weights(starts, lengths, flipped, side, size, kind)
-    # Without autocast, which would make these products bf16 and the pixels grey-stepped.
-    with torch.autocast(images.device.type, enabled=False):
-        narrow = torch.matmul(lines[:, None], images).view(count, channels * size, side)
-        drawn = torch.bmm(narrow, columns.transpose(1, 2))
-    return drawn.view(count, channels, size, size).clamp_(0.0, 1.0)
-
-
-def _weights(starts: Tensor, lengths: Tensor, flipped: Tensor, side: int, size: int, kind: Filter) -> Tensor:
-    """(2, n, size, side): how much each pixel of the picture counts for each of the result, across and down."""
     step = lengths / size
     # A step of more than a pixel widens the filter, so that every pixel passed over counts.
     width = step.clamp(min=1.0)[..., None, None]
     places = torch.arange(size, device=starts.device, dtype=starts.dtype) + 0.5
     places = torch.where(flipped[..., None], size - places, places)
-    centres = starts[..., None] + places * step[..., None]
-    pixels = torch.arange(side, device=starts.device, dtype=starts.dtype) + 0.5
-    away = (pixels - centres[..., None]).abs_().div_(width)
+    centres = (starts[..., None] + places * step[..., None])[..., None]
+    reach = 2.0 if kind == "bicubic" else 1.0
+    # As many as the longest rectangle could need: sums of weights round by how many there are, and no row's bits may depend on
+    # the rows beside it. What lies farther off or outside the picture weighs nothing.
+    taps = min(side, math.ceil(2.0 * reach * max(1.0, side / size)) + 1)
+    first = (centres - reach * width - 0.5).ceil_().clamp_(0, side - taps)
+    pixels = first + torch.arange(taps, device=starts.device, dtype=starts.dtype)
+    away = (pixels + 0.5 - centres).abs_().div_(width)
     weights = _cubic(away) if kind == "bicubic" else away.neg_().add_(1.0).clamp_(min=0.0)
-    return weights.div_(weights.sum(-1, keepdim=True))
+    weights.div_(weights.sum(-1, keepdim=True))
+    (left, top), (across, down) = pixels.long(), weights
+    return (left, across), (top, down)
 
 
 def _cubic(away: Tensor) -> Tensor:

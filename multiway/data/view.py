@@ -75,11 +75,11 @@ def draw(image: Image.Image, view: ViewSpec, side: int | None = None, exact: boo
     return np.asarray(image)
 
 
-def normalise(pixels: Tensor, view: ViewSpec) -> Tensor:
-    """Values in [0, 1] to zero mean and unit deviation per channel; (B, 3, H, W) float to the same."""
+def normalise(pixels: Tensor, view: ViewSpec, out: Tensor | None = None) -> Tensor:
+    """Values in [0, 1] to zero mean and unit deviation per channel; (B, 3, H, W) float to the same, in `out` if that is given."""
     mean = torch.tensor(view.mean, device=pixels.device, dtype=pixels.dtype).view(1, 3, 1, 1)
     std = torch.tensor(view.std, device=pixels.device, dtype=pixels.dtype).view(1, 3, 1, 1)
-    return (pixels - mean) / std
+    return torch.sub(pixels, mean, out=out).div_(std)
 
 
 def draw_batch(images: Sequence[Image.Image], view: ViewSpec) -> Tensor:

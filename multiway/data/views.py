@@ -8,6 +8,7 @@ in `view_presets.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,9 +16,10 @@ import torch
 from torch import Tensor
 
 from multiway.batch import ViewSpec
+from multiway.data.bands import both_ways
 from multiway.data.blur import blur, tenth_of
 from multiway.data.colour import ORDERS, greyscale, jitter, solarise
-from multiway.data.rectangles import Filter, rectangles, resample
+from multiway.data.rectangles import Filter, bands, rectangles
 from multiway.data.view import normalise
 
 __all__ = ["PER_VIEW", "CropSpec", "ViewsSpec", "draw_views", "kept_side"]
@@ -30,7 +32,9 @@ _NUMBERS = (
 PER_VIEW = len(_NUMBERS)
 """Uniform numbers that each view of a row takes."""
 
-_BLOCK = 1 << 18  # floats of a view that are worked on at a time on a CPU: 1 MiB, which its second cache holds
+_BLOCK = (
+    1 << 19
+)  # floats of a view that are worked on at a time on a CPU: 2 MiB, which is in its caches while it is worked on
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,8 @@ def draw_views(squares: Tensor, draws: Tensor, views: ViewsSpec, view: ViewSpec)
         )
     # Decided on the CPU, once: which rows an operation takes is needed there.
     plans = [
-        _Plan(spec, numbers, side) for spec, numbers in zip(views.views, draws.cpu().split(PER_VIEW, 1), strict=True)
+        _Plan(spec, numbers, side, squares.device)
+        for spec, numbers in zip(views.views, draws.cpu().split(PER_VIEW, 1), strict=True)
     ]
     drawn = tuple(
         torch.empty(rows, 3, spec.size, spec.size, device=squares.device, dtype=torch.float32) for spec in views.views
@@ -169,7 +174,7 @@ def draw_views(squares: Tensor, draws: Tensor, views: ViewsSpec, view: ViewSpec)
     for start, stop in pairwise([*range(0, rows, step), rows]):
         pixels = squares[start:stop].float().div_(255.0)
         for plan, out in zip(plans, drawn, strict=True):
-            out[start:stop] = normalise(plan.draw(pixels, start, stop), view)
+            normalise(plan.draw(pixels, start, stop), view, out[start:stop])
     return drawn
 
 
@@ -180,16 +185,20 @@ class _Plan:
         spec: the kind.
         draws: (B, PER_VIEW) on the CPU.
         side: of the pictures.
+        device: where they are.
     """
 
-    def __init__(self, spec: CropSpec, draws: Tensor, side: int) -> None:
-        self.spec, self.side = spec, side
+    def __init__(self, spec: CropSpec, draws: Tensor, side: int, device: torch.device) -> None:
+        self.spec = spec
         number = dict(zip(_NUMBERS, draws.double().T, strict=True))
         self.whole = spec.scale == (1.0, 1.0) and spec.size == side
-        width, height, x, y = rectangles(draws[:, :4].double(), spec.scale, spec.aspect)
-        self.lengths = torch.stack([width, height]) * side
-        self.starts = (torch.stack([x, y]) + 1.0) * (0.5 * side) - 0.5 * self.lengths
         self.flip = number["flip"] < spec.flip
+        if not self.whole:
+            width, height, x, y = rectangles(draws[:, :4].double(), spec.scale, spec.aspect)
+            lengths = torch.stack([width, height]) * side
+            starts = (torch.stack([x, y]) + 1.0) * (0.5 * side) - 0.5 * lengths
+            starts, lengths = starts.to(device, torch.float32), lengths.to(device, torch.float32)
+            self.across, self.down = bands(starts, lengths, self.flip.to(device), side, spec.size, spec.resample)
         self.jitter = number["jitter"] < spec.jitter
         self.order = (number["order"] * len(ORDERS)).long()
         strengths = (spec.brightness, spec.contrast, spec.saturation)
@@ -207,33 +216,35 @@ class _Plan:
         part, spec = slice(start, stop), self.spec
         views = self._crop(pixels, part)
         if spec.grey_first:
-            self._lose_colour(views, part)
-        if len(taken := self.jitter[part].nonzero()[:, 0]):
-            rows = taken.to(views.device)
-            chosen = self.order[part][taken], self.factors[:, part][:, taken]
-            views.index_copy_(0, rows, jitter(views.index_select(0, rows), *chosen))
+            views = self._lose_colour(views, part)
+        order, factors = self.order[part], self.factors[:, part]
+        views = _on(views, self.jitter[part], lambda some, taken: jitter(some, order[taken], factors[:, taken]))
         if not spec.grey_first:
-            self._lose_colour(views, part)
-        if len(taken := self.blur[part].nonzero()[:, 0]):
-            rows = taken.to(views.device)
-            views.index_copy_(0, rows, blur(views.index_select(0, rows), self.sigma[part][taken], spec.taps))
-        if len(taken := self.solarise[part].nonzero()[:, 0]):
-            rows = taken.to(views.device)
-            views.index_copy_(0, rows, solarise(views.index_select(0, rows), spec.threshold))
-        return views
+            views = self._lose_colour(views, part)
+        sigma = self.sigma[part]
+        views = _on(views, self.blur[part], lambda some, taken: blur(some, sigma[taken], spec.taps))
+        return _on(views, self.solarise[part], lambda some, taken: solarise(some, spec.threshold))
 
     def _crop(self, pixels: Tensor, part: slice) -> Tensor:
         if self.whole:  # nothing to resample
             rows = self.flip[part].nonzero()[:, 0].to(pixels.device)
             return pixels.index_copy(0, rows, pixels.index_select(0, rows).flip(-1))
-        starts, lengths = (each[:, part].to(pixels.device, pixels.dtype) for each in (self.starts, self.lengths))
-        mirrored = self.flip[part].to(pixels.device)
-        return resample(pixels, starts, lengths, mirrored, self.spec.size, self.spec.resample)
+        across, down = ((lines[part], weights[part]) for lines, weights in (self.across, self.down))
+        return both_ways(pixels, across, down).clamp_(0.0, 1.0)
 
-    def _lose_colour(self, views: Tensor, part: slice) -> None:
-        if len(taken := self.grey[part].nonzero()[:, 0]):
-            rows = taken.to(views.device)
-            views[rows] = greyscale(views.index_select(0, rows))[:, None]
+    def _lose_colour(self, views: Tensor, part: slice) -> Tensor:
+        return _on(views, self.grey[part], lambda some, taken: greyscale(some)[:, None].repeat(1, 3, 1, 1))
+
+
+def _on(views: Tensor, whether: Tensor, operation: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Some rows through an operation, which is given them and their numbers; `views` themselves are changed, or given up."""
+    taken = whether.nonzero()[:, 0]
+    if len(taken) == 0:
+        return views
+    if len(taken) == len(views):
+        return operation(views, taken)
+    rows = taken.to(views.device)
+    return views.index_copy_(0, rows, operation(views.index_select(0, rows), taken))
 
 
 def _between(number: Tensor, least: float, greatest: float) -> Tensor:

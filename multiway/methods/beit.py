@@ -21,12 +21,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from multiway.batch import Batch
 from multiway.losses.mlm import mlm
 from multiway.methods.masked_pictures import MaskedPictures, MaskedPicturesConfig, mask_token
-from multiway.methods.method import Losses, Term
+from multiway.methods.method import Losses, Reps, Step, Term
 from multiway.methods.presets import preset_named
 from multiway.nn.backbone import vit
 from multiway.nn.hidden_patches import cover, pooled
+from multiway.nn.pool import marked_positions
 from multiway.nn.transformer import Transformer, TransformerConfig, init_weights
 from multiway.nn.visual_tokeniser import VisualTokeniser, VisualTokeniserConfig
 from multiway.nn.vit import VisionConfig
@@ -101,20 +103,41 @@ class Beit(MaskedPictures):
                 f"the image tokeniser sees {self.tokeniser.image.grid} patches and the model {self.backbone.grid}; they must agree"
             )
 
+    def encode(self, batch: Batch, step: Step) -> Reps:
+        """As of every such method; of the visible patches, about which nothing is asked, `said` is zero."""
+        images, mask = self.given(batch)
+        if self.config.backbone.pool != "class":  # the mean is of all patches
+            return super().encode(batch, step)
+        at, real = marked_positions(mask)
+        features, asked = self._read(images, mask, at)
+        said = asked.new_zeros(*mask.shape, *asked.shape[2:])
+        said[mask] = asked[real]
+        return {"said": said} | ({} if self.probe is None else {"features": features.detach()})
+
     def look(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, W), and tokens (B, N, 1, W) of every patch; (B, N, 2, W) with those that the class token has told."""
+        return self._read(images, mask)
+
+    def _read(self, images: Tensor, mask: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `look`, of the patches `at` (B, P) alone: the last block of either path then computes nothing for the others."""
+        tower, transformer = self.backbone, self.backbone.transformer
+        tokens = cover(tower, images, mask, self.mask_token)
+        wanted = told_wanted = None
+        if at is not None:  # in the whole sequence, whose class token is read too, and behind a class token alone
+            first = torch.arange(tower.prefix, device=at.device).expand(len(at), -1)
+            wanted, told_wanted = torch.cat([first, at + tower.prefix], 1), at + 1
         if self.aggregate is None:
-            tower = self.covered(images, mask, self.mask_token)
-            return tower.pooled, self.patches_of(tower.tokens)[:, :, None]
-        tokens, transformer = cover(self.backbone, images, mask, self.mask_token), self.backbone.transformer
+            last = transformer(tokens, at=wanted)
+            return pooled(tower, last).pooled, self.patches_of(last)[:, :, None]
         early = tokens
         for number, block in enumerate(transformer.blocks, start=1):
-            tokens = block(tokens)
+            tokens = block(tokens, at=wanted if number == len(transformer.blocks) else None)
             if number == self.config.aggregate_from:
                 early = tokens
-        told = self.aggregate(torch.cat([tokens[:, :1], self.patches_of(early)], 1))
-        both = [self.patches_of(transformer.norm(each)) for each in (tokens, told)]
-        return pooled(self.backbone, transformer.norm(tokens)).pooled, torch.stack(both, 2)
+        told = self.aggregate(torch.cat([tokens[:, :1], self.patches_of(early)], 1), at=told_wanted)
+        told = told if told_wanted is not None else told[:, 1:]
+        both = [transformer.norm(each) for each in (self.patches_of(tokens), told)]
+        return pooled(tower, transformer.norm(tokens)).pooled, torch.stack(both, 2)
 
     def judge(self, said: Tensor, images: Tensor, mask: Tensor, world: World) -> Losses:
         """Cross entropy of the hidden patches' codes, by their own tokens and by the class token's."""

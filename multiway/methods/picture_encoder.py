@@ -21,7 +21,7 @@ from multiway.methods.masked_pictures import mask_token
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step
 from multiway.nn.backbone import BackboneConfig, backbone
 from multiway.nn.hidden_patches import cover
-from multiway.nn.pool import Tower
+from multiway.nn.pool import Tower, marked_positions
 from multiway.nn.transformer import init_weights
 from multiway.nn.vit import VisionConfig, VisionTransformer
 from multiway.world import World
@@ -95,15 +95,21 @@ class PictureEncoder(Method):
         Raises:
             ValueError: if these weights have no token for hidden patches.
         """
+        tokens, tower = self._blocks(images, mask), self.backbone
+        assert isinstance(tower, VisionTransformer)
+        return Tower(tower.pool(tokens), tokens)
+
+    def _blocks(self, images: Tensor, mask: Tensor, at: Tensor | None = None) -> Tensor:
+        """Last tokens of `covered`, (B, prefix + N, W), or (B, P, W) of the positions `at` (B, P)."""
         if self.mask_token is None:
             raise ValueError("these weights have no token for hidden patches; load those of a pre-trained model")
         tower = self.backbone
         assert isinstance(tower, VisionTransformer)
-        tokens = tower.blocks(cover(tower, images, mask, self.mask_token), tower.patches.grid(images))
-        return Tower(tower.pool(tokens), tokens)
+        return tower.blocks(cover(tower, images, mask, self.mask_token), tower.patches.grid(images), at=at)
 
-    def guess_codes(self, images: Tensor, mask: Tensor) -> Tensor:
-        """(B, N, K) logits of the code of each patch, hidden or not; arguments as of `covered`.
+    def guess_codes(self, images: Tensor, mask: Tensor, *, hidden_only: bool = False) -> Tensor:
+        """(B, N, K) logits of the code of each patch, hidden or not; (P, K) of the P hidden ones alone, in the mask's order, with
+        `hidden_only`: the last block and the head then compute nothing else. Other arguments as of `covered`.
 
         Raises:
             ValueError: if these weights have no such head.
@@ -113,7 +119,10 @@ class PictureEncoder(Method):
                 "these weights have no head that guesses codes; load those of a BeitForMaskedImageModeling"
             )
         assert isinstance(self.backbone, VisionTransformer)
-        return self.code_head(self.covered(images, mask).tokens[:, self.backbone.prefix :])  # type: ignore[no-any-return]
+        if not hidden_only:
+            return self.code_head(self.covered(images, mask).tokens[:, self.backbone.prefix :])  # type: ignore[no-any-return]
+        at, real = marked_positions(mask)
+        return self.code_head(self._blocks(images, mask, at=at + self.backbone.prefix)[real])  # type: ignore[no-any-return]
 
     # There is no training step.
 

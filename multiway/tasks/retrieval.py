@@ -29,7 +29,7 @@ from multiway.abilities import require
 from multiway.data.source import Source
 from multiway.tasks import statistics
 from multiway.tasks.embed import encode_images, encode_texts
-from multiway.tasks.ranking import Answers, Ranking, chance_of_hit, chance_of_median_rank, rank_scores
+from multiway.tasks.ranking import CHUNK, Answers, Ranking, chance_of_hit, chance_of_median_rank, rank_scores
 from multiway.tasks.similarity import Similarity
 from multiway.tasks.task import Metric, Result, collect, require_rows
 
@@ -95,6 +95,7 @@ class RetrievalDetails:
     def of(cls, gallery: Gallery, similarity: Similarity) -> RetrievalDetails:
         """Rank both ways by similarity alone."""
         pictures, texts = similarity.sizes
+        similarity = similarity.held(CHUNK)
         return cls(
             gallery,
             text_retrieval=rank_scores(similarity.of_pictures, pictures, texts, gallery.texts_of),

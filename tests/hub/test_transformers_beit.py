@@ -64,6 +64,7 @@ def same_codes(ours, theirs) -> None:
     wanted = theirs(pictures(), bool_masked_pos=mask).logits
     guessed = ours.guess_codes(pictures(), mask)
     assert guessed.shape == wanted.shape == (3, 16, 19) and (guessed - wanted).abs().max() < 1e-5
+    assert (ours.guess_codes(pictures(), mask, hidden_only=True) - wanted[mask]).abs().max() < 1e-5
     assert (wanted - theirs(pictures(), bool_masked_pos=~mask).logits).abs().max() > 0.1
 
 

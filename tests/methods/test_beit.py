@@ -60,6 +60,29 @@ def test_aggregation_adds_a_loss_and_leaves_the_other_as_it_is() -> None:
         torch.testing.assert_close(one[:, :, :1] if one.ndim == 4 else one, two)
 
 
+@pytest.mark.parametrize("aggregate_from", [0, 1])
+def test_a_step_asks_of_hidden_patches_what_looking_at_all_of_them_gives(aggregate_from: int) -> None:
+    """The last blocks compute hidden patches alone, of which every picture here has another number: values and gradients stay."""
+    method = beit(aggregate_from=aggregate_from)
+    rows = batch(method)
+    images, mask = method.given(rows)
+    mask = mask.clone()
+    mask[0], mask[1, :7] = False, True
+    rows = replace(rows, patch_mask=mask)
+    features, every = method.look(images, mask)
+    reps = method.encode(rows, Step())
+    assert len(set(mask.sum(1).tolist())) > 1 and not bool(reps["said"][~mask].any())
+    torch.testing.assert_close(reps["said"][mask], every[mask])
+    torch.testing.assert_close(reps["features"], features)
+    weights = [each for name, each in method.named_parameters() if name.startswith(("backbone.", "aggregate."))]
+    wanted = torch.autograd.grad(every[mask].square().sum(), weights, allow_unused=True)
+    found = torch.autograd.grad(reps["said"].square().sum(), weights, allow_unused=True)
+    for one, two in zip(found, wanted, strict=True):
+        assert (one is None) == (two is None)
+        if one is not None and two is not None:
+            torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-4)
+
+
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="--codes RUN"):
         Beit(BeitConfig())

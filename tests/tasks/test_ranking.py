@@ -43,9 +43,38 @@ def test_ranks_agree_with_sorting():
 def test_chunks_change_nothing(monkeypatch):
     queries, gallery, answers = unit(50, 4, 0), unit(23, 4, 1), Answers.of(random_answers(50, 23, 1))
     whole = rank(queries, gallery, answers)
-    monkeypatch.setattr(ranking, "_CHUNK", 23 * 7)
+    monkeypatch.setattr(ranking, "CHUNK", 23 * 7)
     parts = rank(queries, gallery, answers)
     assert (whole.rank == parts.rank).all() and (whole.top == parts.top).all() and (whole.right == parts.right).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 300), st.integers(1, 7), st.integers(0, 99))
+def test_the_best_are_those_of_a_full_sort(rows, columns, keep, seed):
+    """Few distinct scores, so that ties lie on both sides of every border."""
+    scores = torch.randint(0, 40, (rows, columns), generator=torch.Generator().manual_seed(seed)).float()
+    keep = min(keep, columns)
+    values, places = ranking._best(scores, keep)
+    assert torch.equal(values, scores.sort(1, descending=True).values[:, :keep])
+    assert torch.equal(scores.gather(1, places), values)
+    assert all(len(set(row)) == keep for row in places.tolist())
+
+
+@pytest.mark.parametrize("tile", [1, 5, 23, 100, 1 << 18])
+def test_scores_above_a_bound_are_counted_whatever_the_tiles(monkeypatch, tile):
+    scores = torch.randint(0, 9, (17, 23), generator=torch.Generator().manual_seed(0)).double()
+    bounds = torch.arange(17).double() % 9
+    monkeypatch.setattr(ranking, "_TILE", tile)
+    found = ranking._count(scores, bounds)
+    assert found.tolist() == [sum(each > bound for each in row) for row, bound in zip(scores, bounds, strict=True)]
+    assert ranking._count(scores.T.contiguous().T, bounds).tolist() == found.tolist()
+
+
+def test_great_scores_tie_with_themselves():
+    """In float32 a millionth is lost beside a hundred: equal scores are ties all the same, and a lone best is a hit."""
+    scores = torch.tensor([[100.0, 101.0, 99.0, 101.0], [100.0, 101.0, 102.0, 99.0]])
+    result = ranking.rank_scores(lambda rows: scores[rows], 2, 4, Answers.of([[1], [2]]))
+    assert result.tied.tolist() == [2, 1] and result.hits(1).tolist() == [0.5, 1.0]
 
 
 def test_ties_count_as_every_order():

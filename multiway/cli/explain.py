@@ -102,9 +102,7 @@ class Explain:
             ConfigError: for a name, share or number that means nothing.
         """
         named(self.kind)
-        look = Look(
-            self.layer, self.head, self.window, self.stride, self.baseline, self.score, against=self.against
-        )
+        look = Look(self.layer, self.head, self.window, self.stride, self.baseline, self.score, against=self.against)
         texts = tuple(text.strip() for text in self.text if text.strip())
         return Asked(texts, self.kind, look, self.mass, self.ratio, self.rows, self.seed, self.map)
 

@@ -139,7 +139,9 @@ def _score(own: HeatMap) -> str:
     if own.score is None:
         return ""
     name, above, _ = own.score_name.partition(" above")
-    return f"{short.get(name, name)}{above} {own.score:.2f}".replace("-0.00", "0.00").replace(" -", " −")
+    return f"{short.get(name, name)}{' vs others' if above else ''} {own.score:.2f}".replace("-0.00", "0.00").replace(
+        " -", " −"
+    )
 
 
 def _numbers(one: Given, own: Explanation) -> dict[str, object]:

@@ -106,7 +106,7 @@ def _reaches(across: Across, layer: int) -> bool:
 
 def _across(pairs: Pairs) -> Across:
     pairs.require_texts()
-    why = f"{pairs.method.name} has no attention of words over patches"
+    why = f"{pairs.method.name} has no attention of words over patches that a match is read from"
     pairs.require("encode_image", "match_with_maps", why=why)
     return look_across(pairs.method, pairs.image, pairs.text)
 

@@ -44,9 +44,12 @@ class Explain:
         head: heads of it; by default all.
         window: of occlusion, in pixels of what the model sees; 0 for a quarter of its side.
         stride: by which the window is moved; 0 for half of it.
-        baseline: what occlusion covers with: mean (of the picture), black, grey, white, or #rrggbb.
+        baseline: what occlusion covers with: mean (of the picture), border (the mean of its outermost pixels), blur (the picture out of
+            focus), black, grey, white, or #rrggbb.
         score: what occlusion asks for: match (picture and text read together), similarity (each by itself) or caption (how likely the
             text is as its caption); auto is the first of these that the model has.
+        against: other texts that could be meant: maps of a score (occlusion, itc-cam) then show what speaks for the text rather than for
+            these; the mean of their scores is subtracted.
         pointing: data with boxes, `scenes@test`: how often each map points at what words mean, beside a random point and the centre.
         samples: expressions of it that are asked about, at most.
         data: `name[:path][@split]`, whose embeddings are mapped and among which neighbours are looked for; of a run by default the
@@ -74,6 +77,7 @@ class Explain:
     stride: int = 0
     baseline: str = "mean"
     score: Score = "auto"
+    against: tuple[str, ...] = ()
     pointing: str = ""
     samples: int = 500
     data: str = ""
@@ -98,7 +102,7 @@ class Explain:
             ConfigError: for a name, share or number that means nothing.
         """
         named(self.kind)
-        look = Look(self.layer, self.head, self.window, self.stride, self.baseline, self.score)
+        look = Look(self.layer, self.head, self.window, self.stride, self.baseline, self.score, against=self.against)
         texts = tuple(text.strip() for text in self.text if text.strip())
         return Asked(texts, self.kind, look, self.mass, self.ratio, self.rows, self.seed, self.map)
 

@@ -1,8 +1,13 @@
 """Maps of where words look in the picture while the two are matched: cross-attention by layer and head, and its Grad-CAM.
 
-Cross-attention proper (ALBEF, BLIP, METER) or the part of joint attention that goes from words to patches (ViLT): every method
-that has `match_with_maps`. Grad-CAM is of the log-odds that picture and text are a pair (ITM), as in Li et al., ALBEF, 2021,
-arXiv 2107.07651, section 5.3; see `nn/grad_cam.py`. Unless others are asked for, the layer is the one that grounding takes.
+Cross-attention proper (ALBEF, BLIP, METER) or the part of joint attention that goes from words to patches (ViLT, VLMo): every method
+that has `match_with_maps`; and of a model that reads both in one sequence and matches nothing (BEiT-3's pre-training) the attention
+alone. Grad-CAM is of the log-odds that picture and text are a pair (ITM), as in Li et al., ALBEF, 2021, arXiv 2107.07651, section 5.3;
+see `nn/grad_cam.py`.
+
+Unless layers are asked for, Grad-CAM of a text is of the layer that grounding takes, and attention the mean over all layers. A single
+layer's attention may be an attention sink, one patch of background that takes most of it whatever is asked (Darcet et al., Vision
+Transformers Need Registers, 2023, arXiv 2309.16588); that patch counts little in the score, so that Grad-CAM leaves it out.
 """
 
 from __future__ import annotations
@@ -44,21 +49,27 @@ def look_across(method: Any, image: Encoded, text: Encoded) -> Across:
 
 
 def cross_attention(pairs: Pairs) -> Found:
-    """Attention of each token of the text over the patches, mean over chosen layers and heads; of the text, over its real tokens.
+    """Attention of each token of the text over the patches, mean over chosen layers (all by default) and heads; of the text, over its
+    real tokens.
 
     Raises:
         CannotShow: if words and patches do not meet in attention.
     """
-    across = _across(pairs)
-    layers = chosen_layers(pairs.look.layers, len(across.maps), (chosen_block(None, len(across.maps)),))
-    heads = chosen_heads(pairs.look.heads, across.maps[0].shape[1])
-    maps = on_grid(
-        torch.stack([each.detach().float() for each in across.maps], 1)
-    )  # (B, layers, heads, L, rows, columns)
+    across = _across(pairs) if "match_with_maps" in pairs.able else None
+    joint = pairs.joint if across is None else None
+    if joint is not None:
+        each = [block[:, :, : joint.words, joint.words :] for block in joint.blocks]
+    else:
+        across = across or _across(pairs)
+        each = [own.detach() for own in across.maps]
+    layers = chosen_layers(pairs.look.layers, len(each), range(len(each)))
+    heads = chosen_heads(pairs.look.heads, each[0].shape[1])
+    maps = on_grid(torch.stack([own.float() for own in each], 1))  # (B, layers, heads, L, rows, columns)
     tokens = maps[:, layers][:, :, heads].mean((1, 2))
     weight = _weights(pairs.text)
     by_head = (weight[:, None, None] * maps).sum(3)
-    return Found((weight * tokens).sum(1), tokens, by_head, layers, across.odds.detach(), "log-odds of a match")
+    scored = () if across is None else (across.odds.detach(), "log-odds of a match")
+    return Found((weight * tokens).sum(1), tokens, by_head, layers, *scored)
 
 
 def match_cam(pairs: Pairs) -> Found:
@@ -70,6 +81,8 @@ def match_cam(pairs: Pairs) -> Found:
     Raises:
         CannotShow: if words and patches do not meet in attention, or the score does not depend on it.
     """
+    if "match_with_maps" not in pairs.able and "fuse" in pairs.able and pairs.joint is not None:
+        raise CannotShow(f"{pairs.method.name} has no score of a match that attention could be differentiated for")
     across = _across(pairs)
     count = len(across.maps)
     layers = chosen_layers(pairs.look.layers, count, (chosen_block(None, count),))
@@ -93,7 +106,7 @@ def _reaches(across: Across, layer: int) -> bool:
 
 def _across(pairs: Pairs) -> Across:
     pairs.require_texts()
-    why = f"{pairs.method.name} has no attention of words over patches"
+    why = f"{pairs.method.name} has no attention of words over patches that a match is read from"
     pairs.require("encode_image", "match_with_maps", why=why)
     return look_across(pairs.method, pairs.image, pairs.text)
 

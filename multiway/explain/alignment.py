@@ -1,11 +1,14 @@
 """Maps of which patch a word belongs to, by the features of both: transport (WPA), and FILIP's nearest tokens.
 
 Word-patch alignment (Chen et al., UNITER, 2020, arXiv 1909.11740, section 3.2; Kim et al., ViLT, 2021, arXiv 2102.03334, figure 4)
-moves the words' mass onto the patches at least cost, by IPOT (`losses/wpa.py`). With T the plan and C the cosine distances of N
-words and M patches, the map of word n is its mass N T_n. The sum over words says nothing: every patch receives 1/M, whatever the
-model. So of the whole text it is how near a patch is to the words that are moved to it,
+moves the words' mass onto the patches at least cost, by IPOT (`losses/wpa.py`). With T the plan between N words and M patches, the
+map of word n is its mass N T_n, as in ViLT's released demo. Their sum says nothing: every patch receives 1/M, whatever the model. So of
+the whole text it is the greatest mass that any one word brings,
 
-    H_m = M sum_n T_nm (1 - C_nm)
+    H_m = max_n N T_nm
+
+1/M where all words fit alike, and more where one of them claims the patch. Nor does the words' nearness sum_n T_nm (1 - C_nm) say where
+things are, C being the cosine distances: patches that show nothing take up most from other tokens and lie nearest to all words.
 
 FILIP (Yao et al., 2021, arXiv 2111.07783, sections 3.1 and 4.5) compares tokens with tokens: the map of a word is its cosine with
 every patch, whose greatest value is what the word adds to the similarity.
@@ -17,7 +20,6 @@ import torch
 from torch import Tensor
 
 from multiway.explain.pairs import CannotShow, Found, Pairs, on_grid
-from multiway.explain.seen import see_joint
 from multiway.losses.wpa import cosine_cost, ipot
 
 __all__ = ["token_matches", "word_patch_transport"]
@@ -35,11 +37,10 @@ def word_patch_transport(pairs: Pairs) -> Found:
     with torch.no_grad(), torch.autocast(patches.device.type, enabled=False):
         cost = cosine_cost(words.float(), patches.float(), pairs.words, every)
         plan = ipot(cost, pairs.words, every)
-    near = plan * (1 - cost)
     count = pairs.words.sum(1).clamp(min=1)[:, None, None]
     distance = (plan * cost).sum((1, 2))
-    heat = on_grid(near.sum(1) * patches.shape[1])
-    return Found(heat, on_grid(plan * count), score=distance, score_name="transport distance")
+    tokens = on_grid(plan * count)
+    return Found(tokens.amax(1), tokens, score=distance, score_name="transport distance")
 
 
 def token_matches(pairs: Pairs) -> Found:
@@ -69,7 +70,7 @@ def _in_one_space(pairs: Pairs) -> tuple[Tensor, Tensor]:
     if "compare" in pairs.able and not pairs.image.has_embedding:
         words, picture = pairs.text.tokens, pairs.image.tokens
     else:
-        joint = see_joint(pairs.method, pairs.image, pairs.text) if "match_with_maps" in pairs.able else None
+        joint = pairs.joint
         if joint is None:
             raise CannotShow(f"{pairs.method.name} never has words and patches in one space")
         words, picture = joint.tokens[:, : joint.words], joint.tokens[:, joint.words :]

@@ -12,7 +12,7 @@ from multiway.explain.attention import over_patches
 from multiway.explain.evidence import class_evidence, text_evidence
 from multiway.explain.pairs import CannotShow, Found, Pairs, chosen_heads, chosen_layers, on_grid
 from multiway.explain.rollout import rollout
-from multiway.explain.seen import Seen, see, see_joint
+from multiway.explain.seen import Seen, see
 
 __all__ = ["class_cam", "own_attention", "own_rollout", "similarity_cam"]
 
@@ -37,24 +37,25 @@ def own_attention(pairs: Pairs) -> Found:
 def own_rollout(pairs: Pairs) -> Found:
     """Attention followed through all layers (`rollout.py`), of the chosen heads.
 
-    Of a picture that is read by itself it is that of its own token; where nothing happens to a picture before its text is there
-    (ViLT), that of the text's class token and of each word, through the layers that read both.
+    Of a picture that is read by itself it is that of its own token. Where one transformer reads picture and text in one sequence from
+    its first layer on (ViLT, VLMo, BEiT-3) and a text is given, it is that of each word over the patches; and of the whole text, that
+    of its class token, from which such models match, or without a match (BEiT-3's pre-training) the mean over its words.
 
     Raises:
         CannotShow: if there is no transformer, or none whose layers all see all tokens.
     """
-    try:
-        seen = _seen(pairs)
-    except CannotShow:
-        if "match_with_maps" not in pairs.able or pairs.texts is None:
-            raise
-        joint = see_joint(pairs.method, pairs.image, pairs.text)
-        if joint is None:
-            raise
+    joint = pairs.joint if pairs.texts is not None else None
+    pairs.require("encode_image", why=f"{pairs.method.name} reads no pictures")
+    seen = see(pairs.method, pairs.images)
+    # A half that fuses what encoders gave (METER) begins where tokens are no longer about their patches alone.
+    if joint is not None and seen.stack in (None, joint.stack):
         heads = list(chosen_heads(pairs.look.heads, joint.blocks[0].shape[1]))
         flow = rollout([block.float()[:, heads] for block in joint.blocks])
         tokens = on_grid(flow[:, : joint.words, joint.words :])
-        return Found(tokens[:, 0], tokens=tokens)
+        weight = pairs.words.float() / pairs.words.sum(1, keepdim=True).clamp(min=1)
+        whole = tokens[:, 0] if "match" in pairs.able else (weight[:, :, None, None] * tokens).sum(1)
+        return Found(whole, tokens=tokens)
+    _require_attention(seen)
     heads = list(chosen_heads(pairs.look.heads, seen.blocks[0].shape[1]))
     try:
         return Found(over_patches(rollout([block.float()[:, heads] for block in seen.blocks])))
@@ -70,10 +71,11 @@ def similarity_cam(pairs: Pairs) -> Found:
     """
     pairs.require_texts()
     pairs.require("compare", why=f"{pairs.method.name} compares no pictures with texts, each read by itself")
-    found = text_evidence(pairs.method, pairs.images, pairs.text, pairs.look.layers, pairs.look.heads)
+    found = text_evidence(pairs.method, pairs.images, pairs.text, pairs.look.layers, pairs.look.heads, pairs.others)
     if found is None:
         raise CannotShow(f"{pairs.method.name} does not compare texts with places of a picture that could be shown")
-    return Found(found[0], score=found[1], score_name="similarity")
+    name = "similarity above that of others" if pairs.look.against else "similarity"
+    return Found(found[0], score=found[1], score_name=name)
 
 
 def class_cam(pairs: Pairs) -> Found:
@@ -98,7 +100,11 @@ def class_cam(pairs: Pairs) -> Found:
 def _seen(pairs: Pairs) -> Seen:
     pairs.require("encode_image", why=f"{pairs.method.name} reads no pictures")
     seen = see(pairs.method, pairs.images)
+    _require_attention(seen)
+    return seen
+
+
+def _require_attention(seen: Seen) -> None:
     if not seen.attends:
         why = "a convolutional network has none" if seen.features is not None else "no transformer reads it by itself"
         raise CannotShow(f"attention over a picture alone: {why}")
-    return seen

@@ -18,6 +18,7 @@ from multiway.config import ConfigError
 from multiway.explain.activation import activation_map
 from multiway.explain.attention import over_patches
 from multiway.explain.pairs import chosen_heads, chosen_layers
+from multiway.explain.scores import similarity
 from multiway.explain.seen import Seen, see
 from multiway.nn.grad_cam import grad_cam
 
@@ -25,7 +26,12 @@ __all__ = ["class_evidence", "text_evidence"]
 
 
 def text_evidence(
-    method: Any, images: Tensor, text: Encoded, layers: Sequence[int] = (), heads: Sequence[int] = ()
+    method: Any,
+    images: Tensor,
+    text: Encoded,
+    layers: Sequence[int] = (),
+    heads: Sequence[int] = (),
+    others: Encoded | None = None,
 ) -> tuple[Tensor, Tensor] | None:
     """Places that make pictures like a text.
 
@@ -35,6 +41,7 @@ def text_evidence(
         text: one text for all, or one for each, as `encode_text` gave it, on the device of the pictures.
         layers: whose attention is weighed, the mean over them; the last by default.
         heads: of it; all by default.
+        others: texts, the mean similarity to which is subtracted (`scores.py`): places that make pictures liker to the text than to them.
 
     Returns:
         (B, rows, columns) not negative, and (B,) similarities; None where nothing of a picture is computed before the text is
@@ -45,7 +52,7 @@ def text_evidence(
     """
     if "compare" not in abilities_of(method):
         return None
-    return _evidence(method, images, lambda seen: _similarity(method, seen.encoded, text), layers, heads)
+    return _evidence(method, images, lambda seen: similarity(method, seen.encoded, text, others), layers, heads)
 
 
 def class_evidence(
@@ -73,15 +80,6 @@ def class_evidence(
 
     found = _evidence(method, images, score, layers, heads)
     return None if found is None else (found[0], chosen[0], chosen[1])
-
-
-def _similarity(method: Any, image: Encoded, text: Encoded) -> Tensor:
-    count = len(image.embedding)
-    if image.has_embedding:
-        return (image.embedding.float() * text.embedding.float().expand(count, -1)).sum(1)
-    each = torch.arange(count, device=text.embedding.device)[:, None]
-    rows = [method.compare(image.rows(row), text.rows(row) if len(text.embedding) > 1 else text) for row in each]
-    return torch.cat(rows)[:, 0]
 
 
 def _evidence(

@@ -44,11 +44,11 @@ KINDS: dict[str, Kind] = {
         Kind(
             "rollout", own_rollout, False, True,
             "Attention followed through all layers, half of each being what a token was before (arXiv 2005.00928). Of a picture that "
-            "is read by itself it knows nothing of the text.",
+            "is read by itself it knows nothing of the text; where picture and text are one sequence (ViLT, VLMo, BEiT-3) it is the text's.",
         ),
         Kind(
             "cross-attention", cross_attention, True, True,
-            "Where words look in the picture while the two are read together: mean over heads.",
+            "Where words look in the picture while the two are read together: mean over layers and heads.",
         ),
         Kind(
             "grad-cam", match_cam, True, False,
@@ -65,7 +65,7 @@ KINDS: dict[str, Kind] = {
         Kind(
             "wpa", word_patch_transport, True, True,
             "Word-patch alignment by transport (IPOT; UNITER, arXiv 1909.11740; ViLT, arXiv 2102.03334): where each word's mass goes. "
-            "Of the whole text: how near a patch is to the words that are moved to it.",
+            "Of the whole text: the most that any one word moves to a patch.",
         ),
         Kind(
             "filip", token_matches, True, True,

@@ -11,10 +11,12 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from multiway.config import ConfigError
-from multiway.explain.pairs import CannotShow, Found, Look, Pairs
+from multiway.explain.pairs import Found, Look, Pairs
+from multiway.explain.scores import score_of
 
 __all__ = ["occlude", "occlusion", "starts_of", "window_of"]
 
@@ -50,7 +52,8 @@ def occlude(
     Args:
         score: of (n, 3, S, S) pictures and (n,) which row each is a copy of: (n,) values.
         images: (B, 3, S, S), square.
-        baseline: (B, 3) colour that is put over each, in the units of the pictures.
+        baseline: what is put over each, in the units of the pictures: a colour (B, 3), or a picture (B, 3, S, S) whose part shows in
+            the window.
         window, stride: in pixels.
         batch: covered pictures at a time.
 
@@ -62,6 +65,7 @@ def occlude(
         ConfigError: for a window or a stride that does not cover the picture.
     """
     rows, _, side, _ = images.shape
+    over = (baseline[:, :, None, None] if baseline.ndim == 2 else baseline).expand(-1, -1, side, side)
     starts = starts_of(side, window, stride)
     cell = math.gcd(side, window, *starts)
     places = [(row, top, left) for row in range(rows) for top in starts for left in starts]
@@ -74,7 +78,8 @@ def occlude(
         index = torch.tensor([row for row, _, _ in some], device=images.device)
         covered = images[index].clone()
         for number, (row, top, left) in enumerate(some):
-            covered[number, :, top : top + window, left : left + window] = baseline[row, :, None, None]
+            place = (slice(top, top + window), slice(left, left + window))
+            covered[(number, slice(None), *place)] = over[(row, slice(None), *place)]
         falls = whole[index] - score(covered, index).float()
         for fall, (row, top, left) in zip(falls, some, strict=True):
             total[row, top // cell : top // cell + wide, left // cell : left // cell + wide] += fall
@@ -92,17 +97,22 @@ def occlusion(pairs: Pairs) -> Found:
     Raises:
         CannotShow: if there is nothing that could fall.
     """
-    score, name = _score(pairs)
+    score, name = score_of(pairs)
     window, stride = window_of(pairs.images.shape[-1], pairs.look)
     heat, whole = occlude(score, pairs.images, _baseline(pairs), window, stride, pairs.look.batch)
     return Found(heat, score=whole, score_name=name)
 
 
 def _baseline(pairs: Pairs) -> Tensor:
-    """(B, 3) in the units of the normalised pictures."""
-    said = pairs.look.baseline
+    """(B, 3), or (B, 3, S, S) of blurred pictures, in the units of the normalised pictures."""
+    said, images = pairs.look.baseline, pairs.images
     if said == "mean":
-        return pairs.images.mean((2, 3))
+        return images.mean((2, 3))
+    if said == "border":
+        sides = images[:, :, 0], images[:, :, -1], images[:, :, 1:-1, 0], images[:, :, 1:-1, -1]
+        return torch.cat(sides, 2).mean(2)
+    if said == "blur":
+        return _blurred(images, images.shape[-1] / 8)
     colour = _COLOURS.get(said)
     if colour is None:
         try:
@@ -110,51 +120,19 @@ def _baseline(pairs: Pairs) -> Tensor:
                 raise ValueError
             colour = tuple(int(said[place : place + 2], 16) / 255 for place in (1, 3, 5))  # type: ignore[assignment]
         except ValueError:
-            known = ", ".join(("mean", *_COLOURS))
+            known = ", ".join(("mean", "border", "blur", *_COLOURS))
             raise ConfigError(f"baseline is {said!r}; expected {known}, or a colour such as #7f7f7f") from None
     view = pairs.model.processor.view
     flat = (torch.tensor(colour) - torch.tensor(view.mean)) / torch.tensor(view.std)
-    return flat.to(pairs.images).expand(len(pairs.images), 3)
+    return flat.to(images).expand(len(images), 3)
 
 
-def _score(pairs: Pairs) -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
-    method, able, asked = pairs.method, pairs.able, pairs.look.score
-    pairs.require("encode_image", why=f"{method.name} reads no pictures")
-    if pairs.texts is not None and "match" in able and asked in ("auto", "match"):
-
-        def odds(images: Tensor, rows: Tensor) -> Tensor:
-            return method.match(method.encode_image(images), pairs.text.rows(rows))  # type: ignore[no-any-return]
-
-        return odds, "log-odds of a match"
-    if pairs.texts is not None and "compare" in able and asked in ("auto", "similarity"):
-
-        def likeness(images: Tensor, rows: Tensor) -> Tensor:
-            seen, said = method.encode_image(images), pairs.text.rows(rows)
-            if seen.has_embedding:
-                return (seen.embedding.float() * said.embedding.float()).sum(1)
-            each = torch.arange(len(rows), device=images.device)[:, None]
-            return torch.cat([method.compare(seen.rows(row), said.rows(row)).flatten() for row in each])
-
-        return likeness, "similarity"
-    if pairs.texts is not None and "caption_likelihood" in able and asked in ("auto", "caption"):
-
-        def likely(images: Tensor, rows: Tensor) -> Tensor:
-            said = pairs.text.rows(rows)
-            assert said.ids is not None and said.mask is not None
-            told = method.caption_likelihood(method.encode_image(images), said.ids, said.mask)
-            return told.logp.float().sum(1)  # type: ignore[no-any-return]
-
-        return likely, "log-probability of the text"
-    if pairs.texts is None and "classify" in able:
-        best = method.classify(pairs.image).argmax(1)
-
-        def sure(images: Tensor, rows: Tensor) -> Tensor:
-            scores = method.classify(method.encode_image(images)).float().log_softmax(1)
-            return scores.gather(1, best[rows][:, None])[:, 0]  # type: ignore[no-any-return]
-
-        return sure, "log-probability of its class"
-    if pairs.texts is None:
-        pairs.require_texts()
-    raise CannotShow(
-        f"{method.name} has no {'score' if asked == 'auto' else asked} of a picture with a text that could fall"
-    )
+def _blurred(images: Tensor, deviation: float) -> Tensor:
+    """(B, 3, S, S) under a Gaussian of that deviation in pixels, cut off at three of them; beyond the border its nearest pixels."""
+    reach = math.ceil(3 * deviation)
+    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=images.device) / deviation) ** 2)
+    weights = (weights / weights.sum()).to(images.dtype)
+    flat = images.flatten(0, 1)[:, None]
+    across = F.conv2d(F.pad(flat, (reach, reach, 0, 0), mode="replicate"), weights[None, None, None, :])
+    down = F.conv2d(F.pad(across, (0, 0, reach, reach), mode="replicate"), weights[None, None, :, None])
+    return down[:, 0].unflatten(0, images.shape[:2])

@@ -14,6 +14,7 @@ from torch import Tensor
 from multiway.abilities import Encoded, abilities_of
 from multiway.config import ConfigError
 from multiway.explain.attention import grid_of
+from multiway.explain.seen import Joint, see_joint
 from multiway.explain.spans import word_mask
 
 __all__ = ["CannotShow", "Found", "Look", "Pairs", "Score", "chosen_heads", "chosen_layers", "on_grid"]
@@ -33,10 +34,12 @@ class Look:
         layers: blocks, from 0, or from the last if negative; empty for those that the kind takes by itself.
         heads: of attention; empty for all.
         window, stride: of occlusion, in pixels of the square that the model sees; 0 for a quarter of its side, and half of the window.
-        baseline: what is put over the picture in occlusion: `mean`, its own mean colour; `black`, `grey`, `white`, or `#rrggbb`.
+        baseline: what is put over the picture in occlusion: `mean`, its own mean colour; `border`, that of its outermost pixels; `blur`,
+            the picture itself out of focus; `black`, `grey`, `white`, or `#rrggbb`.
         score: what occlusion asks for: `match`, the log-odds that picture and text are a pair; `similarity`; or `caption`, the
             log-probability of the text as a caption of the picture. `auto` is the first of these that a model has.
         batch: pictures that occlusion has read at once.
+        against: other texts; maps of a score (occlusion, itc-cam) are of how far it is above their mean (`scores.py`).
     """
 
     layers: tuple[int, ...] = ()
@@ -46,6 +49,7 @@ class Look:
     baseline: str = "mean"
     score: Score = "auto"
     batch: int = 64
+    against: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.window < 0 or self.stride < 0 or self.batch < 1:
@@ -53,6 +57,8 @@ class Look:
                 f"given window {self.window}, stride {self.stride} and batch {self.batch}; expected pixels (0 for the default) and "
                 "one picture at a time at least"
             )
+        if not all(text.strip() for text in self.against):
+            raise ConfigError("one of the texts to hold scores against is empty; expected words")
         if self.score not in get_args(Score):
             raise ConfigError(f"score is {self.score!r}; expected {', '.join(get_args(Score))}")
 
@@ -144,12 +150,36 @@ class Pairs:
             CannotShow: if there are none, or the model reads none.
         """
         self.require_texts()
-        read = self.model.processor.texts(list(self.texts or ()))
+        return self._read(self.texts or ())
+
+    @cached_property
+    def others(self) -> Encoded | None:
+        """The texts that scores are held against, as `text`; None for none.
+
+        Raises:
+            CannotShow: if the model reads no texts.
+        """
+        self.require_texts()
+        return self._read(self.look.against) if self.look.against else None
+
+    def _read(self, texts: Sequence[str]) -> Encoded:
+        read = self.model.processor.texts(list(texts))
         ids, mask = read.ids.to(self.model.device), read.mask.to(self.model.device)
         with torch.no_grad():
             said: Encoded = self.method.encode_text(ids, mask)
         # Kept for those who weigh tokens: a method's own encoding need not carry them.
         return replace(said, ids=ids, mask=mask)
+
+    @cached_property
+    def joint(self) -> Joint | None:
+        """The pairs as one transformer reads them together; None where none does.
+
+        Raises:
+            CannotShow: as of `text`.
+        """
+        if not {"encode_image", "encode_text", "fuse"} <= set(self.able):
+            return None
+        return see_joint(self.method, self.image, self.text)
 
     @cached_property
     def words(self) -> Tensor:

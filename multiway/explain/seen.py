@@ -31,6 +31,7 @@ class Seen:
         encoded: what the method gave.
         blocks: attention of each block of the transformer that pictures go through, (B, heads, N, N), the last one
             (B, heads, 1, N) where nothing but the first token is computed of it; () without a transformer.
+        stack: that transformer; None without one.
         features: (B, C, h, w), the last feature map of a convolutional network; None where tokens are looked at by a transformer.
             Of several networks (CMC) it is the last one's.
         positions: (rows x columns, W) of the patches; None where they have none of their own.
@@ -40,6 +41,7 @@ class Seen:
 
     encoded: Encoded
     blocks: tuple[Tensor, ...]
+    stack: nn.Module | None
     features: Tensor | None
     positions: Tensor | None
     filters: Tensor | None
@@ -70,28 +72,31 @@ def see(method: Any, images: Tensor, *, graph: bool = False) -> Seen:
         # Frozen weights or not, with a gradient at the pixels everything after them is part of the graph.
         encoded = method.encode_image(images.detach().clone().requires_grad_() if graph else images)
     # The first transformer: others, as a codebook's decoder, read what this one has made of the picture.
-    blocks = _attention(next(iter(calls.values()), {}))
+    stack, record = next(iter(calls.items()), (None, {}))
+    blocks = _attention(record)
     parts = set(called)
     filters, cuts = _filters(method, parts)
     # Convolutions before the blocks of a transformer only cut the picture up; they see little of it.
     stem = _used(method, parts, lambda part: isinstance(part, ConvStem)) is not None
     features = maps[-1] if maps and not blocks and not stem else None
-    return Seen(encoded, blocks, features, _positions(method, parts), filters, cuts)
+    return Seen(encoded, blocks, stack if blocks else None, features, _positions(method, parts), filters, cuts)
 
 
 @dataclass(frozen=True)
 class Joint:
-    """B pairs read by one transformer, words first.
+    """B pairs read by one transformer, put in order: words first, whatever the model's own order (BEiT-3 has the picture first).
 
     Attributes:
         blocks: attention of each block, (B, heads, L + N, L + N).
         tokens: (B, L + N, W) after the last.
         words: L.
+        stack: the transformer.
     """
 
     blocks: tuple[Tensor, ...]
     tokens: Tensor
     words: int
+    stack: nn.Module
 
 
 @torch.no_grad()
@@ -110,11 +115,16 @@ def see_joint(method: Any, image: Encoded, text: Encoded) -> Joint | None:
     words, length = text.tokens.shape[1], text.tokens.shape[1] + image.tokens.shape[1]
     calls: dict[nn.Module, dict[str, Tensor]] = {}
     with _watched(method, [], calls, [], len(image.tokens)):
-        method.fuse(image, text, tokens=True)
-    for record in calls.values():
+        said = method.fuse(image, text, tokens=True).tokens
+    for stack, record in calls.items():
         blocks, tokens = _attention(record), record.get("tokens")
-        if blocks and tokens is not None and all(block.shape[-2:] == (length, length) for block in blocks):
-            return Joint(blocks, tokens, words)
+        if not blocks or tokens is None or any(block.shape[-2:] != (length, length) for block in blocks):
+            continue
+        if torch.equal(tokens[:, :words], said):
+            return Joint(blocks, tokens, words, stack)
+        if torch.equal(tokens[:, -words:], said):
+            turned = tuple(block.roll((words, words), (-2, -1)) for block in blocks)
+            return Joint(turned, tokens.roll(words, 1), words, stack)
     return None
 
 

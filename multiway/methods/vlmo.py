@@ -23,6 +23,7 @@ may be annealed from random to hard, as for ALBEF.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -206,20 +207,25 @@ class Vlmo(SharedSpace, Method):
         found = self._alone(embedded, "language", visibility, self.positions.text(length))
         return {kind: F.normalize(self.text_projection[kind](x[:, 0]).float(), dim=-1) for kind, x in found.items()}
 
-    def _fused(self, text: Tensor, mask: Tensor, image: Tensor, *, first: bool = False) -> Tensor:
-        """Embedded texts (B, L, W) and pictures (B, N, W), as pairs -> (B, L + N, W), or the text's class token alone."""
+    def _fused(
+        self, text: Tensor, mask: Tensor, image: Tensor, *, first: bool = False, record: dict[str, Tensor] | None = None
+    ) -> Tensor:
+        """Embedded texts (B, L, W) and pictures (B, N, W), as pairs -> (B, L + N, W), or the text's class token alone.
+
+        `record` receives the attention of words over patches.
+        """
         length, patches = text.shape[1], image.shape[1]
         tokens = torch.cat([text, image], 1)
         seen = torch.cat([mask, mask.new_ones(mask.shape[0], patches)], 1)
         visibility = Visibility.of(seen, length + patches, tokens.device)
-        bias = self.positions.pair(length, square_grid(image))
         together = length + patches
+        run = partial(self.blocks, bias=self.positions.pair(length, square_grid(image)), record=record)
+        run = partial(run, visibility=visibility, split=None if record is None else length)
         apart = (("language", length), ("vision", patches)) if not self.shared else (("shared", together),)
         if not self.config.blocks.fusion_layers:
-            return self.blocks(tokens, apart, visibility, bias=bias, first=first)  # type: ignore[no-any-return]
-        lower = self.blocks(tokens, apart, visibility, bias=bias, stop=self.blocks.top)
-        pairs = (("fusion", together),)
-        return self.blocks(lower, pairs, visibility, bias=bias, start=self.blocks.top, first=first)  # type: ignore[no-any-return]
+            return run(tokens, apart, first=first)
+        lower = run(tokens, apart, stop=self.blocks.top)
+        return run(lower, (("fusion", together),), start=self.blocks.top, first=first)
 
     def _match(self, text: Tensor, mask: Tensor, image: Tensor) -> Tensor:
         """(B, 2) logits, no and yes, from the fused class token of the text."""
@@ -263,6 +269,13 @@ class Vlmo(SharedSpace, Method):
         """(B,) log-odds that picture i and text i are a pair: the two logits' difference."""
         logits = self.match_head(self.fuse(image, text).pooled)
         return logits[:, 1] - logits[:, 0]  # type: ignore[no-any-return]
+
+    def match_with_maps(self, image: Encoded, text: Encoded) -> tuple[Tensor, list[Tensor]]:
+        """`match`, and from every block the attention of words over patches within the joint one: (B, heads, L, 1 + N), in the graph."""
+        assert image.tokens is not None and text.tokens is not None and text.mask is not None
+        record: dict[str, Tensor] = {}
+        logits = self.match_head(self._pool(self._fused(text.tokens, text.mask, image.tokens, record=record)))
+        return logits[:, 1] - logits[:, 0], [record[f"blocks.{i}.attention"] for i in range(self.config.blocks.layers)]
 
     @property
     def fused_width(self) -> int:

@@ -118,6 +118,7 @@ def attend(
     bias: Tensor | None = None,
     dropout: float = 0.0,
     kernel: Kernel = "written",
+    split: int | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """softmax(Q K^T / sqrt(D) + bias) V.
 
@@ -131,9 +132,13 @@ def attend(
         bias: added to the scores, broadcastable to (B, H, N, M) (relative positions).
         dropout: probability with which a weight is dropped.
         kernel: see `choose_kernel`.
+        split: where the sequence is taken apart, of the written-out form: the map that is given back is then the part of the first
+            `split` queries over the keys from there on, as a tensor of its own that the result is computed from, so that the result can
+            be differentiated by it (Grad-CAM); a slice of the whole map is not. None for the whole map.
 
     Returns:
-        (B, H, N, D), and, of the written-out form, the attention map (B, H, N, M) before dropout; else None.
+        (B, H, N, D), and, of the written-out form, the attention map (B, H, N, M) before dropout, or the part (B, H, split, M - split);
+        else None.
     """
     allowed = visibility.allowed
     if kernel == "fused":
@@ -158,7 +163,11 @@ def attend(
     weights = torch.softmax(scores, -1, dtype=scores.dtype)
     if allowed is not None and not visibility.complete:
         weights = weights * allowed.any(-1, keepdim=True)
-    return (F.dropout(weights, dropout) if dropout else weights) @ value, weights
+    shown = weights
+    if split is not None:
+        shown = weights[:, :, :split, split:]
+        weights = torch.cat([torch.cat([weights[:, :, :split, :split], shown], -1), weights[:, :, split:]], 2)
+    return (F.dropout(weights, dropout) if dropout else weights) @ value, shown
 
 
 class Attention(nn.Module):

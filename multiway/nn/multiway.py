@@ -60,6 +60,7 @@ class Multiway(nn.Module):
         stop: int | None = None,
         first: bool = False,
         record: MutableMapping[str, Tensor] | None = None,
+        split: int | None = None,
     ) -> Tensor:
         """Run blocks [start, stop).
 
@@ -70,7 +71,10 @@ class Multiway(nn.Module):
             bias: (layers, B or 1, H, N, N) added to the scores of each block (relative positions).
             start, stop: blocks to run; the final norm follows only where the last one is run.
             first: whether the first token alone is wanted; the last block then computes little else.
-            record: receives attention maps as `blocks.3.attention`; attention is then computed in its written-out form.
+            record: receives attention maps as `blocks.3.attention`, and the result of the last block, normed, as `tokens`; attention
+                is then computed in its written-out form.
+            split: with `record`: of attention only the part of the first `split` tokens over those after them, which the result can be
+                differentiated by; see `attend`.
 
         Returns:
             (B, N, W); (B, 1, W) with `first`.
@@ -88,12 +92,15 @@ class Multiway(nn.Module):
         for index in range(start, last + 1 if stop is None else stop):
             own = None if bias is None else bias[index]
             path = "" if record is None else f"blocks.{index}"  # a compiled block would be made anew for every name
-            run = partial(self.blocks[index], first=first and index == last, record=record, path=path)
+            run = partial(self.blocks[index], first=first and index == last, record=record, path=path, split=split)
             seen = (tokens, segments, visibility, own)
             tokens = checkpoint(run, *seen, use_reentrant=False) if recompute else run(*seen)
         if stop is not None:
             return tokens
-        return self.norm(tokens, ((segments[0][0], 1),) if first else segments)  # type: ignore[no-any-return]
+        tokens = self.norm(tokens, ((segments[0][0], 1),) if first else segments)
+        if record is not None:
+            record["tokens"] = tokens
+        return tokens
 
     def _magneto_init(self) -> None:
         """Magneto's start: values and feed-forward parts wider by sqrt(ln 2L), L the layers (section 3.2, encoders)."""

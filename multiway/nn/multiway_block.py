@@ -153,6 +153,7 @@ class MultiwayBlock(nn.Module):
         first: bool = False,
         record: MutableMapping[str, Tensor] | None = None,
         path: str = "block",
+        split: int | None = None,
     ) -> Tensor:
         """(B, N, W) -> (B, N, W), or (B, 1, W) where only the first token is wanted."""
         normed = self.attention_norm(tokens, segments)
@@ -170,7 +171,7 @@ class MultiwayBlock(nn.Module):
         like = projected[0][0]
         kernel = "written" if record is not None else choose_kernel(like, normed.shape[1], backward=backward)
         query, key, value = (part for each, parts in projected for part in self._split(each, parts))
-        mixed, weights = attend(query, key, value, visibility, bias=bias, kernel=kernel)
+        mixed, weights = attend(query, key, value, visibility, bias=bias, kernel=kernel, split=split)
         if record is not None and weights is not None:
             record[f"{path}.attention"] = weights
         mixed = mixed.transpose(1, 2).flatten(2)

@@ -2,15 +2,14 @@
 
 In a single-stream encoder (ViLT, arXiv 2102.03334) words attend to patches within the one attention over words and patches
 together. To differentiate a score by that part alone (Grad-CAM, arXiv 1610.02391) it has to be a tensor that the result is
-computed from, and a slice of the whole map is not. So the map is taken apart here and put together again.
+computed from, and a slice of the whole map is not. So the map is taken apart and put together again (`attend`).
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from multiway.nn.attention import Visibility
+from multiway.nn.attention import Visibility, attend
 from multiway.nn.block import Block
 from multiway.nn.transformer import Transformer
 
@@ -33,27 +32,22 @@ def run_with_segment_maps(
     Returns:
         (B, L + N, W) after the final norm, and per block (B, heads, L, N), which the result depends on.
     """
-    allowed = Visibility.of(mask, tokens.shape[1], tokens.device).allowed
+    visibility = Visibility.of(mask, tokens.shape[1], tokens.device)
     maps = []
     for block in transformer.blocks:
         assert isinstance(block, Block)
-        tokens, part = _block(block, tokens, allowed, split)
+        tokens, part = _block(block, tokens, visibility, split)
         maps.append(part)
     return transformer.norm(tokens), maps
 
 
-def _block(block: Block, tokens: Tensor, allowed: Tensor | None, split: int) -> tuple[Tensor, Tensor]:
+def _block(block: Block, tokens: Tensor, visibility: Visibility, split: int) -> tuple[Tensor, Tensor]:
     attention = block.attention
     looked = block.attention_norm(tokens) if block.pre else tokens
     heads = attention.qkv(looked).unflatten(-1, (3, attention.heads, -1)).permute(2, 0, 3, 1, 4)
     query, key, value = heads.unbind(0)
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-    if allowed is not None:
-        scores = torch.where(allowed, scores, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(-1)
-    across = weights[:, :, :split, split:]
-    above = torch.cat([weights[:, :, :split, :split], across], -1)
-    mixed = torch.cat([above, weights[:, :, split:]], 2) @ value
+    mixed, across = attend(query, key, value, visibility, split=split)
+    assert across is not None
     tokens = tokens + _scaled(block.attention_residual.scale, attention.out(mixed.transpose(1, 2).flatten(2)))
     if not block.pre:
         tokens = block.attention_norm(tokens)

@@ -134,12 +134,16 @@ def _score(own: HeatMap) -> str:
         "log-odds of a match": "log-odds",
         "transport distance": "distance",
         "log-probability of its class": "log p",
+        "log-probability of the text": "log p",
     }
     if own.score is None:
         return ""
     if own.chosen:
         return f"{own.chosen} {own.score:.0%}"
-    return f"{short.get(own.score_name, own.score_name)} {own.score:.2f}".replace("-0.00", "0.00").replace(" -", " −")
+    name, above, _ = own.score_name.partition(" above")
+    return f"{short.get(name, name)}{' vs others' if above else ''} {own.score:.2f}".replace("-0.00", "0.00").replace(
+        " -", " −"
+    )
 
 
 def _numbers(one: Given, own: Explanation) -> dict[str, object]:

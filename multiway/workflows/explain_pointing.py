@@ -17,7 +17,7 @@ from multiway.workflows.explain_figures import Panel, panels
 from multiway.workflows.explain_kinds import map_panel
 from multiway.workflows.explain_sections import Drawn, Given, Section
 from multiway.workflows.fusion import spread
-from multiway.workflows.pointing import BASELINES, Pointing
+from multiway.workflows.pointing import BASELINES, Habit, Pointing
 
 __all__ = ["pointing_section", "verdict"]
 
@@ -48,7 +48,9 @@ def pointing_section(
     for metric in sorted(whole, key=lambda each: -each.value):
         shares = (f"{100 * each:.1f}" for each in (metric.value, metric.low, metric.high))
         value, low, high = shares
-        rows.append((metric.name, f"{value} %", f"{low} – {high} %", verdict(metric)))
+        rows.append(
+            (metric.name, f"{value} %", f"{low} – {high} %", verdict(metric), *_habit(found.habits.get(metric.name)))
+        )
     chosen = spread(list(range(len(found.examples))), _EXAMPLES)
     some = [found.examples[place] for place in chosen]
     pictures = [examples.pictures.image(row.pictures[0]) for row in some]
@@ -69,11 +71,26 @@ def pointing_section(
         f"The pointing game (arXiv 1608.00507) on {asked}: how often a map's hottest point lies in the box of what the words mean, with "
         "95 % intervals (bootstrap over pictures). Random is a point drawn evenly, centre the middle of the picture. Attention of a "
         "picture alone, and its rollout, do not know the words. Below, some expressions, evenly chosen: green the box, the cross the "
-        "hottest point.",
+        "hottest point. Where a map misses, the last columns say how: how often it points at any thing that could be meant, and how often at "
+        "the same place, counted from the upper left corner, whatever is asked (an attention sink).",
         figures,
-        {"pointing": {name: [m.value, m.low, m.high, m.n, m.chance] for name, m in result.metrics.items()}},
-        (("map", "in the box", "95 % interval", "beside a random point"), *rows),
+        {
+            "pointing": {name: [m.value, m.low, m.high, m.n, m.chance] for name, m in result.metrics.items()},
+            "pointing habits": {
+                kind: {"things": None if np.isnan(own.things) else own.things, "place": own.place, "often": own.often}
+                for kind, own in found.habits.items()
+            },
+        },
+        (("map", "in the box", "95 % interval", "beside a random point", "on any thing", "at one place"), *rows),
     )
+
+
+def _habit(own: Habit | None) -> tuple[str, str]:
+    if own is None:
+        return "", ""
+    row, column = own.place
+    things = "" if np.isnan(own.things) else f"{100 * own.things:.1f} %"
+    return things, f"{100 * own.often:.1f} % (row {row + 1}, column {column + 1})"
 
 
 def _marked(picture: np.ndarray, boxes: Sequence[Box], point: tuple[float, float] | None = None) -> np.ndarray:

@@ -4,10 +4,13 @@ Each map is asked where the words of an expression are, on pictures whose boxes 
 (`tasks/pointing.py`). Two rows need no model: `random`, a point drawn evenly, and `centre`, the middle of the picture, which on
 photographs is the harder one to beat. Kinds that know nothing of the words (attention, rollout) show what looking at things at
 all is worth. The same expressions, pictures and resolution for all, so that rows differ by the map alone.
+
+Where a map misses, its habits say how: it points at another thing of the picture, at nothing, or again and again at the same place.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -28,11 +31,26 @@ from multiway.tasks.pointing import drawn_at, hit, inside_of
 from multiway.tasks.task import Metric, Result
 from multiway.workflows.fusion import spread
 
-__all__ = ["BASELINES", "Pointing", "pointing_game"]
+__all__ = ["BASELINES", "Habit", "Pointing", "pointing_game"]
 
 BASELINES = ("random", "centre")
 _RESOLUTION = 96  # points a side, as in grounding
 _AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Habit:
+    """Where the maps of one kind point, whatever is asked.
+
+    Attributes:
+        things: share of the hottest points that lie in the box of anything that could have been meant; nan where the data list nothing.
+        place: row and column of the cell that is hottest most often, in the map's own grid.
+        often: share of the expressions for which it is. A model with an attention sink has the same place for most.
+    """
+
+    things: float
+    place: tuple[int, int]
+    often: float
 
 
 @dataclass
@@ -43,17 +61,38 @@ class Pointing:
         examples: that were asked about.
         boxes: of each, where the model's view has them.
         hits: by kind, in [0, 1].
+        things: by kind, the same of the boxes of all things that could be meant; nan where there are none.
+        cells: by kind, row and column of the hottest cell.
         absent: kinds that the model has nothing to show for, and why.
     """
 
     examples: list[Pointed] = field(default_factory=list)
     boxes: list[tuple[Box, ...]] = field(default_factory=list)
     hits: dict[str, list[float]] = field(default_factory=dict)
+    things: dict[str, list[float]] = field(default_factory=dict)
+    cells: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
 
     def add(self, kind: str, share: float) -> None:
         """One more hit, or miss."""
         self.hits.setdefault(kind, []).append(share)
+
+    def look_at(self, kind: str, heat: Tensor, things: tuple[Box, ...]) -> None:
+        """Where a (rows, columns) map of the last expression points."""
+        drawn = _drawn(heat)
+        self.add(kind, hit(drawn, self.boxes[-1]).share)
+        self.things.setdefault(kind, []).append(hit(drawn, things).share)
+        self.cells.setdefault(kind, []).append(divmod(int(heat.flatten().argmax()), heat.shape[1]))
+
+    @property
+    def habits(self) -> dict[str, Habit]:
+        """By kind."""
+        found = {}
+        for kind, cells in self.cells.items():
+            [(place, times)] = Counter(cells).most_common(1)
+            known = [share for share in self.things[kind] if not np.isnan(share)]
+            found[kind] = Habit(float(np.mean(known)) if known else float("nan"), place, times / len(cells))
+        return found
 
 
 def pointing_game(
@@ -106,7 +145,7 @@ def pointing_game(
             found.boxes.append(boxes)
             chances.append(_baselines(found, boxes))
             for kind, each in own.maps.items():
-                found.add(kind, hit(_drawn(each.heat), boxes).share)
+                found.look_at(kind, each.heat, in_view(row.candidates, picture.size, model.processor.view))
         say(f"{len(chances)} of {len(numbers)} expressions")
     metrics = {metric.name: metric for metric in _metrics(found, chances, resamples, seed)}
     return Result("pointing", examples.name, examples.split, metrics, found)

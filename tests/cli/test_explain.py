@@ -62,6 +62,29 @@ def test_pointing_alone_is_a_table(tiny_run: Path, tmp_path: Path, capsys: pytes
     assert "occlusion" in table and "itc-cam" not in table and "centre" in table
 
 
+def test_against_other_texts(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy_picture("red", "left").save(tmp_path / "a.png")
+    args = [
+        "explain",
+        str(tiny_run),
+        "--image",
+        str(tmp_path / "a.png"),
+        "--text",
+        "red",
+        "--out",
+        str(tmp_path),
+        "--json",
+    ]
+    scores = []
+    for more in ([], ["--against", "blue", "green"], ["--against", "red"]):
+        assert main([*args, "--kind", "itc-cam", "occlusion", *more]) == 0
+        kinds = json.loads(capsys.readouterr().out)["numbers"]["maps of red"][0]["kinds"]
+        assert kinds["itc-cam"]["score"] == pytest.approx(kinds["occlusion"]["score"], abs=1e-3)
+        scores.append((kinds["occlusion"]["score"], kinds["occlusion"]["score_name"]))
+    assert scores[0][1] == "similarity" and scores[1][1] == scores[2][1] == "similarity above that of others"
+    assert scores[2][0] == pytest.approx(0, abs=1e-4) and scores[1][0] != scores[0][0]
+
+
 @pytest.mark.parametrize(
     ("more", "complaint"),
     [
@@ -74,6 +97,7 @@ def test_pointing_alone_is_a_table(tiny_run: Path, tmp_path: Path, capsys: pytes
         (["--window", "-1"], "given window -1"),
         (["--pointing", "scenes:easy,gallery=4@test", "--samples", "0"], "samples is 0"),
         (["--mass", "2"], "given mass 2.0"),
+        (["--text", "red", "--against", " "], "one of the texts to hold scores against is empty"),
     ],
 )
 def test_mistakes_are_one_sentence(

@@ -1,4 +1,4 @@
-"""Small models of four kinds with random weights: an encoder of each side, tokens with tokens, cross-attention, one stream."""
+"""Small models with random weights: an encoder of each side, tokens with tokens, cross-attention, one stream, and shared blocks."""
 
 import pytest
 import torch
@@ -9,13 +9,19 @@ from multiway.data.processor import Processor
 from multiway.data.tokenizer import Tokenizer, TokenizerSpec
 from multiway.hub.model import Model
 from multiway.methods.albef import Albef, AlbefConfig
+from multiway.methods.beit3 import Beit3, Beit3Config
 from multiway.methods.clip import Clip, ClipConfig
 from multiway.methods.filip import Filip, FilipConfig
 from multiway.methods.vilt import Vilt, ViltConfig
+from multiway.methods.vlmo import Vlmo, VlmoConfig
+from multiway.nn.multiway import MultiwayConfig
 from multiway.nn.text import TextConfig
+from multiway.nn.visual_tokeniser import VisualTokeniserConfig
 from multiway.nn.vit import VisionConfig
 
 VIT = VisionConfig(size=16, patch=4, width=24, layers=2, heads=2)
+BLOCKS = MultiwayConfig(width=32, layers=3, heads=2, fusion_layers=1)
+CODES = VisualTokeniserConfig(VIT, codes=16, code_width=8)
 
 
 def _text(**more: object) -> TextConfig:
@@ -30,6 +36,8 @@ CONFIGS = {
         AlbefConfig(VIT, _text(context=0, causal=False, pool="class"), fusion_layers=3, embedding=16, queue=0),
     ),
     "vilt": (Vilt, ViltConfig(size=16, patch=4, width=32, layers=3, heads=2)),
+    "vlmo": (Vlmo, VlmoConfig(BLOCKS, size=16, patch=4, stem="patch")),
+    "beit3": (Beit3, Beit3Config(BLOCKS, size=16, patch=4, stem="patch", tokeniser=CODES)),
 }
 
 

@@ -10,6 +10,7 @@ from multiway.abilities import Encoded
 from multiway.config import ConfigError
 from multiway.explain.across import cross_attention, look_across, match_cam
 from multiway.explain.pairs import CannotShow, Look, Pairs
+from multiway.nn.attention import Visibility
 from multiway.tasks.heat_maps import heat_maps
 
 PICTURES = [toy_picture("red", "left"), toy_picture("blue", "top", 3)]
@@ -69,9 +70,35 @@ def test_attention_by_layer_and_head(sloped: SimpleNamespace) -> None:
     torch.testing.assert_close(found.tokens, own[:, 1:].mean(1))
     torch.testing.assert_close(found.heads[1, 0], own[1, :, :3].mean(1))
     torch.testing.assert_close(found.heat, found.heads[:, 0, 1:].mean(1))
+    # A single layer may look at one patch whatever is asked: unless one is named, all count alike.
+    every = cross_attention(Pairs(sloped, PICTURES, TEXTS))
+    assert every.layers == (0, 1)
+    torch.testing.assert_close(every.heat, every.heads.mean((1, 2)))
 
 
-@pytest.mark.parametrize("name", ["albef", "vilt"])
+def test_words_over_patches_in_a_sequence_that_begins_with_the_picture(models) -> None:
+    """BEiT-3's order is patches, then words, and it matches nothing: attention without a score, and no Grad-CAM."""
+    pairs = Pairs(models["beit3"], PICTURES, TEXTS)
+    method, record = models["beit3"].method, {}
+    count, length = pairs.image.tokens.shape[1], pairs.text.tokens.shape[1]
+    seen = torch.cat([torch.ones(2, count, dtype=torch.bool), pairs.text.mask], 1)
+    tokens = torch.cat([pairs.image.tokens, pairs.text.tokens], 1)
+    segments, both = (("vision", count), ("language", length)), (("fusion", count + length),)
+    visibility = Visibility.of(seen, count + length, seen.device)
+    with torch.no_grad():
+        lower = method.blocks(tokens, segments, visibility, stop=2, record=record)
+        method.blocks(lower, both, visibility, start=2, record=record)
+    found = cross_attention(pairs)
+    assert found.score is None and found.layers == (0, 1, 2)
+    for layer in range(3):
+        over = record[f"blocks.{layer}.attention"][:, :, count:, 1:count]
+        expected = torch.stack([own[:, real].mean(1) for own, real in zip(over, pairs.text.mask, strict=True)])
+        torch.testing.assert_close(found.heads[:, layer], expected.unflatten(-1, (4, 4)))
+    with pytest.raises(CannotShow, match="beit3 has no score of a match"):
+        match_cam(pairs)
+
+
+@pytest.mark.parametrize("name", ["albef", "vilt", "vlmo"])
 def test_the_map_is_the_one_that_grounding_draws(models, name: str) -> None:
     model = models[name]
     found = match_cam(Pairs(model, PICTURES, TEXTS)).heat
@@ -80,7 +107,7 @@ def test_the_map_is_the_one_that_grounding_draws(models, name: str) -> None:
     assert found.sum() > 0
 
 
-@pytest.mark.parametrize("name", ["albef", "vilt"])
+@pytest.mark.parametrize("name", ["albef", "vilt", "vlmo"])
 def test_a_row_is_the_same_alone_and_padded(models, name: str) -> None:
     for show in (cross_attention, match_cam):
         both, alone = show(Pairs(models[name], PICTURES, TEXTS)), show(Pairs(models[name], PICTURES[:1], TEXTS[:1]))
@@ -90,7 +117,7 @@ def test_a_row_is_the_same_alone_and_padded(models, name: str) -> None:
 
 
 def test_attention_over_the_picture_sums_to_at_most_one(models) -> None:
-    for name, most in (("albef", 1.0), ("vilt", 1.0)):
+    for name, most in (("albef", 1.0), ("vilt", 1.0), ("vlmo", 1.0), ("beit3", 1.0)):
         sums = cross_attention(Pairs(models[name], PICTURES, TEXTS)).tokens.sum((2, 3))
         assert (sums > 0).all() and (sums <= most + 1e-5).all()
 

@@ -33,19 +33,33 @@ def test_rollout_of_a_picture_and_of_chosen_heads(models) -> None:
     torch.testing.assert_close(own_rollout(pairs).heat, expected)
 
 
-def test_attention_of_words_and_patches_over_one_another(models) -> None:
-    pairs = Pairs(models["vilt"], PICTURES, TEXTS)
+@pytest.mark.parametrize("name", ["vilt", "vlmo", "beit3"])
+def test_attention_of_words_and_patches_over_one_another(models, name: str) -> None:
+    pairs = Pairs(models[name], PICTURES, TEXTS)
     joint = see_joint(pairs.method, pairs.image, pairs.text)
     assert joint is not None and len(joint.blocks) == 3
+    with torch.no_grad():
+        said = pairs.method.fuse(pairs.image, pairs.text, tokens=True).tokens
+    torch.testing.assert_close(joint.tokens[:, : joint.words], said, atol=1e-4, rtol=1e-4)
+    # Nobody looks at padding: the second text is the longer one.
+    assert all((block[0, :, :, : joint.words][..., ~pairs.text.mask[0]] < 1e-6).all() for block in joint.blocks)
     for block in joint.blocks:
         torch.testing.assert_close(block.sum(-1), torch.ones(block.shape[:-1]))
     found = own_rollout(pairs)
     whole = rollout(joint.blocks)
-    torch.testing.assert_close(found.heat, whole[:, 0, joint.words + 1 :].unflatten(-1, (4, 4)))
-    assert found.tokens.shape[1] == joint.words
+    patches = whole[:, : joint.words, joint.words + 1 :].unflatten(-1, (4, 4))
+    torch.testing.assert_close(found.tokens, patches)
+    # Of a model that matches the class token's, which the match is read from; else the mean over the words.
+    mean = torch.stack([own[real].mean(0) for own, real in zip(patches, pairs.words, strict=True)])
+    torch.testing.assert_close(found.heat, mean if name == "beit3" else patches[:, 0])
     # A word is followed to other patches in another picture.
-    other = own_rollout(Pairs(models["vilt"], PICTURES[::-1], TEXTS))
+    other = own_rollout(Pairs(models[name], PICTURES[::-1], TEXTS))
     assert not torch.allclose(found.heat, other.heat)
+
+
+def test_without_a_text_or_one_sequence_the_picture_is_rolled_out_alone(models) -> None:
+    alone = own_rollout(Pairs(models["vlmo"], PICTURES))
+    assert alone.tokens is None and alone.heat.shape == (2, 4, 4)
     with pytest.raises(CannotShow, match="no transformer reads it by itself"):
         own_rollout(Pairs(models["vilt"], PICTURES))
     assert (

@@ -29,7 +29,7 @@ HAS = {
     "siglip": (*ALONE, "itc-cam", "occlusion"),
     "slip": (*ALONE, "itc-cam", "occlusion"),
     "vilt": ("rollout", *ACROSS, "wpa", "occlusion"),
-    "vlmo": (*ALONE, "itc-cam", "occlusion"),
+    "vlmo": (*ALONE, *ACROSS, "itc-cam", "wpa", "occlusion"),
 }
 # The same methods in another form.
 FORMS = {

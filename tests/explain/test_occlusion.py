@@ -5,7 +5,7 @@ import torch
 from toy import toy_picture
 
 from multiway.config import ConfigError
-from multiway.explain.occlusion import occlude, occlusion, starts_of
+from multiway.explain.occlusion import _baseline, occlude, occlusion, starts_of
 from multiway.explain.pairs import CannotShow, Look, Pairs
 
 WEIGHTS = torch.randn(3, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -90,8 +90,19 @@ def test_colours_scores_and_refusals(models) -> None:
     assert not torch.allclose(by_match.heat, likeness.heat)
     white, mean = (occlusion(Pairs(models["clip"], picture, text, Look(baseline=b))).heat for b in ("white", "mean"))
     assert not torch.allclose(white, mean)
+    pixels = models["clip"].processor.images(picture)
+    border = _baseline(Pairs(models["clip"], picture, text, Look(baseline="border")))
+    ring = torch.ones(16, 16, dtype=torch.bool)
+    ring[1:-1, 1:-1] = False
+    torch.testing.assert_close(border, pixels[:, :, ring].mean(2))
+    blur = _baseline(Pairs(models["clip"], picture, text, Look(baseline="blur")))
+    assert blur.shape == pixels.shape and blur.std() < pixels.std()
+    plain = torch.full((1, 3, 16, 16), 0.7)
+    torch.testing.assert_close(_baseline(Pairs(models["clip"], plain, text, Look(baseline="blur"))), plain)
+    covered = occlusion(Pairs(models["clip"], plain, text, Look(baseline="blur"))).heat
+    assert covered.abs().max() < 1e-5  # out of focus, a picture of one colour is the same
     for wrong in ("rainbow", "#12345", "#gggggg"):
-        with pytest.raises(ConfigError, match="expected mean, black, grey, white, or a colour"):
+        with pytest.raises(ConfigError, match="expected mean, border, blur, black, grey, white, or a colour"):
             occlusion(Pairs(models["clip"], picture, text, Look(baseline=wrong)))
     with pytest.raises(CannotShow, match="no match of a picture"):
         occlusion(Pairs(models["clip"], picture, text, Look(score="match")))

@@ -61,7 +61,31 @@ def test_presets_survive_json_and_unknown_ones_are_named() -> None:
 
 
 def test_abilities() -> None:
-    assert set(abilities_of(build())) == {"encode_image", "encode_text", "compare", "match", "fuse", "fill_mask"}
+    assert set(abilities_of(build())) == {
+        "encode_image",
+        "encode_text",
+        "compare",
+        "match",
+        "match_with_maps",
+        "fuse",
+        "fill_mask",
+    }
+
+
+@pytest.mark.parametrize(
+    "blocks", [SMALL.blocks, replace(SMALL.blocks, fusion_layers=0), replace(SMALL.blocks, experts=("shared",))]
+)
+def test_attention_maps_are_those_of_the_match_and_can_be_differentiated(blocks: MultiwayConfig) -> None:
+    model, batch = build(replace(SMALL, blocks=blocks)).eval(), toy_batch()
+    image, text = model.encode_image(batch.images), model.encode_text(batch.text, batch.text_mask)
+    odds, maps = model.match_with_maps(image, text)
+    torch.testing.assert_close(odds, model.match(image, text), rtol=1e-4, atol=1e-5)
+    rows, length = batch.text.shape
+    assert len(maps) == 3 and all(each.shape == (rows, 2, length, 17) for each in maps)
+    assert all((each.sum(-1) > 0).all() and (each.sum(-1) < 1).all() for each in maps)
+    gradients = torch.autograd.grad(odds.sum(), maps)
+    assert all(each[:, :, 0].abs().sum() > 0 for each in gradients)
+    assert gradients[-1][:, :, 1:].abs().sum() == 0  # above the last layer the class token alone is read
 
 
 @torch.no_grad()

@@ -84,6 +84,20 @@ def test_map_is_a_distribution_over_visible_keys():
     assert weights[..., 3].abs().max() == 0
 
 
+def test_a_map_taken_apart_changes_nothing_and_has_the_gradient_of_its_part():
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 7, 4, requires_grad=True) for _ in range(3))
+    mask = torch.ones(2, 7, dtype=torch.bool)
+    mask[1, 2] = False
+    visible = Visibility.of(mask, 7, mask.device)
+    mixed, whole = attend(query, key, value, visible)
+    apart, part = attend(query, key, value, visible, split=3)
+    assert torch.equal(mixed, apart) and torch.equal(part, whole[:, :, :3, 3:])
+    (of_whole,) = torch.autograd.grad(mixed.square().sum(), whole)
+    (of_part,) = torch.autograd.grad(apart.square().sum(), part)
+    torch.testing.assert_close(of_part, of_whole[:, :, :3, 3:])
+
+
 def test_recorded_map_is_part_of_the_graph():
     attention, record = Attention(8, 2), {}
     out = attention(torch.randn(1, 3, 8), record=record, path="here")

@@ -9,6 +9,7 @@ import multiway.workflows.pointing as module
 from multiway.config import ConfigError
 from multiway.data.annotated.scenes import open_scenes
 from multiway.data.source import DataError
+from multiway.explain.kinds import KINDS
 from multiway.explain.look import Explanation, HeatMap
 from multiway.explain.pairs import CannotShow
 from multiway.hub.model import Model
@@ -38,13 +39,19 @@ def test_an_oracle_is_always_right_and_an_even_map_is_chance(model: Model, monke
         return found
 
     monkeypatch.setattr(module, "explain_pairs", known)
-    metrics = pointing_game(model, EXAMPLES, samples=10_000, resamples=50).metrics
+    result = pointing_game(model, EXAMPLES, samples=10_000, resamples=50)
+    metrics = result.metrics
     assert metrics["grad-cam"].value == 1.0 and metrics["attention"].value == 0.0
     assert (
         metrics["occlusion"].value == pytest.approx(metrics["random"].value) == pytest.approx(metrics["random"].chance)
     )
     assert 0.0 < metrics["random"].chance < 0.3 and metrics["grad-cam"].n == len(EXAMPLES)
     assert verdict(metrics["grad-cam"]) == "above chance" and verdict(metrics["occlusion"]) == "no better than chance"
+    # What is meant is one of the things; an even map is hottest at its first cell, whatever is asked.
+    habits = result.details.habits
+    assert habits["grad-cam"].things == 1.0 and habits["attention"].things < 1.0
+    assert habits["occlusion"].place == (0, 0) and habits["occlusion"].often == 1.0
+    assert habits["grad-cam"].often < 0.5 and set(habits) == {"grad-cam", "occlusion", "attention"}
     assert (
         verdict(metrics["attention"]) in ("below chance", "no better than chance") and verdict(metrics["centre"]) == ""
     )
@@ -69,6 +76,10 @@ def test_kinds_samples_and_the_section(model: Model) -> None:
     assert len(section.table) == 1 + 2 + 6 and len(section.figures) == 3
     values = [float(row[1].split()[0]) for row in section.table[1:]]
     assert values == sorted(values, reverse=True)
+    assert section.table[0][-2:] == ("on any thing", "at one place")
+    habits = {row[0]: row[-2:] for row in section.table[1:]}
+    assert habits["random"] == ("", "") and all("row" in place for kind, (_, place) in habits.items() if kind in KINDS)
+    assert set(section.numbers["pointing habits"]) == set(habits) - {"random", "centre"}
 
 
 def test_refusals(model: Model) -> None:

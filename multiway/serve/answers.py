@@ -257,6 +257,7 @@ class Answers:
         """Maps over the picture. Each kind waits for the model by itself, so that others come between, and what is late is not begun."""
         if asked.text.strip():
             await self._fit("text", [asked.text], asked.truncate)
+        await self._fit("against", asked.against, asked.truncate)
         found = self._plan(asked)
         square = (await self.squares.draw([asked.image]))[0]
         maps, absent = {}, dict(found.absent)

@@ -10,8 +10,8 @@ from multiway.serve.schemas import Asked
 
 __all__ = ["require_limits", "rows_of", "schema_of"]
 
-_ITEMS = {"images": "pictures", "texts": "texts", "labels": "labels", "templates": "pictures"}
-_WORDS = ("text", "question", "prompt", "texts", "labels", "templates")
+_ITEMS = {"images": "pictures", "texts": "texts", "labels": "labels", "templates": "pictures", "against": "texts"}
+_WORDS = ("text", "question", "prompt", "texts", "labels", "templates", "against")
 _NUMBERS = {"top": "top", "max_length": "tokens", "min_length": "tokens"}
 
 

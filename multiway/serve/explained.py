@@ -69,6 +69,8 @@ def plan(asked: Explain, name: str, looks: Looks, side: int, tokenizer: Tokenize
             f"`window`, `stride`, `baseline` and `score` are of {COSTLY}, which is shown where it is named alone",
             f"send {COSTLY} among `kinds`, or leave them out",
         )
+    if asked.against and not asked.text.strip():
+        raise Problem("invalid", "`against` holds a text against others, and there is none", "send `text` too")
     try:
         look = Look(
             tuple(asked.layers),
@@ -78,16 +80,17 @@ def plan(asked: Explain, name: str, looks: Looks, side: int, tokenizer: Tokenize
             asked.baseline,
             asked.score,
             limits.batch,
+            tuple(asked.against),
         )
         costs = {kind: passes([kind], side, look) for kind in kinds}
     except ConfigError as error:
-        raise Problem("invalid", str(error), "leave `window` and `stride` out, or send others") from None
+        raise Problem("invalid", str(error), "leave it out, or send another") from None
     most = max(costs.values(), default=0)
     if most > limits.passes:
         raise Problem(
             "invalid",
             f"{COSTLY} would read the picture {most:,} times; at most {limits.passes:,} are read",
-            "send a larger `stride`, or a larger `window`",
+            "send a larger `stride`, a larger `window`, or fewer texts in `against`",
         )
     _require_drawable(asked, found, kinds, tokenizer, limits)
     return Plan(kinds, look, costs, {} if asked.kinds else dict(found.absent))

@@ -116,13 +116,13 @@ def look(model: Model, asked: Looked) -> HeatMap:
 
 
 def passes(kinds: Sequence[str], side: int, look: Look) -> int:
-    """How often a picture is read for these kinds, one for each and as many as occlusion has places.
+    """How often a picture is read for these kinds, one for each and as many as occlusion has places; with every other text anew.
 
     Raises:
         ConfigError: for a window or a stride that does not cover a square of `side` pixels.
     """
     places = len(starts_of(side, *window_of(side, look))) ** 2 if COSTLY in kinds else 0
-    return len(kinds) + places
+    return (len(kinds) + places) * (1 + len(look.against))
 
 
 def drawn(square: Image.Image, kind: str, heat: torch.Tensor) -> str:

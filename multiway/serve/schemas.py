@@ -160,6 +160,10 @@ class Explain(_WithTexts):
         description="what occlusion covers with: mean (of the picture), black, grey, white, #rrggbb",
     )
     score: Score = Field("auto", description="that occlusion lets fall; auto is the first of these that the model has")
+    against: list[Text] = Field(
+        default=[],
+        description="other texts that could be meant: maps of a score (occlusion, itc-cam) are of how far it is above their mean",
+    )
     each_word: bool = Field(True, description="maps of single words, where a kind has them")
     each_head: bool = Field(False, description="attention of every layer and head, where a kind has it")
     overlay: int = Field(0, ge=0, le=512, description="side of the maps drawn over the picture, in pixels; 0 for none")

@@ -109,6 +109,7 @@ def test_layers_heads_and_windows_are_those_that_are_asked_for(
     for options in (
         {"kinds": ["grad-cam", "cross-attention"], "layers": [0, -1], "heads": [1]},
         {"kinds": ["itc-cam", "attention", "rollout"], "layers": [0], "heads": [0]},
+        {"kinds": ["itc-cam", "occlusion"], "window": 8, "against": ["blue", "the top"]},
         {"kinds": ["occlusion"], "window": 8, "stride": 8, "baseline": "#ff8000", "score": "similarity"},
     ):
         wanted = multiway.explain(models["albef"], PICTURE, TEXT, **{"batch": 32, **options})
@@ -161,6 +162,10 @@ def test_a_form_asks_for_the_same(clients: dict[str, TestClient]) -> None:
         ("albef", {"kinds": ["occlusion"], "text": "red", "score": "caption"}, "no caption of a picture"),
         ("albef", {"text": "red " * 40}, "the model reads 16"),
         ("clip", {"kinds": ["grad-cam"], "text": "red"}, "it has: attention, rollout, itc-cam, occlusion"),
+        ("albef", {"against": ["blue"]}, "send `text` too"),
+        ("albef", {"text": "red", "against": [" "]}, "is empty"),
+        ("albef", {"text": "red", "against": ["red " * 40]}, "the model reads 16"),
+        ("albef", {"text": "red", "kinds": ["occlusion"], "against": ["blue", "left"]}, "150 times"),
         ("mae", {"kinds": ["itc-cam"], "text": "red"}, "mae reads no texts"),
         ("classifier", {"kinds": ["cross-attention"]}, "it has: attention, rollout, class-cam, occlusion"),
     ],

@@ -10,7 +10,6 @@ Plain tables, so that listing the layouts imports none of them:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +21,7 @@ from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.open_clip_folder import CONFIG_FILE
 from multiway.hub.origin import of_others
-from multiway.hub.transformers_folder import open_folder, read_config, stated_licence
+from multiway.hub.transformers_folder import open_folder, read_config, read_json, stated_licence
 from multiway.methods.clip import Clip
 from multiway.nn.vit import VisionTransformer
 
@@ -148,7 +147,7 @@ def _from_part(folder: Path, part: str, allow: Sequence[str]) -> Model:
 
 def _from_folder(folder: Path, allow: Sequence[str]) -> Model:
     if (folder / CONFIG_FILE).is_file() and not (folder / "config.json").is_file():
-        stated = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("model_cfg", {})
+        stated = read_json(folder / CONFIG_FILE).get("model_cfg", {})
         kind = "coca" if "multimodal_cfg" in stated else "clip"
         return import_module(f"multiway.hub.open_clip_{kind}").from_open_clip(folder, allow)  # type: ignore[no-any-return]
     stated = read_config(folder)

@@ -21,7 +21,8 @@ from multiway.hub.model import Model
 from multiway.hub.renaming import Table, fill
 from multiway.hub.rules import both, leading, patches, placed, same
 from multiway.hub.timm_networks import count
-from multiway.hub.transformers_folder import mlp_ratio, read_tokenizer
+from multiway.hub.tokenizer_files import read_tokenizer
+from multiway.hub.transformers_folder import mlp_ratio
 from multiway.methods.vilt import Vilt, ViltConfig
 
 __all__ = ["from_state", "table", "vilt_config"]

@@ -22,17 +22,16 @@ from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.renaming import Table, fill
 from multiway.hub.rules import Rule, both, laid_out, same
+from multiway.hub.tokenizer_files import read_tokenizer, write_tokenizer
 from multiway.hub.transformers_folder import (
     activation_of,
     mlp_ratio,
     open_folder,
     read_config,
     read_tensors,
-    read_tokenizer,
     their_activation,
     write_json,
     write_tensors,
-    write_tokenizer,
 )
 from multiway.methods.bert import Bert, BertConfig
 from multiway.nn.text import TextConfig

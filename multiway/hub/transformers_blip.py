@@ -20,20 +20,18 @@ from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.renaming import Table, fill, renamed
 from multiway.hub.rules import Rule, both, leading, patches, placed
+from multiway.hub.tokenizer_files import read_tokenizer, write_tokenizer
 from multiway.hub.transformers_folder import (
     activation_of,
     mlp_ratio,
     open_folder,
     read_config,
     read_tensors,
-    read_tokenizer,
-    read_view,
     their_activation,
     write_json,
     write_tensors,
-    write_tokenizer,
-    write_view,
 )
+from multiway.hub.transformers_view import read_view, write_view
 from multiway.methods.blip import Blip, BlipConfig
 from multiway.nn.decoder import SHARING, Sharing
 from multiway.nn.text import TextConfig
@@ -223,7 +221,7 @@ def from_transformers(source: str, allow: Sequence[str] = ()) -> Model:
     found = table(config, kind)
     lacks = [name for name in method.state_dict() if not found.has(name)]
     report = fill(method, found, read_tensors(folder), str(folder), allow, lacks)
-    view = read_view(folder, ViewSpec(size=config.image.size, crop="squash"))
+    view = read_view(folder, ViewSpec(size=config.image.size, crop="squash"), squeezes=True)
     return Model(method, Processor(view, read_tokenizer(folder, config.text.context)), report=report)
 
 

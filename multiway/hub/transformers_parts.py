@@ -20,8 +20,10 @@ from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.renaming import Table, fill
 from multiway.hub.rules import Rule, both, leading, patches, placed, same, under
+from multiway.hub.tokenizer_files import read_tokenizer
 from multiway.hub.transformers_bert import offset_positions, text_config
-from multiway.hub.transformers_folder import open_folder, read_config, read_tensors, read_tokenizer, read_view
+from multiway.hub.transformers_folder import open_folder, read_config, read_tensors
+from multiway.hub.transformers_view import read_view
 from multiway.hub.vit_tensors import Names, blocks, blocks_of, grid_sides, require_plain, stripped, tower
 from multiway.methods.bert import Bert, BertConfig
 from multiway.methods.picture_encoder import PictureEncoder, PictureEncoderConfig
@@ -178,5 +180,6 @@ def from_part(source: str, part: str, allow: Sequence[str] = ()) -> Model:
         processor = Processor(ViewSpec(), read_tokenizer(folder, config.text.context))
     else:
         assert isinstance(config.backbone, VisionConfig)
-        processor = Processor(read_view(folder, replace(_VIEWS[kind], size=config.backbone.size)), None)
+        default = replace(_VIEWS[kind], size=config.backbone.size)
+        processor = Processor(read_view(folder, default, squeezes=kind == "flava"), None)
     return Model(method, processor, report=report)

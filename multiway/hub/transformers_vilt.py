@@ -22,20 +22,18 @@ from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.renaming import Table, fill, renamed, state_of
 from multiway.hub.rules import Rule, both, laid_out, leading, patches, placed, same
+from multiway.hub.tokenizer_files import read_tokenizer, write_tokenizer
 from multiway.hub.transformers_folder import (
     activation_of,
     mlp_ratio,
     open_folder,
     read_config,
     read_tensors,
-    read_tokenizer,
-    read_view,
-    resample_number,
     their_activation,
     write_json,
     write_tensors,
-    write_tokenizer,
 )
+from multiway.hub.transformers_view import read_view, resample_number
 from multiway.hub.vit_tensors import Names, blocks, older
 from multiway.methods.vilt import Vilt, ViltConfig
 

@@ -193,8 +193,13 @@ def _fits(mark: str, tensors: Mapping[str, Tensor]) -> bool:
     return any(name in tensors for name in mark.split("|"))
 
 
-def to_transformers(model: Model, folder: Path) -> None:
+def to_transformers(model: Model, folder: Path, kind: str | None = None) -> None:
     """Write a folder that the model's counterpart in `transformers` reads.
+
+    Args:
+        model: to be written.
+        folder: is made.
+        kind: their class, where there are several (`WRITES` of their module); by default the first that this model has weights for.
 
     Raises:
         WeightsError: if it has none, or none that could have what this model has.
@@ -214,7 +219,14 @@ def to_transformers(model: Model, folder: Path) -> None:
             "counterpart in transformers has not; only a picture encoder, dino, ibot or beit with these can be written"
         )
     module = import_module(place)
-    module.to_transformers(model, folder)
+    if kind is None:
+        module.to_transformers(model, folder)
+        return
+    kinds = getattr(module, "WRITES", ())
+    if kind not in kinds:
+        said = f"expected one of {', '.join(kinds)}" if kinds else "it is written as one class alone: name none"
+        raise WeightsError(f"this {model.name} cannot be written as a {kind}; {said}")
+    module.to_transformers(model, folder, kind)
 
 
 def to_open_clip(model: Model, folder: Path) -> None:

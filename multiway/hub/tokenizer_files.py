@@ -73,6 +73,7 @@ def write_tokenizer(folder: Path, processor: Processor) -> None:
     (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
     names = {f"{role}_token": tokenizer.backend.id_to_token(number) for role, number in tokenizer.special.items()}
     names["unk_token"] = names.pop("unknown_token", names["eos_token"])
+    names["pad_token"] = tokenizer.backend.id_to_token(tokenizer.pad)  # published ones may fill up with the end token
     write_json(
         folder / "tokenizer_config.json",
         {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": tokenizer.context, **names},

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ from multiway.nn.text import TextConfig
 
 __all__ = [
     "KINDS",
+    "WRITES",
     "bert_config",
     "from_transformers",
     "offset_positions",
@@ -47,12 +48,11 @@ __all__ = [
     "to_transformers",
 ]
 
-Family = Literal["bert", "roberta"]
-
 KINDS: dict[str, tuple[str, ...]] = {
     "bert": ("BertForMaskedLM", "BertForPreTraining", "BertModel"),
     "roberta": ("RobertaForMaskedLM", "RobertaModel"),
 }
+WRITES = ("BertForMaskedLM", "BertModel", "RobertaForMaskedLM", "RobertaModel")
 _UNREAD = 2  # rows before the first position of a RoBERTa
 
 
@@ -169,21 +169,27 @@ def from_transformers(source: str, allow: Sequence[str] = ()) -> Model:
     return Model(method, Processor(ViewSpec(), read_tokenizer(folder, config.text.context)), report=report)
 
 
-def to_transformers(model: Model, folder: Path, family: Family = "bert") -> None:
-    """Write a folder that `BertForMaskedLM.from_pretrained` reads; without a head `BertModel`.
+def to_transformers(model: Model, folder: Path, kind: str | None = None) -> None:
+    """Write a folder that the `from_pretrained` of one of their classes reads.
 
     Args:
         model: a BERT with the published one's blocks.
         folder: is made.
-        family: `roberta` for `RobertaForMaskedLM` or `RobertaModel`, of a text encoder with one segment type.
+        kind: one of `WRITES`; by default `BertForMaskedLM`, without a head `BertModel`. A RoBERTa has one segment type.
 
     Raises:
-        WeightsError: if the model is built otherwise.
+        WeightsError: if the model is built otherwise, or lacks the head.
     """
     method = model.method
     if not isinstance(method, Bert):
         raise WeightsError(f"only a BERT can be written as one of transformers'; given {type(method).__name__}")
     text, head = method.config.text, method.config.head
+    family = "roberta" if (kind or "").startswith("Roberta") else "bert"
+    fitting = KINDS[family][0 if head else -1]
+    if kind not in (None, fitting):
+        raise WeightsError(
+            f"this model has {'a' if head else 'no'} head on masked words and cannot be a {kind}; expected {fitting}"
+        )
     built = (text.norm, text.embedding_norm, text.causal, text.pool, text.cross_width)
     if built != ("post", True, False, "class", None) or not text.types or (family == "roberta" and text.types != 1):
         raise WeightsError(

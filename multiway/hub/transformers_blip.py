@@ -39,6 +39,7 @@ from multiway.nn.vit import VisionConfig
 
 __all__ = [
     "LACKS",
+    "WRITES",
     "Kind",
     "blip_config",
     "from_transformers",
@@ -50,7 +51,7 @@ __all__ = [
 
 Kind = Literal["BlipForImageTextRetrieval", "BlipForConditionalGeneration", "BlipForQuestionAnswering"]
 
-_RETRIEVAL, _CAPTIONING, _ANSWERING = get_args(Kind)
+WRITES = _RETRIEVAL, _CAPTIONING, _ANSWERING = get_args(Kind)
 _ENCODER = "text_encoder"
 _DECODER = "text_decoder.bert"
 _HEAD = "text_decoder.cls.predictions"
@@ -59,6 +60,7 @@ LACKS: dict[str, tuple[str, ...]] = {
     _CAPTIONING: ("encode_text", "compare", "match", "match_with_maps"),
     _ANSWERING: ("encode_text", "compare", "match", "match_with_maps", "caption_likelihood", "generate"),
 }
+_NEEDS: dict[Kind, str] = {_CAPTIONING: "generate", _RETRIEVAL: "match"}
 _PICTURE = "student.image."
 
 
@@ -231,7 +233,7 @@ def to_transformers(model: Model, folder: Path, kind: Kind | None = None) -> Non
     Args:
         model: a BLIP with the released model's blocks.
         folder: is made.
-        kind: their class; by default captioning, or retrieval where the model does not write.
+        kind: their class; by default captioning, retrieval or answering, the first that the model has weights for.
 
     Raises:
         WeightsError: if the model is built otherwise, or lacks what the class does.
@@ -241,13 +243,13 @@ def to_transformers(model: Model, folder: Path, kind: Kind | None = None) -> Non
         raise WeightsError(f"only a BLIP can be written as one of transformers'; given {type(method).__name__}")
     config, text, image = method.config, method.config.text, method.config.image
     if kind is None:
-        kind = _CAPTIONING if "generate" not in config.lacks else _RETRIEVAL
+        kind = next((each for each, what in _NEEDS.items() if what not in config.lacks), _ANSWERING)
     if image.stem != "patch" or image.pre_norm or text.norm != "post" or not text.embedding_norm or text.types:
         raise WeightsError(
             "transformers' BLIP cuts patches and has BERT's blocks: image.stem='patch', text.norm='post', "
             "text.embedding_norm=True, text.types=0; this model differs"
         )
-    needs = {_RETRIEVAL: "match", _CAPTIONING: "generate"}.get(kind)
+    needs = _NEEDS.get(kind)
     if needs in config.lacks:
         raise WeightsError(f"a {kind} needs the weights of `{needs}`, which this model lacks")
     folder.mkdir(parents=True, exist_ok=True)

@@ -155,12 +155,12 @@ def to_transformers(model: Model, folder: Path) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder, TABLE.write(state_of(method)))
-    write_json(folder / "config.json", _their_config(method.config))
+    write_json(folder / "config.json", _their_config(method.config, model.processor))
     write_view(folder, model.processor.view, "SiglipImageProcessor")
     write_tokenizer(folder, model.processor)
 
 
-def _their_config(config: SiglipConfig) -> dict[str, Any]:
+def _their_config(config: SiglipConfig, processor: Processor | None = None) -> dict[str, Any]:
     def blocks(part: VisionConfig | TextConfig) -> dict[str, Any]:
         return {
             "hidden_size": part.width, "num_hidden_layers": part.layers, "num_attention_heads": part.heads,
@@ -168,7 +168,9 @@ def _their_config(config: SiglipConfig) -> dict[str, Any]:
             "hidden_act": their_activation(part.activation),
         }  # fmt: skip
 
-    text = {"vocab_size": config.text.vocabulary, "max_position_embeddings": config.text.context,
+    special = processor.tokenizer.special if processor and processor.tokenizer else {}
+    ends = {f"{role}_token_id": special.get(role, config.pad_id) for role in ("bos", "eos")}
+    text = {**ends, "vocab_size": config.text.vocabulary, "max_position_embeddings": config.text.context,
             "pad_token_id": config.pad_id, "projection_size": config.image.width}  # fmt: skip
     vision = {"image_size": config.image.size, "patch_size": config.image.patch, "num_channels": 3}
     return {

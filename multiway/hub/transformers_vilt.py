@@ -38,6 +38,7 @@ from multiway.hub.vit_tensors import Names, blocks, older
 from multiway.methods.vilt import Vilt, ViltConfig
 
 __all__ = [
+    "WRITES",
     "Kind",
     "from_transformers",
     "ours_to_theirs",
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 Kind = Literal["ViltModel", "ViltForMaskedLM", "ViltForImageAndTextRetrieval", "ViltForQuestionAnswering"]
+WRITES: tuple[str, ...] = get_args(Kind)
 _BASE: Kind = "ViltModel"
 _WORDS = "embeddings.text_embeddings.word_embeddings.weight"
 _DECODER = "mlm_score.decoder.weight"

@@ -76,6 +76,8 @@ class Family:
         words: which tokeniser, if it reads texts.
         square: whether pictures have to be square for both to draw them alike.
         part: of the model, to be loaded by itself.
+        filled: whether texts are filled up to the context.
+        kind: of theirs that it is written as, where it is not the first that fits.
     """
 
     model: Callable[[], nn.Module]
@@ -85,6 +87,8 @@ class Family:
     words: str = ""
     square: bool = False
     part: str = ""
+    filled: bool = False
+    kind: str = ""
 
     def save(self, folder: Path, theirs: nn.Module | None = None) -> nn.Module:
         """The folder, as their `save_pretrained` writes it; returns the model."""
@@ -95,12 +99,15 @@ class Family:
                 each.save_pretrained(folder)
         return theirs
 
-    def theirs(self, theirs: nn.Module) -> Said:
-        """What theirs says, of pixels and ids by its own processor and tokeniser."""
-        pixels = (
-            self.processor()(pictures(self.square), return_tensors="pt")["pixel_values"] if self.processor else None
-        )  # type: ignore[misc]
-        ids = tokeniser(self.words)(TEXTS, padding=True, return_tensors="pt") if self.words else None
+    def theirs(self, theirs: nn.Module, folder: Path | None = None) -> Said:
+        """What theirs says, of pixels and ids by its own processor and tokeniser, or those that it finds in a folder."""
+        draw, read = self.processor and self.processor(), tokeniser(self.words) if self.words else None
+        if folder:
+            draw = draw and peers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+            read = read and peers.PreTrainedTokenizerFast.from_pretrained(folder)
+        pixels = draw(pictures(self.square), return_tensors="pt")["pixel_values"] if draw else None
+        how = {"padding": "max_length", "max_length": CONTEXT} if self.filled else {"padding": True}
+        ids = read(TEXTS, **how, return_tensors="pt") if read else None
         with torch.no_grad():
             return self.ask(theirs, pixels, ids)
 
@@ -211,8 +218,7 @@ def siglip_config() -> Any:
 
 
 def siglip(theirs: Any, pixels: Any, ids: Any) -> Said:
-    ids = tokeniser("clip")(TEXTS, padding="max_length", max_length=CONTEXT, return_tensors="pt")["input_ids"]
-    found = theirs(input_ids=ids, pixel_values=pixels)
+    found = theirs(input_ids=ids["input_ids"], pixel_values=pixels)  # no mask
     return {"image": found.image_embeds, "text": found.text_embeds}
 
 
@@ -248,6 +254,7 @@ def mae_config() -> Any:
 
 
 def mae_tokens(theirs: Any, pixels: Any) -> Tensor:
+    theirs.vit.config.mask_ratio = 0.0  # which no model of ours has: it is of the training
     return theirs.vit(pixels, noise=torch.arange(16.0).expand(len(pixels), -1)).last_hidden_state  # type: ignore[no-any-return]
 
 
@@ -289,7 +296,7 @@ FAMILIES: dict[str, Family] = {
         made("ChineseCLIPModel", clip_config("ChineseCLIP")), by_two, embeddings,
         drawing("ChineseCLIPImageProcessor", size={"height": 32, "width": 32}, do_center_crop=False), "bert",
     ),
-    "siglip": Family(made("SiglipModel", siglip_config), siglip, embeddings, drawing("SiglipImageProcessor", **SQUEEZED), "clip"),
+    "siglip": Family(made("SiglipModel", siglip_config), siglip, embeddings, drawing("SiglipImageProcessor", **SQUEEZED), "clip", filled=True),
     "vilt": vilt_of("ViltModel", vilt(lambda out, _: out.pooler_output), pairs(lambda of, i, t, _: of.fuse(i, t).pooled)),
     "vilt words": vilt_of(
         "ViltForMaskedLM",
@@ -319,7 +326,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "bert": Family(made("BertForMaskedLM", lambda: peers.BertConfig(**WORDS)), word_logits, guessed, words="bert"),
     "bert encoder": Family(made("BertModel", lambda: peers.BertConfig(**WORDS)), tokens_of(""), read_tokens, words="bert"),
-    "roberta": Family(made("RobertaForMaskedLM", lambda: peers.RobertaConfig(**ROBERTA)), word_logits, guessed, words="roberta"),
+    "roberta": Family(made("RobertaForMaskedLM", lambda: peers.RobertaConfig(**ROBERTA)), word_logits, guessed, words="roberta", kind="RobertaForMaskedLM"),
     "vit": of_pictures_alone("ViTModel", {**GRID, "layer_norm_eps": 1e-3}),
     "deit": of_pictures_alone("DeiTModel", GRID, draw=CUTS),
     "dinov2": of_pictures_alone("Dinov2Model", {**GRID, "mlp_ratio": 2}, draw=CUTS),

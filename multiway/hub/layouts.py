@@ -10,12 +10,14 @@ Plain tables, so that listing the layouts imports none of them:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
 from torch import Tensor
 
+from multiway.data.source import DataError
 from multiway.hub.checkpoint_file import read_checkpoint
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
@@ -135,7 +137,8 @@ def open_foreign(source: str, allow: Sequence[str] = ()) -> Model:
     name, _, part = source.rpartition("#")
     taken = bool(name) and not Path(source).exists()
     folder = open_folder(name if taken else source)
-    model = _from_part(folder, part, allow) if taken else _from_folder(folder, allow)
+    with _described(folder):
+        model = _from_part(folder, part, allow) if taken else _from_folder(folder, allow)
     kind = model.origin[0]["kind"] if model.origin else model.name
     model.origin = of_others(source, kind, stated_licence(folder))
     return model
@@ -161,6 +164,24 @@ def _from_folder(folder: Path, allow: Sequence[str]) -> Model:
     return import_module(LAYOUTS[kind]).from_transformers(str(folder), allow)  # type: ignore[no-any-return]
 
 
+@contextmanager
+def _described(source: Path) -> Iterator[None]:
+    """Whatever sizes and settings no model can be built of is an error in the source, which it names."""
+    try:
+        yield
+    except (WeightsError, DataError):
+        raise
+    except KeyError as error:
+        raise WeightsError(
+            f"{source} does not say {error.args[0]!r}, which its kind of model needs; is it whole?"
+        ) from error
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError, IndexError) as error:
+        raise WeightsError(
+            f"{source} describes a model that cannot be built here: {error!s:.300}; its configuration and its weights have to be of one "
+            "model (MULTIWAY_TRACEBACK=1 shows where)"
+        ) from error
+
+
 def from_file(file: Path, allow: Sequence[str] = ()) -> Model:
     """A model from a checkpoint file of `RELEASES`.
 
@@ -169,7 +190,8 @@ def from_file(file: Path, allow: Sequence[str] = ()) -> Model:
     """
     tensors = read_checkpoint(file)
     module = import_module(RELEASES[release_of(tensors, str(file))][0])
-    return module.from_state(tensors, file, allow)  # type: ignore[no-any-return]
+    with _described(file):
+        return module.from_state(tensors, file, allow)  # type: ignore[no-any-return]
 
 
 def release_of(tensors: Mapping[str, Tensor], source: str) -> str:

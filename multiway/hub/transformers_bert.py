@@ -113,6 +113,11 @@ def text_config(theirs: Mapping[str, Any], family: str = "bert") -> TextConfig:
     if other:
         raise WeightsError(f"this {family} has {other}; expected absolute positions and an encoder")
     roberta = family == "roberta"
+    if roberta and theirs.get("pad_token_id", 1) != _UNREAD - 1:
+        raise WeightsError(
+            f"this {family} counts positions from pad_token_id={theirs.get('pad_token_id')}; those that fill up with id 1 can be converted, as "
+            "all that were released"
+        )
     return TextConfig(
         vocabulary=theirs.get("vocab_size", 50265 if roberta else 30522),
         context=theirs.get("max_position_embeddings", 512) - (_UNREAD if roberta else 0),
@@ -136,13 +141,11 @@ def bert_config(theirs: Mapping[str, Any], *, head: bool = True) -> BertConfig:
     """Our config from their `config.json`.
 
     Raises:
-        WeightsError: as of `text_config`; or if the head has another activation than GELU.
+        WeightsError: as of `text_config`; or if the head would have another activation than GELU.
     """
     text = text_config(theirs, theirs.get("model_type", "bert"))
-    if head and text.activation != "gelu":
-        raise WeightsError(
-            f"a head on masked words here has GELU; this model has hidden_act={theirs.get('hidden_act')!r}"
-        )
+    if head and theirs.get("model_type", "bert") == "bert":  # a RoBERTa's head has GELU whatever the blocks have
+        bert_tables.require_gelu(text.activation)
     return BertConfig(text, head)
 
 
@@ -197,6 +200,8 @@ def to_transformers(model: Model, folder: Path, kind: str | None = None) -> None
             "--method.text.norm post --method.text.embedding-norm --method.text.types 2; this model differs: its norms are "
             f"{text.norm!r}, embedding_norm={text.embedding_norm}, types={text.types}"
         )
+    if head and family == "bert":
+        bert_tables.require_gelu(text.activation)
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder, table(family, head=head).write(method.state_dict()))
     write_json(folder / "config.json", _their_config(text, family, head, model))

@@ -219,6 +219,8 @@ def from_transformers(source: str, allow: Sequence[str] = ()) -> Model:
         raise WeightsError(
             f"{folder} begins captions with token {start} of {config.text.vocabulary}; here it is the last but one, [DEC]"
         )
+    if kind != _RETRIEVAL:
+        bert_tables.require_gelu(config.text.activation)
     method = Blip(config)
     found = table(config, kind)
     lacks = [name for name in method.state_dict() if not found.has(name)]
@@ -249,6 +251,8 @@ def to_transformers(model: Model, folder: Path, kind: Kind | None = None) -> Non
             "transformers' BLIP cuts patches and has BERT's blocks: image.stem='patch', text.norm='post', "
             "text.embedding_norm=True, text.types=0; this model differs"
         )
+    if kind != _RETRIEVAL:
+        bert_tables.require_gelu(text.activation)
     needs = _NEEDS.get(kind)
     if needs in config.lacks:
         raise WeightsError(f"a {kind} needs the weights of `{needs}`, which this model lacks")

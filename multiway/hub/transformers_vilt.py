@@ -18,6 +18,7 @@ from torch import Tensor
 
 from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
+from multiway.hub import bert_tables
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.renaming import Table, fill, renamed, state_of
@@ -193,6 +194,8 @@ def from_transformers(source: str, allow: Sequence[str] = ()) -> Model:
         )
     tensors = older(read_tensors(folder), Names())
     config = vilt_config(theirs, kind, tied(tensors))
+    if config.words:
+        bert_tables.require_gelu(config.activation)
     method = Vilt(config)
     report = fill(method, table(config, kind), tensors, str(folder), allow)
     view = read_view(folder, ViewSpec(size=config.size, mean=config.mean, std=config.std))
@@ -223,6 +226,8 @@ def to_transformers(model: Model, folder: Path, kind: Kind | None = None) -> Non
     if kind is None:
         kind = ("ViltForQuestionAnswering" if config.answers else "ViltForMaskedLM" if config.words
                 else "ViltForImageAndTextRetrieval" if config.matching else _BASE)  # fmt: skip
+    if kind == "ViltForMaskedLM":
+        bert_tables.require_gelu(config.activation)
     tensors = ours_to_theirs(method, kind)
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder, tensors)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
 
 from multiway.data.processor import Processor
@@ -124,7 +124,7 @@ def _byte_pairs(file: Path, merged: Path) -> str:
     if not clip:
         spaced = bool(_settings(file.parent).get("add_prefix_space", False))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=spaced)
-        return _between(backend, file, "<s>", "</s>", "<pad>", "<unk>", AddedToken("<mask>", lstrip=True))
+        return _between(backend, file, "<s>", "</s>", "<pad>", "<unk>", "<mask>")
     spaces = normalizers.Replace(Regex(r"\s+"), " ")
     backend.normalizer = normalizers.Sequence([normalizers.NFC(), spaces, normalizers.Lowercase()])
     cut = pre_tokenizers.Split(Regex(_CLIP_PIECES), behavior="removed", invert=True)
@@ -132,13 +132,13 @@ def _byte_pairs(file: Path, merged: Path) -> str:
     return _between(backend, file, "<|startoftext|>", "<|endoftext|>")
 
 
-def _between(backend: Backend, file: Path, first: str, last: str, *special: str | AddedToken) -> str:
+def _between(backend: Backend, file: Path, first: str, last: str, *special: str) -> str:
     """As JSON, with the tokens before and after each text."""
     ends = [(each, backend.token_to_id(each)) for each in (first, last)]
     if any(number is None for _, number in ends):
         raise WeightsError(f"{file} lacks {first} or {last}, between which texts are put; is it whole?")
     backend.post_processor = processors.TemplateProcessing(single=f"{first} $A {last}", special_tokens=ends)  # type: ignore[arg-type]
-    there = [each for each in special if backend.token_to_id(str(getattr(each, "content", each))) is not None]
+    there = [each for each in special if backend.token_to_id(each) is not None]
     backend.add_special_tokens([first, last, *there])
     return backend.to_str()
 

@@ -51,6 +51,14 @@ class Part:
     rules: Callable[[Config], Iterable[Rule]]
 
 
+_LEARNING = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # a text encoder here may have dropout
+_BRIDGE = {
+    "layer_norm_eps": 1e-5,
+    "max_position_embeddings": 514,
+    "type_vocab_size": 1,
+}  # where BridgeTower leaves them out
+
+
 def _flava_picture(theirs: Mapping[str, Any]) -> Config:
     require_plain(theirs, "FLAVA")
     sides = blocks_of(theirs, theirs.get("intermediate_size", 3072), 1e-12)
@@ -63,6 +71,7 @@ def _flava_tower(config: Config) -> list[Rule]:
 
 
 def _flava_words(theirs: Mapping[str, Any]) -> Config:
+    require_plain({**theirs, **_LEARNING}, "FLAVA")
     return BertConfig(replace(text_config(theirs), norm="pre"), head=False)
 
 
@@ -91,8 +100,8 @@ def _bridge_tower(config: Config) -> list[Rule]:
     ]
 
 
-def _words(family: str) -> Callable[[Mapping[str, Any]], Config]:
-    return lambda theirs: BertConfig(text_config(theirs, family), head=False)
+def _words(family: str, **defaults: Any) -> Callable[[Mapping[str, Any]], Config]:
+    return lambda theirs: BertConfig(text_config(defaults | dict(theirs), family), head=False)
 
 
 def _bert(config: Config) -> list[Rule]:
@@ -120,7 +129,7 @@ PARTS: dict[str, dict[str, Part]] = {
     "align": {"text": Part("text_model.", "text_config", _words("bert"), _bert)},
     "bridgetower": {
         "image": Part("vision_model.visual.", "vision_config", _bridge_picture, _bridge_tower),
-        "text": Part("text_model.", "text_config", _words("roberta"), _roberta),
+        "text": Part("text_model.", "text_config", _words("roberta", **_BRIDGE), _roberta),
     },
     "clip": {"image": Part("vision_model.", "vision_config", _clip_picture, _clip_tower)},
     "chinese_clip": {

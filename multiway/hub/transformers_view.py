@@ -7,6 +7,7 @@ drawn otherwise are the commonest reason for poor results of downloaded weights,
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +20,18 @@ from multiway.hub.transformers_folder import read_json, write_json
 
 __all__ = ["read_view", "resample_number", "write_view"]
 
+log = logging.getLogger(__name__)
+
 _FILE, _WHOLE = "preprocessor_config.json", "processor_config.json"
+_KEEPING = (
+    "CLIP",
+    "ChineseCLIP",
+    "Siglip",
+    "Bit",
+    "ConvNext",
+    "BridgeTower",
+    "Vilt",
+)  # processors for which a number is the shorter side
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as transformers stores them
 
 
@@ -29,7 +41,7 @@ def read_view(folder: Path, default: ViewSpec, *, squeezes: bool = False, patch:
     Args:
         folder: in their layout.
         default: its size is the model's.
-        squeezes: whether their processor squeezes pictures into the square also where one side alone is given.
+        squeezes: whether their processor squeezes pictures into the square where `size` is a number, if the file does not name it.
         patch: pixels of a patch, for a model that sees pictures at any size of whole patches; 0 for the one size.
 
     Raises:
@@ -66,11 +78,15 @@ def _placed(file: Path, theirs: Mapping[str, Any], default: ViewSpec, squeezes: 
     """Size, crop and what the shorter side is resized to."""
     # One side given, the aspect ratio is kept and the middle cut out; both given, it is not.
     stated = theirs.get("size", default.size)
-    squeezed = "shortest_edge" not in stated if isinstance(stated, Mapping) else squeezes
+    squeezed = "shortest_edge" not in stated if isinstance(stated, Mapping) else _squeezes(theirs, squeezes)
     size, cut = _side(file, "size", stated), _side(file, "crop_size", theirs.get("crop_size") or default.size)
     cuts = bool(theirs.get("do_center_crop", not squeezed))
-    # Squeezed and cut to the same size is squeezed. Squeezed to more than is cut out is none of ours: the aspect ratio is kept then.
-    squash = squeezed and not (cuts and cut < size)
+    squash = squeezed and not (cuts and cut < size)  # squeezed and cut to the same size is squeezed
+    if squeezed and not squash:
+        log.warning(
+            "%s squeezes pictures to %d pixels and cuts out %d; here the aspect ratio is kept, and only square pictures are drawn alike",
+            file, size, cut,
+        )  # fmt: skip
     if patch and squash and size % patch == 0:
         default = replace(default, size=size)
     elif patch and not squash and cuts and size >= cut and cut % patch == 0:
@@ -83,6 +99,12 @@ def _placed(file: Path, theirs: Mapping[str, Any], default: ViewSpec, squeezes: 
             f"{file} resizes to {size} and cuts {cut} for a model of {default.size}; only equal sizes are supported"
         )
     return replace(default, crop="squash" if squash else "center", shortest=None if squash else default.shortest)
+
+
+def _squeezes(theirs: Mapping[str, Any], default: bool) -> bool:
+    """Whether a processor of this name takes a number for both sides."""
+    name = str(theirs.get("image_processor_type") or theirs.get("feature_extractor_type") or "")
+    return default if not name else not name.startswith(_KEEPING)
 
 
 def _side(file: Path, name: str, stated: Any) -> int:
@@ -113,6 +135,9 @@ def _coloured(file: Path, theirs: Mapping[str, Any], view: ViewSpec) -> ViewSpec
     mean, std = theirs.get("image_mean", view.mean), theirs.get("image_std", view.std)
     if theirs.get("do_normalize") is False:
         mean, std = (0.0,) * 3, (1.0,) * 3
+    left = [name for name in ("image_mean", "image_std", "resample") if name not in theirs]
+    if left:
+        log.warning("%s says nothing of %s: taken as %s, %s, %s", file, ", ".join(left), mean, std, view.resample)
     factor = 1.0 if theirs.get("do_rescale") is False else float(theirs.get("rescale_factor", 1 / 255))
     scale = factor * 255
     mean, std = _colours(file, "image_mean", mean, scale), _colours(file, "image_std", std, scale)

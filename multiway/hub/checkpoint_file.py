@@ -72,7 +72,9 @@ def _reason(error: Exception) -> str:
     """In one line, without torch's advice to unpickle."""
     if found := _OBJECT.search(str(error)):
         return f"it holds {found[1]}, an object that code would have to be run for"
-    return " ".join(str(error).split("Please file an issue")[0].split())[:200] or "it is cut off"
+    if isinstance(error, pickle.UnpicklingError | KeyError | EOFError):
+        return "it is damaged, or a pickle of something else than tensors"
+    return str(error).partition(". ")[0][:200]
 
 
 def _unwrapped(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def narrower(folder: Path) -> None:
 
 
 WRONG = {
-    "a pickle": (pickled, r"pytorch_model\.bin cannot be read as tensors alone: it holds pathlib\.Path\.touch, an object.*\.safetensors"),
+    "a pickle": (pickled, r"pytorch_model\.bin cannot be read as tensors alone: it holds \w+, an object.*\.safetensors"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "has neither model.safetensors nor pytorch_model.bin"),
     "half a file": (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:999]),
                     r"model\.safetensors cannot be read"),

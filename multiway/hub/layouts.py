@@ -110,7 +110,7 @@ RELEASES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 WRITERS: dict[str, str] = {
     "transformers": "a folder for `from_pretrained`",
-    "open_clip": "a folder for `open_clip.create_model('local-dir:FOLDER')`: CLIP and CoCa",
+    "open_clip": "a folder for `open_clip.create_model('local-dir:FOLDER')`: CLIP, SigLIP and CoCa",
     "torchscale": "a `.safetensors` file for BEiT-3's own code (microsoft/unilm)",
     "multiway": "one file",
 }
@@ -151,7 +151,8 @@ def _from_part(folder: Path, part: str, allow: Sequence[str]) -> Model:
 def _from_folder(folder: Path, allow: Sequence[str]) -> Model:
     if (folder / CONFIG_FILE).is_file() and not (folder / "config.json").is_file():
         stated = read_json(folder / CONFIG_FILE).get("model_cfg", {})
-        kind = "coca" if "multimodal_cfg" in stated else "clip"
+        tower = str((stated.get("vision_cfg") or {}).get("timm_model_name"))
+        kind = "coca" if "multimodal_cfg" in stated else "siglip" if "_siglip_" in tower else "clip"
         return import_module(f"multiway.hub.open_clip_{kind}").from_open_clip(folder, allow)  # type: ignore[no-any-return]
     stated = read_config(folder)
     if "architecture" in stated and "model_type" not in stated:
@@ -255,11 +256,11 @@ def to_open_clip(model: Model, folder: Path) -> None:
     """Write a folder that `open_clip` reads.
 
     Raises:
-        WeightsError: if the model is no CLIP or CoCa of its form.
+        WeightsError: if the model is no CLIP, SigLIP or CoCa of its form.
     """
-    if model.name not in ("clip", "coca"):
+    if model.name not in ("clip", "coca", "siglip"):
         raise WeightsError(
-            f"of the models here open_clip has CLIP and CoCa; given {model.name}: try --layout transformers"
+            f"of the models here open_clip has CLIP, SigLIP and CoCa; given {model.name}: try --layout transformers"
         )
     import_module(f"multiway.hub.open_clip_{model.name}").to_open_clip(model, folder)
 

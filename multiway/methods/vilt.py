@@ -20,7 +20,8 @@ one shape; the word head's matrix is the word embedding's by default, as `transf
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 
 from multiway.abilities import Encoded, Fused
 from multiway.batch import Batch, DataInfo
+from multiway.config import LATER
 from multiway.losses.itm_random import itm_random
 from multiway.losses.mlm import mlm
 from multiway.losses.mpp import LEVELS, mpp, patch_colours
@@ -40,6 +42,7 @@ from multiway.nn.heads import MaskedWordHead
 from multiway.nn.patch import ConvStem, PatchEmbed
 from multiway.nn.pool import marked_positions
 from multiway.nn.segments import run_with_segment_maps
+from multiway.nn.task_heads import Classifier
 from multiway.nn.text import TextConfig, TextEmbed
 from multiway.nn.transformer import Transformer, TransformerConfig, init_weights
 from multiway.world import World
@@ -66,6 +69,7 @@ class ViltConfig:
         tied_words: the word head's matrix is the word embedding; False gives it its own.
         matching, words: whether there is a head for pairs and one for words, and the loss that trains it.
         answers: names of the answers that the answer head chooses among; none, no head.
+        verdicts: names of the verdicts on a text and two pictures (NLVR2) that the judging head chooses among; none, no head.
         wpa: weight of word-patch alignment; 0 leaves it out.
         mpp: weight of masked patch prediction; 0 leaves it out.
         hidden: share of the patches that it hides.
@@ -100,6 +104,7 @@ class ViltConfig:
     hidden: float = 0.15
     mean: tuple[float, float, float] = (1.0, 1.0, 1.0)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    verdicts: tuple[str, ...] = field(default=(), metadata=LATER)
 
     def resolve(self, data: DataInfo) -> ViltConfig:
         """The config with vocabulary and context filled in from the data; sizes that were given are kept."""
@@ -180,10 +185,13 @@ class Vilt(Method):
         self.match_head = nn.Linear(width, 2) if config.matching else None
         self.word_head = MaskedWordHead(width, config.vocabulary, config.epsilon) if config.words else None
         self.word_matrix = None if config.tied_words or not config.words else nn.Embedding(config.vocabulary, width)
-        self.answer_head = None
-        if config.answers:
-            inner = nn.Linear(width, 2 * width), nn.LayerNorm(2 * width, 1e-5), nn.GELU()
-            self.answer_head = nn.Sequential(*inner, nn.Linear(2 * width, len(config.answers)))
+        # Section 4.3: classifiers, whose hidden layer is 2W wide; that of two pictures reads both of their vectors.
+        self.answer_head = Classifier(width, len(config.answers), 2 * width) if config.answers else None
+        self.judge_head = Classifier(2 * width, len(config.verdicts), 2 * width) if config.verdicts else None
+        if config.verdicts and config.modalities != 3:
+            raise ValueError(
+                f"a second picture has a modality of its own and there are {config.modalities}; set modalities=3 where there are verdicts"
+            )
         self.hidden_patch = self.colour_head = None
         if config.mpp > 0:
             self.hidden_patch = nn.Parameter(torch.zeros(width))
@@ -201,7 +209,9 @@ class Vilt(Method):
         """Those whose heads are there. There is no space that pictures and texts share, so nothing to `compare`."""
         matches = ("match", "match_with_maps") if self.match_head is not None else ()
         guesses = ("fill_mask",) if self.word_head is not None else ()
-        return ("encode_image", "encode_text", *matches, "fuse", *guesses)
+        answers = ("answer",) if self.answer_head is not None else ()
+        judges = ("judge",) if self.judge_head is not None else ()
+        return ("encode_image", "encode_text", *matches, "fuse", *guesses, *answers, *judges)
 
     def encode_image(self, images: Tensor) -> Encoded:
         """(B, 3, H, W) normalised pixels -> tokens (B, 1 + N, W) that enter the blocks; an embedding of width 0."""
@@ -233,8 +243,7 @@ class Vilt(Method):
     def fuse(self, image: Encoded, text: Encoded, tokens: bool = False) -> Fused:
         """Pairs by the pooler's output, from which the paper matches and classifies (sections 3.1 and 4.3).
 
-        Of two pictures the order makes no difference: positions and modality are the same. The paper reads them one by one
-        and lays both pooled vectors side by side (NLVR2).
+        A picture here is a first one. The paper reads two one by one, the second with a modality of its own (`judge`).
         """
         assert image.tokens is not None and text.tokens is not None
         fused = self._fuse(text.tokens, text.mask, image.tokens, first=not tokens)
@@ -245,7 +254,32 @@ class Vilt(Method):
         """(P, V) logits of the words at `at`, with the picture's tokens in the sequence or without them."""
         return self._guess(self._text_tokens(ids), mask, None if image is None else image.tokens, at)
 
-    def answer_logits(self, image: Encoded, text: Encoded) -> Tensor:
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The list of answers."""
+        return self.config.answers
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """Names of the verdicts."""
+        return self.config.verdicts
+
+    def judge(self, images: Sequence[Encoded], text: Encoded) -> Tensor:
+        """(B, verdicts) on a text and two pictures, each read with the text, both pooled vectors side by side (section 4.3).
+
+        Raises:
+            ValueError: for another number of pictures, or if the model has no verdicts.
+        """
+        if self.judge_head is None or len(images) != 2:
+            raise ValueError(
+                f"{len(images)} pictures and {len(self.verdicts)} verdicts; a ViLT judges two pictures, with config.verdicts"
+            )
+        left, right = images
+        assert right.tokens is not None
+        other = replace(right, tokens=right.tokens + (self.modalities.weight[2] - self.modalities.weight[1]))
+        return self.judge_head(torch.cat([self.fuse(left, text).pooled, self.fuse(other, text).pooled], 1))  # type: ignore[no-any-return]
+
+    def answer(self, image: Encoded, text: Encoded) -> Tensor:
         """(B, answers) from the pooled token of picture and question (section 4.3).
 
         Raises:

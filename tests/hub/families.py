@@ -192,6 +192,14 @@ def vilt(what: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any, Any], Said]:
     return ask
 
 
+def vilt_judges(theirs: Any, pixels: Any, ids: Any) -> Said:
+    """Two pictures with each text: it, and that of the text from the other end."""
+    both = torch.stack([pixels, pixels.flip(0)], 1)
+    mask = torch.ones(len(both), 2, *both.shape[-2:], dtype=torch.int64)
+    given = {n: ids[n] for n in ("input_ids", "attention_mask")}
+    return {"pair": theirs(**given, pixel_values=both, pixel_mask=mask).logits}
+
+
 def pairs(how: Callable[[Any, Any, Any, Any], Tensor]) -> Callable[..., Said]:
     """Of a method, of encoded pictures and texts, and of the texts' tokens."""
 
@@ -307,8 +315,13 @@ FAMILIES: dict[str, Family] = {
         "ViltForImageAndTextRetrieval", vilt(lambda out, _: out.logits[:, 0]), pairs(lambda of, i, t, _: of.match(i, t))
     ),
     "vilt answers": vilt_of(
-        "ViltForQuestionAnswering", vilt(lambda out, _: out.logits), pairs(lambda of, i, t, _: of.answer_logits(i, t)),
+        "ViltForQuestionAnswering", vilt(lambda out, _: out.logits), pairs(lambda of, i, t, _: of.answer(i, t)),
         num_labels=5,
+    ),
+    "vilt verdicts": vilt_of(
+        "ViltForImagesAndTextClassification", vilt_judges,
+        pairs(lambda of, i, t, _: of.judge([i, i.rows(torch.tensor([2, 1, 0]))], t)),
+        num_images=2, modality_type_vocab_size=3,
     ),
     "blip retrieval": Family(
         made("BlipForImageTextRetrieval", blip_config), blip_matches, pairs(lambda of, i, t, _: of.match(i, t)),

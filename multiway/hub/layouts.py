@@ -25,6 +25,7 @@ from multiway.hub.open_clip_folder import CONFIG_FILE
 from multiway.hub.origin import of_others
 from multiway.hub.transformers_folder import open_folder, read_config, read_json, stated_licence
 from multiway.methods.clip import Clip
+from multiway.nn.text import TextEmbed
 from multiway.nn.vit import VisionTransformer
 
 __all__ = [
@@ -139,6 +140,7 @@ def open_foreign(source: str, allow: Sequence[str] = ()) -> Model:
     folder = open_folder(name if taken else source)
     with _described(folder):
         model = _from_part(folder, part, allow) if taken else _from_folder(folder, allow)
+    _require_words(model, folder)
     kind = model.origin[0]["kind"] if model.origin else model.name
     model.origin = of_others(source, kind, stated_licence(folder))
     return model
@@ -163,6 +165,17 @@ def _from_folder(folder: Path, allow: Sequence[str]) -> Model:
             f"{folder} is a model of type {kind!r}; those that can be converted are: {', '.join(LAYOUTS)}"
         )
     return import_module(LAYOUTS[kind]).from_transformers(str(folder), allow)  # type: ignore[no-any-return]
+
+
+def _require_words(model: Model, source: Path) -> None:
+    """Refuse a tokeniser with more ids than there are embeddings of words: it is another model's."""
+    words = model.processor.tokenizer
+    rows = [len(part.words.weight) for part in model.method.modules() if isinstance(part, TextEmbed)]
+    if words is not None and rows and len(words) > min(rows):
+        raise WeightsError(
+            f"the tokeniser beside {source} has {len(words):,} ids and the model embeddings of {min(rows):,}; it is another model's: put the "
+            "right one there, or none, and the model takes token ids"
+        )
 
 
 @contextmanager
@@ -192,7 +205,9 @@ def from_file(file: Path, allow: Sequence[str] = ()) -> Model:
     tensors = read_checkpoint(file)
     module = import_module(RELEASES[release_of(tensors, str(file))][0])
     with _described(file):
-        return module.from_state(tensors, file, allow)  # type: ignore[no-any-return]
+        model: Model = module.from_state(tensors, file, allow)
+    _require_words(model, file)
+    return model
 
 
 def release_of(tensors: Mapping[str, Tensor], source: str) -> str:

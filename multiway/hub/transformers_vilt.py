@@ -59,6 +59,7 @@ Kind = Literal[
     "ViltForImagesAndTextClassification",
 ]
 WRITES: tuple[str, ...] = get_args(Kind)
+_VERDICTS = {"False": "false", "True": "true"}
 _BASE: Kind = "ViltModel"
 _WORDS = "embeddings.text_embeddings.word_embeddings.weight"
 _DECODER = "mlm_score.decoder.weight"
@@ -179,7 +180,9 @@ def vilt_config(theirs: dict[str, Any], kind: Kind, tied_words: bool = True) -> 
         words=kind == "ViltForMaskedLM",
         answers=labels if kind == "ViltForQuestionAnswering" else (),
         # NLVR2's are `False` and `True` there, and `false` and `true` in the data here.
-        verdicts=tuple(label.lower() for label in labels) if kind == "ViltForImagesAndTextClassification" else (),
+        verdicts=tuple(_VERDICTS.get(label, label) for label in labels)
+        if kind == "ViltForImagesAndTextClassification"
+        else (),
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
     )

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub.families import FAMILIES
+from hub.families import FAMILIES, TEXTS
 from hub.vit_peers import same_state
 from safetensors.torch import load_file, save_file
 
 from multiway.cli.main import main
+from multiway.data.tokenizer import Tokenizer, TokenizerSpec
 from multiway.hub.file import WeightsError
 from multiway.hub.load import load
 from multiway.hub.transformers_folder import read_tensors
@@ -84,6 +85,7 @@ def narrower(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
+MANY = [f"{a}{b}{c} " * 3 for a in "bcdfgh" for b in "aeiou" for c in "lmnprst"]
 WRONG = {
     "a pickle": (pickled, r"pytorch_model\.bin cannot be read as tensors alone: it holds \w+, an object.*\.safetensors"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "has neither model.safetensors nor pytorch_model.bin"),
@@ -96,6 +98,8 @@ WRONG = {
     "another model's config": (lambda f: changed(f, projection_dim=24), r"image_projection\.weight"),
     "no config": (lambda f: (f / "config.json").unlink(), r"has no config\.json; expected a folder"),
     "a config that is none": (lambda f: (f / "config.json").write_text("<html>"), r"config\.json is not JSON.*fetch the file anew"),
+    "another model's tokeniser": (lambda f: (f / "tokenizer.json").write_text(Tokenizer.train([*TEXTS, *map(str, MANY)], TokenizerSpec(400)).to_json()),
+                                  r"tokeniser beside .* has 400 ids and the model embeddings of 300"),
     "an unknown activation": (lambda f: changed(f, text_config={"hidden_act": "silu"}), "activation 'silu' is unknown"),
 }  # fmt: skip
 

@@ -245,7 +245,8 @@ def to_transformers(model: Model, folder: Path, kind: Kind | None = None) -> Non
         raise WeightsError(f"only a BLIP can be written as one of transformers'; given {type(method).__name__}")
     config, text, image = method.config, method.config.text, method.config.image
     if kind is None:
-        kind = next((each for each, what in _NEEDS.items() if what not in config.lacks), _ANSWERING)
+        fitting: list[Kind] = [each for each, what in _NEEDS.items() if what not in config.lacks]
+        kind = fitting[0] if fitting else "BlipForQuestionAnswering"
     if image.stem != "patch" or image.pre_norm or text.norm != "post" or not text.embedding_norm or text.types:
         raise WeightsError(
             "transformers' BLIP cuts patches and has BERT's blocks: image.stem='patch', text.norm='post', "

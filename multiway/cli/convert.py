@@ -22,6 +22,8 @@ class Convert:
             as its authors' code writes it.
         target: `NAME.safetensors` for one file, any other name for a folder.
         layout: by default multiway's own of a file, transformers' of a folder.
+        kind: class of transformers that is written, where a model can be several, as BlipForImageTextRetrieval or ViltForMaskedLM; by
+            default the first that it has weights for.
         allow: regular expressions; a tensor of the source in whose name one is found may be left over, a tensor of ours may start at
             random. Everything else that does not fit is an error.
         size: pixels of the pictures that the model is to see, if others than now; positions are interpolated.
@@ -30,6 +32,7 @@ class Convert:
     source: Annotated[str, tyro.conf.Positional]
     target: Annotated[str, tyro.conf.Positional]
     layout: Layout | None = None
+    kind: str | None = None
     allow: tuple[str, ...] = ()
     size: int | None = None
 
@@ -37,7 +40,7 @@ class Convert:
 def run(args: list[str]) -> int:
     """Convert; says what was read, and what was written."""
     asked = tyro.cli(Convert, args=args, prog="multiway convert")
-    done = convert(asked.source, asked.target, asked.layout, allow=asked.allow, size=asked.size)
+    done = convert(asked.source, asked.target, asked.layout, kind=asked.kind, allow=asked.allow, size=asked.size)
     if done.model.report is not None:
         print(done.model.report)
     print(f"  {settings_of(done.model)}")

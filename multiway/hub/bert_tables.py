@@ -15,7 +15,7 @@ from multiway.hub.rules import Rule, both, joined, same
 from multiway.hub.transformers_folder import mlp_ratio
 from multiway.nn.text import BERT_BASE, TextConfig
 
-__all__ = ["PARTS", "block", "blocks", "embedding", "text_of_shapes", "word_head"]
+__all__ = ["PARTS", "block", "blocks", "embedding", "require_gelu", "text_of_shapes", "word_head"]
 
 PARTS = ("attention", "attention_norm", "cross", "cross_norm", "mlp", "mlp_norm")
 """Of a block, by our names."""
@@ -72,6 +72,22 @@ def word_head(ours: str, theirs: str) -> list[Rule]:
         *both((f"{ours}.dense", f"{theirs}.transform.dense"), (f"{ours}.norm", f"{theirs}.transform.LayerNorm")),
         *same((f"{ours}.bias", f"{theirs}.bias")),
     ]
+
+
+def require_gelu(activation: str) -> None:
+    """Refuse heads on masked words with another activation: theirs have that of the blocks, ours GELU.
+
+    Args:
+        activation: of the blocks.
+
+    Raises:
+        WeightsError: if it is another.
+    """
+    if activation != "gelu":
+        raise WeightsError(
+            f"a head on words has GELU here, and with transformers the activation of the blocks, {activation!r} in this model; only those "
+            "with GELU in both can be converted together with the head"
+        )
 
 
 def text_of_shapes(theirs: Mapping[str, Tensor], root: str) -> TextConfig:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ __all__ = ["read_checkpoint"]
 
 _ENTRIES = ("state_dict", "model", "model_state_dict")  # where a checkpoint keeps its weights
 _PAIRS = ("student", "teacher", "dino_loss")  # or two networks, and a loss with a centre
+_OBJECT = re.compile(
+    r"(?:GLOBAL|Unsupported (?:global|class):?(?: GLOBAL)?) ([\w.]+)"
+)  # as torch names what it refuses
 _WRAPPER = "module."  # of `DistributedDataParallel`
 
 
@@ -45,7 +49,8 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
                 held = torch.load(file, "cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
         raise WeightsError(
-            f"{file} cannot be read as tensors alone: {error!s:.300}; where it holds more, write its weights as .safetensors"
+            f"{file} cannot be read as tensors alone: {_reason(error)}; where it holds more and you trust it, take its state dict out once "
+            "and save that as .safetensors"
         ) from error
     if not isinstance(held, Mapping):
         raise WeightsError(f"{file} holds a {type(held).__name__}; expected a table of tensors by name")
@@ -61,6 +66,15 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
             f"as the entry {' or '.join(_ENTRIES)}"
         )
     return found
+
+
+def _reason(error: Exception) -> str:
+    """In one line, without torch's advice to unpickle."""
+    if found := _OBJECT.search(str(error)):
+        return f"it holds {found[1]}, an object that code would have to be run for"
+    if isinstance(error, pickle.UnpicklingError | KeyError | EOFError):
+        return "it is damaged, or a pickle of something else than tensors"
+    return str(error).partition(". ")[0][:200]
 
 
 def _unwrapped(state: Mapping[str, Any]) -> dict[str, Any]:

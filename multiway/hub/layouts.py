@@ -10,20 +10,22 @@ Plain tables, so that listing the layouts imports none of them:
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
 from torch import Tensor
 
+from multiway.data.source import DataError
 from multiway.hub.checkpoint_file import read_checkpoint
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.open_clip_folder import CONFIG_FILE
 from multiway.hub.origin import of_others
-from multiway.hub.transformers_folder import open_folder, read_config, stated_licence
+from multiway.hub.transformers_folder import open_folder, read_config, read_json, stated_licence
 from multiway.methods.clip import Clip
+from multiway.nn.text import TextEmbed
 from multiway.nn.vit import VisionTransformer
 
 __all__ = [
@@ -109,7 +111,7 @@ RELEASES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 WRITERS: dict[str, str] = {
     "transformers": "a folder for `from_pretrained`",
-    "open_clip": "a folder for `open_clip.create_model('local-dir:FOLDER')`: CLIP and CoCa",
+    "open_clip": "a folder for `open_clip.create_model('local-dir:FOLDER')`: CLIP, SigLIP and CoCa",
     "torchscale": "a `.safetensors` file for BEiT-3's own code (microsoft/unilm)",
     "multiway": "one file",
 }
@@ -136,7 +138,9 @@ def open_foreign(source: str, allow: Sequence[str] = ()) -> Model:
     name, _, part = source.rpartition("#")
     taken = bool(name) and not Path(source).exists()
     folder = open_folder(name if taken else source)
-    model = _from_part(folder, part, allow) if taken else _from_folder(folder, allow)
+    with _described(folder):
+        model = _from_part(folder, part, allow) if taken else _from_folder(folder, allow)
+    _require_words(model, folder)
     kind = model.origin[0]["kind"] if model.origin else model.name
     model.origin = of_others(source, kind, stated_licence(folder))
     return model
@@ -148,8 +152,9 @@ def _from_part(folder: Path, part: str, allow: Sequence[str]) -> Model:
 
 def _from_folder(folder: Path, allow: Sequence[str]) -> Model:
     if (folder / CONFIG_FILE).is_file() and not (folder / "config.json").is_file():
-        stated = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("model_cfg", {})
-        kind = "coca" if "multimodal_cfg" in stated else "clip"
+        stated = read_json(folder / CONFIG_FILE).get("model_cfg", {})
+        tower = str((stated.get("vision_cfg") or {}).get("timm_model_name"))
+        kind = "coca" if "multimodal_cfg" in stated else "siglip" if "_siglip_" in tower else "clip"
         return import_module(f"multiway.hub.open_clip_{kind}").from_open_clip(folder, allow)  # type: ignore[no-any-return]
     stated = read_config(folder)
     if "architecture" in stated and "model_type" not in stated:
@@ -162,6 +167,35 @@ def _from_folder(folder: Path, allow: Sequence[str]) -> Model:
     return import_module(LAYOUTS[kind]).from_transformers(str(folder), allow)  # type: ignore[no-any-return]
 
 
+def _require_words(model: Model, source: Path) -> None:
+    """Refuse a tokeniser with more ids than there are embeddings of words: it is another model's."""
+    words = model.processor.tokenizer
+    rows = [len(part.words.weight) for part in model.method.modules() if isinstance(part, TextEmbed)]
+    if words is not None and rows and len(words) > min(rows):
+        raise WeightsError(
+            f"the tokeniser beside {source} has {len(words):,} ids and the model embeddings of {min(rows):,}; it is another model's: put the "
+            "right one there, or none, and the model takes token ids"
+        )
+
+
+@contextmanager
+def _described(source: Path) -> Iterator[None]:
+    """Whatever sizes and settings no model can be built of is an error in the source, which it names."""
+    try:
+        yield
+    except (WeightsError, DataError):
+        raise
+    except KeyError as error:
+        raise WeightsError(
+            f"{source} does not say {error.args[0]!r}, which its kind of model needs; is it whole?"
+        ) from error
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError, IndexError) as error:
+        raise WeightsError(
+            f"{source} describes a model that cannot be built here: {error!s:.300}; its configuration and its weights have to be of one "
+            "model (MULTIWAY_TRACEBACK=1 shows where)"
+        ) from error
+
+
 def from_file(file: Path, allow: Sequence[str] = ()) -> Model:
     """A model from a checkpoint file of `RELEASES`.
 
@@ -170,7 +204,10 @@ def from_file(file: Path, allow: Sequence[str] = ()) -> Model:
     """
     tensors = read_checkpoint(file)
     module = import_module(RELEASES[release_of(tensors, str(file))][0])
-    return module.from_state(tensors, file, allow)  # type: ignore[no-any-return]
+    with _described(file):
+        model: Model = module.from_state(tensors, file, allow)
+    _require_words(model, file)
+    return model
 
 
 def release_of(tensors: Mapping[str, Tensor], source: str) -> str:
@@ -194,8 +231,13 @@ def _fits(mark: str, tensors: Mapping[str, Tensor]) -> bool:
     return any(name in tensors for name in mark.split("|"))
 
 
-def to_transformers(model: Model, folder: Path) -> None:
+def to_transformers(model: Model, folder: Path, kind: str | None = None) -> None:
     """Write a folder that the model's counterpart in `transformers` reads.
+
+    Args:
+        model: to be written.
+        folder: is made.
+        kind: their class, where there are several (`WRITES` of their module); by default the first that this model has weights for.
 
     Raises:
         WeightsError: if it has none, or none that could have what this model has.
@@ -215,18 +257,25 @@ def to_transformers(model: Model, folder: Path) -> None:
             "counterpart in transformers has not; only a picture encoder, dino, ibot or beit with these can be written"
         )
     module = import_module(place)
-    module.to_transformers(model, folder)
+    if kind is None:
+        module.to_transformers(model, folder)
+        return
+    kinds = getattr(module, "WRITES", ())
+    if kind not in kinds:
+        said = f"expected one of {', '.join(kinds)}" if kinds else "it is written as one class alone: name none"
+        raise WeightsError(f"this {model.name} cannot be written as a {kind}; {said}")
+    module.to_transformers(model, folder, kind)
 
 
 def to_open_clip(model: Model, folder: Path) -> None:
     """Write a folder that `open_clip` reads.
 
     Raises:
-        WeightsError: if the model is no CLIP or CoCa of its form.
+        WeightsError: if the model is no CLIP, SigLIP or CoCa of its form.
     """
-    if model.name not in ("clip", "coca"):
+    if model.name not in ("clip", "coca", "siglip"):
         raise WeightsError(
-            f"of the models here open_clip has CLIP and CoCa; given {model.name}: try --layout transformers"
+            f"of the models here open_clip has CLIP, SigLIP and CoCa; given {model.name}: try --layout transformers"
         )
     import_module(f"multiway.hub.open_clip_{model.name}").to_open_clip(model, folder)
 

@@ -21,7 +21,7 @@ from multiway.hub.model import Model
 from multiway.hub.open_clip_folder import picture, plain, read_folder, resblocks, view_of, write_folder
 from multiway.hub.renaming import Table, fill, state_of
 from multiway.hub.rules import Rule, batch_norms, both, joined, laid_out, patches, placed, same, turned
-from multiway.hub.transformers_folder import read_tokenizer
+from multiway.hub.tokenizer_files import read_tokenizer
 from multiway.methods.clip import Clip, ClipConfig
 from multiway.nn.resnet import ModifiedResNetConfig
 from multiway.nn.text import TextConfig

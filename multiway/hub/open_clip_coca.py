@@ -23,7 +23,7 @@ from multiway.hub.open_clip_clip import vit
 from multiway.hub.open_clip_folder import picture, read_folder, resblocks, view_of, write_folder
 from multiway.hub.renaming import Table, fill, renamed
 from multiway.hub.rules import Many, Rule, both, joined, same, turned
-from multiway.hub.transformers_folder import read_tokenizer
+from multiway.hub.tokenizer_files import read_tokenizer
 from multiway.methods.coca import Coca, CocaConfig
 from multiway.nn.text import TextConfig
 from multiway.nn.vit import VisionConfig

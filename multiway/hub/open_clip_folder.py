@@ -7,20 +7,19 @@ a model takes token ids, not strings.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
 from multiway.hub.file import WeightsError
 from multiway.hub.rules import Rule, both, same
-from multiway.hub.transformers_folder import write_json, write_tokenizer
+from multiway.hub.tokenizer_files import write_tokenizer
+from multiway.hub.transformers_folder import read_json, read_tensors, write_json
 
 __all__ = ["CONFIG_FILE", "picture", "plain", "read_folder", "resblocks", "view_of", "write_folder"]
 
@@ -32,13 +31,9 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(what the config file says, tensors by name).
 
     Raises:
-        WeightsError: if a file is missing.
+        WeightsError: if a file is missing, or cannot be read.
     """
-    stated = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    file = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
-    if file is None:
-        raise WeightsError(f"{folder} has neither {' nor '.join(_WEIGHTS)}")
-    return stated, load_file(str(file)) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+    return read_json(folder / CONFIG_FILE), read_tensors(folder, _WEIGHTS)
 
 
 def view_of(stated: Mapping[str, Any], size: int) -> ViewSpec:

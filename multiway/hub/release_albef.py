@@ -20,7 +20,7 @@ from multiway.hub.model import Model
 from multiway.hub.renaming import Table, fill
 from multiway.hub.rules import both, same, shifted
 from multiway.hub.timm_networks import vit_of_shapes
-from multiway.hub.transformers_folder import read_tokenizer
+from multiway.hub.tokenizer_files import read_tokenizer
 from multiway.methods.albef import Albef, AlbefConfig
 
 __all__ = ["albef_config", "from_state", "table"]

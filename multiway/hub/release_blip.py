@@ -23,8 +23,8 @@ from multiway.hub.release_albef import MOMENTUM
 from multiway.hub.renaming import Table, fill
 from multiway.hub.rules import same
 from multiway.hub.timm_networks import vit_of_shapes
+from multiway.hub.tokenizer_files import read_tokenizer
 from multiway.hub.transformers_blip import blip_config
-from multiway.hub.transformers_folder import read_tokenizer
 from multiway.methods.blip import Blip, BlipConfig
 
 __all__ = ["config_of_shapes", "from_state", "kind_of", "table"]

@@ -1,4 +1,4 @@
-"""ViLT's checkpoints as its authors' code writes them (dandelin/ViLT): pre-training, question answering, retrieval.
+"""ViLT's checkpoints as its authors' code writes them (dandelin/ViLT): pre-training, question answering, retrieval, two pictures.
 
 `vilt_200k_mlm_itm.ckpt` and its like are Lightning's; what they hold beside tensors may have to be taken out first (the error says so). The
 word head's matrix is one of its own. Answers have numbers there and get these as names here.
@@ -21,7 +21,8 @@ from multiway.hub.model import Model
 from multiway.hub.renaming import Table, fill
 from multiway.hub.rules import both, leading, patches, placed, same
 from multiway.hub.timm_networks import count
-from multiway.hub.transformers_folder import mlp_ratio, read_tokenizer
+from multiway.hub.tokenizer_files import read_tokenizer
+from multiway.hub.transformers_folder import mlp_ratio
 from multiway.methods.vilt import Vilt, ViltConfig
 
 __all__ = ["from_state", "table", "vilt_config"]
@@ -39,13 +40,18 @@ def table(config: ViltConfig) -> Table:
         *placed("", "transformer.pos_embed"),
         *timm_names.blocks("transformer.blocks.*", "transformer.blocks.*"),
         *both(("transformer.norm", "transformer.norm"), ("pooler", "pooler.dense"), ("match_head", "itm_score.fc")),
-        *both(*((f"answer_head.{part}", f"vqa_classifier.{part}") for part in (0, 1, 3))),
+        *both(
+            *(
+                (f"{head}.{part}", f"{theirs}.{part}")
+                for head, theirs in (("answer_head", "vqa_classifier"), ("judge_head", "nlvr2_classifier"))
+                for part in (0, 1, 3)
+            )
+        ),
         *bert_tables.word_head("word_head", "mlm_score"),
     ]
     apart = [
         (r"^mpp_score\.", "a head on hidden patches"),
         (r"^rank_output\.", "a score for ranking, which begins as the head on pairs"),
-        (r"^nlvr2_classifier\.", "a classifier of two pictures"),
     ]
     return Table("ViLT of its authors", rules, [(_DECODER, _WORDS)] if config.tied_words else [], apart=apart)
 
@@ -86,6 +92,7 @@ def vilt_config(theirs: Mapping[str, Tensor]) -> ViltConfig:
         matching="itm_score.fc.weight" in theirs,
         words="mlm_score.bias" in theirs,
         answers=tuple(map(str, range(answers))),
+        verdicts=("false", "true") if "nlvr2_classifier.3.bias" in theirs else (),
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
     )

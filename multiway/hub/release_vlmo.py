@@ -26,7 +26,8 @@ from multiway.hub.model import Model
 from multiway.hub.renaming import Table, fill
 from multiway.hub.rules import both, leading, one_way, patches, same
 from multiway.hub.timm_networks import count
-from multiway.hub.transformers_folder import mlp_ratio, read_tokenizer
+from multiway.hub.tokenizer_files import read_tokenizer
+from multiway.hub.transformers_folder import mlp_ratio
 from multiway.methods.vlmo import Vlmo, VlmoConfig
 from multiway.nn.multiway import MultiwayConfig
 

@@ -19,12 +19,11 @@ from torch import Tensor
 
 from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
-from multiway.hub.checkpoint_file import read_checkpoint
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.renaming import Table, fill
 from multiway.hub.timm_names import rules
-from multiway.hub.transformers_folder import mlp_ratio
+from multiway.hub.transformers_folder import mlp_ratio, read_tensors
 from multiway.methods.picture_encoder import PictureEncoder, PictureEncoderConfig
 from multiway.nn.backbone import BackboneConfig
 from multiway.nn.convnext import ConvNextConfig
@@ -199,12 +198,7 @@ def from_folder(folder: Path, stated: Mapping[str, Any], allow: Sequence[str] = 
     Raises:
         WeightsError: if there are no weights, they are of no network here, or a tensor is unaccounted for.
     """
-    file = next(
-        (folder / name for name in ("model.safetensors", "pytorch_model.bin") if (folder / name).is_file()), None
-    )
-    if file is None:
-        raise WeightsError(f"{folder} has neither model.safetensors nor pytorch_model.bin")
-    theirs, told = read_checkpoint(file), stated.get("pretrained_cfg", {})
+    theirs, told = read_tensors(folder), stated.get("pretrained_cfg", {})
     config = network_of_shapes(theirs, told.get("input_size", (3, 224))[-1])
     return encoder(theirs, config, str(folder), _view_of(config, told), allow)
 

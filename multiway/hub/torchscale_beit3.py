@@ -29,7 +29,7 @@ from multiway.hub.file import WeightsError, assign
 from multiway.hub.model import Model
 from multiway.hub.renaming import Table
 from multiway.hub.rules import Rule, both, joined, laid_out, leading, patches, same
-from multiway.hub.transformers_folder import read_tokenizer, write_tokenizer
+from multiway.hub.tokenizer_files import read_tokenizer, write_tokenizer
 from multiway.methods.beit3 import Beit3, Beit3Config
 from multiway.nn.multiway import MultiwayConfig
 

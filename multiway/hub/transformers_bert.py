@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,23 +22,23 @@ from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.renaming import Table, fill
 from multiway.hub.rules import Rule, both, laid_out, same
+from multiway.hub.tokenizer_files import read_tokenizer, write_tokenizer
 from multiway.hub.transformers_folder import (
     activation_of,
     mlp_ratio,
     open_folder,
     read_config,
     read_tensors,
-    read_tokenizer,
     their_activation,
     write_json,
     write_tensors,
-    write_tokenizer,
 )
 from multiway.methods.bert import Bert, BertConfig
 from multiway.nn.text import TextConfig
 
 __all__ = [
     "KINDS",
+    "WRITES",
     "bert_config",
     "from_transformers",
     "offset_positions",
@@ -48,12 +48,11 @@ __all__ = [
     "to_transformers",
 ]
 
-Family = Literal["bert", "roberta"]
-
 KINDS: dict[str, tuple[str, ...]] = {
     "bert": ("BertForMaskedLM", "BertForPreTraining", "BertModel"),
     "roberta": ("RobertaForMaskedLM", "RobertaModel"),
 }
+WRITES = ("BertForMaskedLM", "BertModel", "RobertaForMaskedLM", "RobertaModel")
 _UNREAD = 2  # rows before the first position of a RoBERTa
 
 
@@ -114,6 +113,11 @@ def text_config(theirs: Mapping[str, Any], family: str = "bert") -> TextConfig:
     if other:
         raise WeightsError(f"this {family} has {other}; expected absolute positions and an encoder")
     roberta = family == "roberta"
+    if roberta and theirs.get("pad_token_id", 1) != _UNREAD - 1:
+        raise WeightsError(
+            f"this {family} counts positions from pad_token_id={theirs.get('pad_token_id')}; those that fill up with id 1 can be converted, as "
+            "all that were released"
+        )
     return TextConfig(
         vocabulary=theirs.get("vocab_size", 50265 if roberta else 30522),
         context=theirs.get("max_position_embeddings", 512) - (_UNREAD if roberta else 0),
@@ -137,13 +141,11 @@ def bert_config(theirs: Mapping[str, Any], *, head: bool = True) -> BertConfig:
     """Our config from their `config.json`.
 
     Raises:
-        WeightsError: as of `text_config`; or if the head has another activation than GELU.
+        WeightsError: as of `text_config`; or if the head would have another activation than GELU.
     """
     text = text_config(theirs, theirs.get("model_type", "bert"))
-    if head and text.activation != "gelu":
-        raise WeightsError(
-            f"a head on masked words here has GELU; this model has hidden_act={theirs.get('hidden_act')!r}"
-        )
+    if head and theirs.get("model_type", "bert") == "bert":  # a RoBERTa's head has GELU whatever the blocks have
+        bert_tables.require_gelu(text.activation)
     return BertConfig(text, head)
 
 
@@ -170,21 +172,27 @@ def from_transformers(source: str, allow: Sequence[str] = ()) -> Model:
     return Model(method, Processor(ViewSpec(), read_tokenizer(folder, config.text.context)), report=report)
 
 
-def to_transformers(model: Model, folder: Path, family: Family = "bert") -> None:
-    """Write a folder that `BertForMaskedLM.from_pretrained` reads; without a head `BertModel`.
+def to_transformers(model: Model, folder: Path, kind: str | None = None) -> None:
+    """Write a folder that the `from_pretrained` of one of their classes reads.
 
     Args:
         model: a BERT with the published one's blocks.
         folder: is made.
-        family: `roberta` for `RobertaForMaskedLM` or `RobertaModel`, of a text encoder with one segment type.
+        kind: one of `WRITES`; by default `BertForMaskedLM`, without a head `BertModel`. A RoBERTa has one segment type.
 
     Raises:
-        WeightsError: if the model is built otherwise.
+        WeightsError: if the model is built otherwise, or lacks the head.
     """
     method = model.method
     if not isinstance(method, Bert):
         raise WeightsError(f"only a BERT can be written as one of transformers'; given {type(method).__name__}")
     text, head = method.config.text, method.config.head
+    family = "roberta" if (kind or "").startswith("Roberta") else "bert"
+    fitting = KINDS[family][0 if head else -1]
+    if kind not in (None, fitting):
+        raise WeightsError(
+            f"this model has {'a' if head else 'no'} head on masked words and cannot be a {kind}; expected {fitting}"
+        )
     built = (text.norm, text.embedding_norm, text.causal, text.pool, text.cross_width)
     if built != ("post", True, False, "class", None) or not text.types or (family == "roberta" and text.types != 1):
         raise WeightsError(
@@ -192,6 +200,8 @@ def to_transformers(model: Model, folder: Path, family: Family = "bert") -> None
             "--method.text.norm post --method.text.embedding-norm --method.text.types 2; this model differs: its norms are "
             f"{text.norm!r}, embedding_norm={text.embedding_norm}, types={text.types}"
         )
+    if head and family == "bert":
+        bert_tables.require_gelu(text.activation)
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder, table(family, head=head).write(method.state_dict()))
     write_json(folder / "config.json", _their_config(text, family, head, model))

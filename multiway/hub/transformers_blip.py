@@ -20,20 +20,18 @@ from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.renaming import Table, fill, renamed
 from multiway.hub.rules import Rule, both, leading, patches, placed
+from multiway.hub.tokenizer_files import read_tokenizer, write_tokenizer
 from multiway.hub.transformers_folder import (
     activation_of,
     mlp_ratio,
     open_folder,
     read_config,
     read_tensors,
-    read_tokenizer,
-    read_view,
     their_activation,
     write_json,
     write_tensors,
-    write_tokenizer,
-    write_view,
 )
+from multiway.hub.transformers_view import read_view, write_view
 from multiway.methods.blip import Blip, BlipConfig
 from multiway.nn.decoder import SHARING, Sharing
 from multiway.nn.text import TextConfig
@@ -41,6 +39,7 @@ from multiway.nn.vit import VisionConfig
 
 __all__ = [
     "LACKS",
+    "WRITES",
     "Kind",
     "blip_config",
     "from_transformers",
@@ -52,7 +51,7 @@ __all__ = [
 
 Kind = Literal["BlipForImageTextRetrieval", "BlipForConditionalGeneration", "BlipForQuestionAnswering"]
 
-_RETRIEVAL, _CAPTIONING, _ANSWERING = get_args(Kind)
+WRITES = _RETRIEVAL, _CAPTIONING, _ANSWERING = get_args(Kind)
 _ENCODER = "text_encoder"
 _DECODER = "text_decoder.bert"
 _HEAD = "text_decoder.cls.predictions"
@@ -61,6 +60,7 @@ LACKS: dict[str, tuple[str, ...]] = {
     _CAPTIONING: ("encode_text", "compare", "match", "match_with_maps"),
     _ANSWERING: ("encode_text", "compare", "match", "match_with_maps", "caption_likelihood", "generate"),
 }
+_NEEDS: dict[Kind, str] = {_CAPTIONING: "generate", _RETRIEVAL: "match"}
 _PICTURE = "student.image."
 
 
@@ -219,11 +219,13 @@ def from_transformers(source: str, allow: Sequence[str] = ()) -> Model:
         raise WeightsError(
             f"{folder} begins captions with token {start} of {config.text.vocabulary}; here it is the last but one, [DEC]"
         )
+    if kind != _RETRIEVAL:
+        bert_tables.require_gelu(config.text.activation)
     method = Blip(config)
     found = table(config, kind)
     lacks = [name for name in method.state_dict() if not found.has(name)]
     report = fill(method, found, read_tensors(folder), str(folder), allow, lacks)
-    view = read_view(folder, ViewSpec(size=config.image.size, crop="squash"))
+    view = read_view(folder, ViewSpec(size=config.image.size, crop="squash"), squeezes=True)
     return Model(method, Processor(view, read_tokenizer(folder, config.text.context)), report=report)
 
 
@@ -233,7 +235,7 @@ def to_transformers(model: Model, folder: Path, kind: Kind | None = None) -> Non
     Args:
         model: a BLIP with the released model's blocks.
         folder: is made.
-        kind: their class; by default captioning, or retrieval where the model does not write.
+        kind: their class; by default captioning, retrieval or answering, the first that the model has weights for.
 
     Raises:
         WeightsError: if the model is built otherwise, or lacks what the class does.
@@ -243,13 +245,16 @@ def to_transformers(model: Model, folder: Path, kind: Kind | None = None) -> Non
         raise WeightsError(f"only a BLIP can be written as one of transformers'; given {type(method).__name__}")
     config, text, image = method.config, method.config.text, method.config.image
     if kind is None:
-        kind = _CAPTIONING if "generate" not in config.lacks else _RETRIEVAL
+        fitting: list[Kind] = [each for each, what in _NEEDS.items() if what not in config.lacks]
+        kind = fitting[0] if fitting else "BlipForQuestionAnswering"
     if image.stem != "patch" or image.pre_norm or text.norm != "post" or not text.embedding_norm or text.types:
         raise WeightsError(
             "transformers' BLIP cuts patches and has BERT's blocks: image.stem='patch', text.norm='post', "
             "text.embedding_norm=True, text.types=0; this model differs"
         )
-    needs = {_RETRIEVAL: "match", _CAPTIONING: "generate"}.get(kind)
+    if kind != _RETRIEVAL:
+        bert_tables.require_gelu(text.activation)
+    needs = _NEEDS.get(kind)
     if needs in config.lacks:
         raise WeightsError(f"a {kind} needs the weights of `{needs}`, which this model lacks")
     folder.mkdir(parents=True, exist_ok=True)

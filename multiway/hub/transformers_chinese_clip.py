@@ -17,19 +17,11 @@ from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.renaming import Table, fill, state_of
 from multiway.hub.rules import same
+from multiway.hub.tokenizer_files import read_tokenizer, write_tokenizer
 from multiway.hub.transformers_bert import text_config, their_text
 from multiway.hub.transformers_clip import clip_picture, picture_config, their_picture
-from multiway.hub.transformers_folder import (
-    open_folder,
-    read_config,
-    read_tensors,
-    read_tokenizer,
-    read_view,
-    write_json,
-    write_tensors,
-    write_tokenizer,
-    write_view,
-)
+from multiway.hub.transformers_folder import open_folder, read_config, read_tensors, write_json, write_tensors
+from multiway.hub.transformers_view import read_view, write_view
 from multiway.methods.clip import Clip, ClipConfig
 from multiway.nn.vit import VisionConfig
 

@@ -19,20 +19,18 @@ from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.renaming import Table, fill, renamed, state_of
 from multiway.hub.rules import Rule, both, joined, patches, placed, same
+from multiway.hub.tokenizer_files import read_tokenizer, write_tokenizer
 from multiway.hub.transformers_folder import (
     activation_of,
     mlp_ratio,
     open_folder,
     read_config,
     read_tensors,
-    read_tokenizer,
-    read_view,
     their_activation,
     write_json,
     write_tensors,
-    write_tokenizer,
-    write_view,
 )
+from multiway.hub.transformers_view import read_view, write_view
 from multiway.methods.clip import Clip, ClipConfig
 from multiway.nn.text import TextConfig
 from multiway.nn.vit import VisionConfig

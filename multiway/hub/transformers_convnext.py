@@ -70,6 +70,10 @@ def convnext_config(theirs: Mapping[str, Any]) -> PictureEncoderConfig:
             f"this ConvNeXt has hidden_sizes={sizes} {other or ''}; expected each stage twice as wide as the one before, GELU, and "
             "pictures of three colours"
         )
+    if not 0 <= theirs.get("layer_norm_eps", 1e-12) <= 1e-6:
+        raise WeightsError(
+            f"this ConvNeXt's last norm has layer_norm_eps={theirs['layer_norm_eps']} and its others 1e-6; expected no more, as released"
+        )
     scale = theirs.get("layer_scale_init_value", 1e-6)
     # Their last norm has the config's epsilon; all others 1e-6, which is what the paper's code has everywhere.
     return PictureEncoderConfig(

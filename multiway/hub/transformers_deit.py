@@ -83,6 +83,7 @@ _FAMILY = Family(
     table,
     names,
     ViewSpec(224, "center", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), shortest=256),
+    squeezes=True,
     any_size=True,
 )
 

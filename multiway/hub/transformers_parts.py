@@ -20,8 +20,10 @@ from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.renaming import Table, fill
 from multiway.hub.rules import Rule, both, leading, patches, placed, same, under
+from multiway.hub.tokenizer_files import read_tokenizer
 from multiway.hub.transformers_bert import offset_positions, text_config
-from multiway.hub.transformers_folder import open_folder, read_config, read_tensors, read_tokenizer, read_view
+from multiway.hub.transformers_folder import open_folder, read_config, read_tensors
+from multiway.hub.transformers_view import read_view
 from multiway.hub.vit_tensors import Names, blocks, blocks_of, grid_sides, require_plain, stripped, tower
 from multiway.methods.bert import Bert, BertConfig
 from multiway.methods.picture_encoder import PictureEncoder, PictureEncoderConfig
@@ -49,6 +51,14 @@ class Part:
     rules: Callable[[Config], Iterable[Rule]]
 
 
+_LEARNING = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # a text encoder here may have dropout
+_BRIDGE = {
+    "layer_norm_eps": 1e-5,
+    "max_position_embeddings": 514,
+    "type_vocab_size": 1,
+}  # where BridgeTower leaves them out
+
+
 def _flava_picture(theirs: Mapping[str, Any]) -> Config:
     require_plain(theirs, "FLAVA")
     sides = blocks_of(theirs, theirs.get("intermediate_size", 3072), 1e-12)
@@ -61,6 +71,7 @@ def _flava_tower(config: Config) -> list[Rule]:
 
 
 def _flava_words(theirs: Mapping[str, Any]) -> Config:
+    require_plain({**theirs, **_LEARNING}, "FLAVA")
     return BertConfig(replace(text_config(theirs), norm="pre"), head=False)
 
 
@@ -89,8 +100,8 @@ def _bridge_tower(config: Config) -> list[Rule]:
     ]
 
 
-def _words(family: str) -> Callable[[Mapping[str, Any]], Config]:
-    return lambda theirs: BertConfig(text_config(theirs, family), head=False)
+def _words(family: str, **defaults: Any) -> Callable[[Mapping[str, Any]], Config]:
+    return lambda theirs: BertConfig(text_config(defaults | dict(theirs), family), head=False)
 
 
 def _bert(config: Config) -> list[Rule]:
@@ -118,7 +129,7 @@ PARTS: dict[str, dict[str, Part]] = {
     "align": {"text": Part("text_model.", "text_config", _words("bert"), _bert)},
     "bridgetower": {
         "image": Part("vision_model.visual.", "vision_config", _bridge_picture, _bridge_tower),
-        "text": Part("text_model.", "text_config", _words("roberta"), _roberta),
+        "text": Part("text_model.", "text_config", _words("roberta", **_BRIDGE), _roberta),
     },
     "clip": {"image": Part("vision_model.", "vision_config", _clip_picture, _clip_tower)},
     "chinese_clip": {
@@ -178,5 +189,6 @@ def from_part(source: str, part: str, allow: Sequence[str] = ()) -> Model:
         processor = Processor(ViewSpec(), read_tokenizer(folder, config.text.context))
     else:
         assert isinstance(config.backbone, VisionConfig)
-        processor = Processor(read_view(folder, replace(_VIEWS[kind], size=config.backbone.size)), None)
+        default = replace(_VIEWS[kind], size=config.backbone.size)
+        processor = Processor(read_view(folder, default, squeezes=kind == "flava"), None)
     return Model(method, processor, report=report)

@@ -7,6 +7,7 @@ attention, merges them where ours keeps the query apart. Nothing is computed, so
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.renaming import Table, fill, state_of
 from multiway.hub.rules import Many, Rule, both, laid_out, leading, patches, same
+from multiway.hub.tokenizer_files import pad_of, read_tokenizer, write_tokenizer
 from multiway.hub.transformers_clip import blocks
 from multiway.hub.transformers_folder import (
     activation_of,
@@ -25,14 +27,11 @@ from multiway.hub.transformers_folder import (
     open_folder,
     read_config,
     read_tensors,
-    read_tokenizer,
-    read_view,
     their_activation,
     write_json,
     write_tensors,
-    write_tokenizer,
-    write_view,
 )
+from multiway.hub.transformers_view import read_view, write_view
 from multiway.methods.siglip import Siglip, SiglipConfig
 from multiway.nn.text import TextConfig
 from multiway.nn.vit import VisionConfig
@@ -131,10 +130,13 @@ def from_transformers(source: str, allow: Sequence[str] = ()) -> Model:
     if theirs.get("model_type") != "siglip":
         raise WeightsError(f"{folder} holds a {theirs.get('model_type')!r} model; expected `siglip`")
     config = siglip_config(theirs)
+    # Where SigLIP 2 says nothing its config means 1, and texts are filled up with its tokeniser's 0.
+    words = read_tokenizer(folder, config.text.context)
+    config = replace(config, pad_id=pad_of(folder, words, config.pad_id))
     method = Siglip(config)
     report = fill(method, TABLE, read_tensors(folder), str(folder), allow)
     view = read_view(folder, ViewSpec(size=config.image.size, crop="squash", mean=(0.5,) * 3, std=(0.5,) * 3))
-    return Model(method, Processor(view, read_tokenizer(folder, config.text.context)), report=report)
+    return Model(method, Processor(view, words), report=report)
 
 
 def to_transformers(model: Model, folder: Path) -> None:
@@ -153,12 +155,12 @@ def to_transformers(model: Model, folder: Path) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder, TABLE.write(state_of(method)))
-    write_json(folder / "config.json", _their_config(method.config))
+    write_json(folder / "config.json", _their_config(method.config, model.processor))
     write_view(folder, model.processor.view, "SiglipImageProcessor")
     write_tokenizer(folder, model.processor)
 
 
-def _their_config(config: SiglipConfig) -> dict[str, Any]:
+def _their_config(config: SiglipConfig, processor: Processor | None = None) -> dict[str, Any]:
     def blocks(part: VisionConfig | TextConfig) -> dict[str, Any]:
         return {
             "hidden_size": part.width, "num_hidden_layers": part.layers, "num_attention_heads": part.heads,
@@ -166,7 +168,9 @@ def _their_config(config: SiglipConfig) -> dict[str, Any]:
             "hidden_act": their_activation(part.activation),
         }  # fmt: skip
 
-    text = {"vocab_size": config.text.vocabulary, "max_position_embeddings": config.text.context,
+    special = processor.tokenizer.special if processor and processor.tokenizer else {}
+    ends = {f"{role}_token_id": special.get(role, config.pad_id) for role in ("bos", "eos")}
+    text = {**ends, "vocab_size": config.text.vocabulary, "max_position_embeddings": config.text.context,
             "pad_token_id": config.pad_id, "projection_size": config.image.width}  # fmt: skip
     vision = {"image_size": config.image.size, "patch_size": config.image.patch, "num_channels": 3}
     return {

@@ -25,6 +25,7 @@ from multiway.nn.swin import Swin, SwinConfig
 
 __all__ = ["KINDS", "displacements", "from_transformers", "names", "swin_config", "table", "to_transformers"]
 
+_EPSILON = 1e-5
 KINDS = ("SwinModel", "SwinForImageClassification")
 _NEWER = Names(newer=(*Names().newer, (r"\.attention\.attention\.", ".attention.self."),
                       (r"\.attention\.relative_position_bias\.", ".attention.self."),
@@ -97,6 +98,11 @@ def swin_config(theirs: Mapping[str, Any]) -> PictureEncoderConfig:
         )
     if theirs.get("hidden_act", "gelu") != "gelu":
         raise WeightsError(f"this Swin has hidden_act={theirs['hidden_act']!r}; expected gelu")
+    if theirs.get("layer_norm_eps", _EPSILON) != _EPSILON:
+        raise WeightsError(
+            f"this Swin has layer_norm_eps={theirs['layer_norm_eps']}, which theirs gives some norms and {_EPSILON} the others; expected "
+            f"{_EPSILON} in all, as released"
+        )
     return PictureEncoderConfig(
         SwinConfig(
             **grid_sides(theirs, 224, 4),
@@ -105,7 +111,7 @@ def swin_config(theirs: Mapping[str, Any]) -> PictureEncoderConfig:
             head_width=base // heads[0],
             window=theirs.get("window_size", 7),
             mlp_ratio=float(theirs.get("mlp_ratio", 4.0)),
-            epsilon=theirs.get("layer_norm_eps", 1e-5),
+            epsilon=_EPSILON,
         )
     )
 
@@ -133,10 +139,14 @@ def to_transformers(model: Model, folder: Path) -> None:
     """Write a folder that `SwinModel.from_pretrained(folder, add_pooling_layer=False)` reads.
 
     Raises:
-        WeightsError: if the model's backbone is no Swin.
+        WeightsError: if the model's backbone is no Swin, or has another epsilon than theirs.
     """
     network = network_of(model, Swin, KINDS[0])
     config = network.config
+    if config.epsilon != _EPSILON:
+        raise WeightsError(
+            f"a SwinModel has an epsilon of {_EPSILON} in all of its norms; this one has {config.epsilon}"
+        )
     theirs = {
         "model_type": "swin", "architectures": [KINDS[0]], "num_channels": 3, "image_size": config.size, "patch_size": config.patch,
         "embed_dim": config.base, "depths": list(config.depths), "window_size": config.window, "mlp_ratio": config.mlp_ratio,

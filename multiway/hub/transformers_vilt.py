@@ -1,7 +1,8 @@
 """ViLT checkpoints of the `transformers` library, in and out.
 
-Four of its classes have a counterpart here, told apart by their heads: `ViltModel` (none), `ViltForMaskedLM` (words),
-`ViltForImageAndTextRetrieval` (one score, the log-odds of matching) and `ViltForQuestionAnswering` (answers). Their layout keeps
+Five of its classes have a counterpart here, told apart by their heads: `ViltModel` (none), `ViltForMaskedLM` (words),
+`ViltForImageAndTextRetrieval` (one score, the log-odds of matching), `ViltForQuestionAnswering` (answers) and
+`ViltForImagesAndTextClassification` (verdicts on a text and two pictures, NLVR2). Their layout keeps
 query, key and value apart and the class token's position in one table with the patches'; ours merges the first and splits the
 last. Nothing is computed on the way in, so the round trip is exact to the bit.
 """
@@ -18,28 +19,28 @@ from torch import Tensor
 
 from multiway.batch import ViewSpec
 from multiway.data.processor import Processor
+from multiway.hub import bert_tables
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.renaming import Table, fill, renamed, state_of
 from multiway.hub.rules import Rule, both, laid_out, leading, patches, placed, same
+from multiway.hub.tokenizer_files import read_tokenizer, write_tokenizer
 from multiway.hub.transformers_folder import (
     activation_of,
     mlp_ratio,
     open_folder,
     read_config,
     read_tensors,
-    read_tokenizer,
-    read_view,
-    resample_number,
     their_activation,
     write_json,
     write_tensors,
-    write_tokenizer,
 )
+from multiway.hub.transformers_view import read_view, resample_number
 from multiway.hub.vit_tensors import Names, blocks, older
 from multiway.methods.vilt import Vilt, ViltConfig
 
 __all__ = [
+    "WRITES",
     "Kind",
     "from_transformers",
     "ours_to_theirs",
@@ -50,7 +51,15 @@ __all__ = [
     "vilt_config",
 ]
 
-Kind = Literal["ViltModel", "ViltForMaskedLM", "ViltForImageAndTextRetrieval", "ViltForQuestionAnswering"]
+Kind = Literal[
+    "ViltModel",
+    "ViltForMaskedLM",
+    "ViltForImageAndTextRetrieval",
+    "ViltForQuestionAnswering",
+    "ViltForImagesAndTextClassification",
+]
+WRITES: tuple[str, ...] = get_args(Kind)
+_VERDICTS = {"False": "false", "True": "true"}
 _BASE: Kind = "ViltModel"
 _WORDS = "embeddings.text_embeddings.word_embeddings.weight"
 _DECODER = "mlm_score.decoder.weight"
@@ -77,6 +86,7 @@ _HEADS: dict[str, list[Rule]] = {
         )
     ],
     "ViltForQuestionAnswering": both(*((f"answer_head.{part}", f"classifier.{part}") for part in (0, 1, 3))),
+    "ViltForImagesAndTextClassification": both(*((f"judge_head.{part}", f"classifier.{part}") for part in (0, 1, 3))),
 }
 
 
@@ -121,11 +131,11 @@ def ours_to_theirs(method: Vilt, kind: Kind) -> dict[str, Tensor]:
     """
     ours = state_of(method)
     needed = {"ViltForMaskedLM": "word_head.bias", "ViltForImageAndTextRetrieval": "match_head.bias",
-              "ViltForQuestionAnswering": "answer_head.0.bias"}.get(kind)  # fmt: skip
+              "ViltForQuestionAnswering": "answer_head.0.bias", "ViltForImagesAndTextClassification": "judge_head.0.bias"}.get(kind)  # fmt: skip
     if needed is not None and needed not in ours:
         raise WeightsError(f"a {kind} needs the head that this ViLT lacks ({needed}); choose another of their classes")
     own = {rule.ours[0] for rule in _HEADS[kind]}
-    heads = ("word_head.", "word_matrix.", "match_head.", "answer_head.", "hidden_patch", "colour_head.")
+    heads = ("word_head.", "word_matrix.", "match_head.", "answer_head.", "judge_head.", "hidden_patch", "colour_head.")
     left = [name for name in ours if name.startswith(heads) and name not in own]
     theirs = table(method.config, kind).write({name: each for name, each in ours.items() if name not in left})
     theirs.pop("mlm_score.bias", None)  # their newer versions have it once
@@ -142,6 +152,11 @@ def vilt_config(theirs: dict[str, Any], kind: Kind, tied_words: bool = True) -> 
     """Our config from their `config.json`, whose missing fields mean transformers' defaults (ViLT-B/32)."""
     width = theirs.get("hidden_size", 768)
     names = {int(number): name for number, name in (theirs.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}).items()}
+    labels = tuple(names[number] for number in sorted(names))
+    if kind == "ViltForImagesAndTextClassification" and theirs.get("num_images", -1) != 2:
+        raise WeightsError(
+            f"this ViLT judges num_images={theirs.get('num_images', -1)} pictures; expected two, as NLVR2 has"
+        )
     return ViltConfig(
         vocabulary=theirs.get("vocab_size", 30522),
         context=theirs.get("max_position_embeddings", 40),
@@ -163,7 +178,11 @@ def vilt_config(theirs: dict[str, Any], kind: Kind, tied_words: bool = True) -> 
         tied_words=tied_words,
         matching=kind == "ViltForImageAndTextRetrieval",
         words=kind == "ViltForMaskedLM",
-        answers=tuple(names[number] for number in sorted(names)) if kind == "ViltForQuestionAnswering" else (),
+        answers=labels if kind == "ViltForQuestionAnswering" else (),
+        # NLVR2's are `False` and `True` there, and `false` and `true` in the data here.
+        verdicts=tuple(_VERDICTS.get(label, label) for label in labels)
+        if kind == "ViltForImagesAndTextClassification"
+        else (),
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
     )
@@ -193,6 +212,8 @@ def from_transformers(source: str, allow: Sequence[str] = ()) -> Model:
         )
     tensors = older(read_tensors(folder), Names())
     config = vilt_config(theirs, kind, tied(tensors))
+    if config.words:
+        bert_tables.require_gelu(config.activation)
     method = Vilt(config)
     report = fill(method, table(config, kind), tensors, str(folder), allow)
     view = read_view(folder, ViewSpec(size=config.size, mean=config.mean, std=config.std))
@@ -207,7 +228,7 @@ def to_transformers(model: Model, folder: Path, kind: Kind | None = None) -> Non
     Args:
         model: a ViLT whose patches are cut and projected.
         folder: is made.
-        kind: their class, which keeps one head at most; by default that of answers, words, matching, whichever is there first.
+        kind: their class, which keeps one head at most; by default that of answers, verdicts, words, matching, whichever is there first.
 
     Raises:
         WeightsError: if the model is no such ViLT, or lacks the head.
@@ -221,8 +242,10 @@ def to_transformers(model: Model, folder: Path, kind: Kind | None = None) -> Non
     if not config.types:
         raise WeightsError("transformers' ViLT has segment types and this model has none; train it with method.types=2")
     if kind is None:
-        kind = ("ViltForQuestionAnswering" if config.answers else "ViltForMaskedLM" if config.words
-                else "ViltForImageAndTextRetrieval" if config.matching else _BASE)  # fmt: skip
+        kind = ("ViltForQuestionAnswering" if config.answers else "ViltForImagesAndTextClassification" if config.verdicts
+                else "ViltForMaskedLM" if config.words else "ViltForImageAndTextRetrieval" if config.matching else _BASE)  # fmt: skip
+    if kind == "ViltForMaskedLM":
+        bert_tables.require_gelu(config.activation)
     tensors = ours_to_theirs(method, kind)
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder, tensors)
@@ -240,7 +263,8 @@ def to_transformers(model: Model, folder: Path, kind: Kind | None = None) -> Non
 
 
 def _their_config(config: ViltConfig, kind: Kind) -> dict[str, Any]:
-    labels = dict(enumerate(config.answers))
+    judges = kind == "ViltForImagesAndTextClassification"
+    labels = dict(enumerate(config.verdicts if judges else config.answers))
     return {
         "model_type": "vilt", "architectures": [kind], "vocab_size": config.vocabulary,
         "max_position_embeddings": config.context, "image_size": config.size, "patch_size": config.patch,
@@ -249,6 +273,6 @@ def _their_config(config: ViltConfig, kind: Kind) -> dict[str, Any]:
         "hidden_act": their_activation(config.activation), "layer_norm_eps": config.epsilon, "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.attention_dropout, "qkv_bias": config.qkv_bias,
         "initializer_range": config.init_std, "type_vocab_size": config.types, "modality_type_vocab_size": config.modalities,
-        "tie_word_embeddings": config.tied_words,
+        "tie_word_embeddings": config.tied_words, **({"num_images": 2} if judges else {}),
         **({"id2label": labels, "label2id": {name: number for number, name in labels.items()}} if labels else {}),
     }  # fmt: skip

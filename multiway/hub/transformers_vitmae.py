@@ -30,12 +30,11 @@ from multiway.hub.transformers_folder import (
     open_folder,
     read_config,
     read_tensors,
-    read_view,
     their_activation,
     write_json,
     write_tensors,
-    write_view,
 )
+from multiway.hub.transformers_view import read_view, write_view
 from multiway.hub.vit_tensors import Names, blocks
 from multiway.methods.mae import Mae, MaeConfig
 from multiway.nn.mae_decoder import MaeDecoderConfig

@@ -20,15 +20,8 @@ from multiway.data.processor import Processor
 from multiway.hub.file import WeightsError
 from multiway.hub.model import Model
 from multiway.hub.renaming import Table, fill, state_of
-from multiway.hub.transformers_folder import (
-    open_folder,
-    read_config,
-    read_tensors,
-    read_view,
-    write_json,
-    write_tensors,
-    write_view,
-)
+from multiway.hub.transformers_folder import open_folder, read_config, read_tensors, write_json, write_tensors
+from multiway.hub.transformers_view import read_view, write_view
 from multiway.methods.picture_encoder import PictureEncoder, PictureEncoderConfig
 from multiway.nn.vit import VisionConfig, VisionTransformer
 

@@ -20,135 +20,33 @@ one shape; the word head's matrix is the word embedding's by default, as `transf
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multiway.abilities import Encoded, Fused
-from multiway.batch import Batch, DataInfo
+from multiway.batch import Batch
 from multiway.losses.itm_random import itm_random
 from multiway.losses.mlm import mlm
 from multiway.losses.mpp import LEVELS, mpp, patch_colours
 from multiway.losses.wpa import inner_words, transport_distance, wpa
 from multiway.methods.method import Losses, Method, Pairs, Reps, Step, Term
 from multiway.methods.partners import Lent, draw_any, meet
-from multiway.nn.block import Activation
+from multiway.methods.vilt_config import ViltConfig
 from multiway.nn.heads import MaskedWordHead
 from multiway.nn.patch import ConvStem, PatchEmbed
 from multiway.nn.pool import marked_positions
 from multiway.nn.segments import run_with_segment_maps
-from multiway.nn.text import TextConfig, TextEmbed
+from multiway.nn.task_heads import Classifier
+from multiway.nn.text import TextEmbed
 from multiway.nn.transformer import Transformer, TransformerConfig, init_weights
 from multiway.world import World
 
 __all__ = ["Vilt", "ViltConfig"]
-
-
-@dataclass(frozen=True)
-class ViltConfig:
-    """Sizes and losses of ViLT.
-
-    Attributes:
-        vocabulary, context: number of token ids, and greatest number of tokens; 0 leaves them to the data.
-        size: side, in pixels, of the pictures whose grid has positions of its own; other shapes interpolate them.
-        patch: side of a patch, in pixels.
-        stem: `patch` cuts and projects, which is the paper's point; `conv` puts small convolutions before (`ConvStem`).
-        keep: greatest number of patches of a picture in training, drawn anew for every step; 0 keeps all.
-        width, layers, heads, mlp_ratio, activation, epsilon, dropout, attention_dropout, qkv_bias, checkpoint: of the
-            blocks; see `TransformerConfig`.
-        init_std: standard deviation with which matrices start: about the root of 1 / width. With BERT's 0.02, made for 768, a
-            map of 128 shrinks its input four times.
-        types: number of segment types that BERT's embedding has, of which a caption uses the first.
-        modalities: rows of the modality embedding: text, picture, and a third for a second picture (NLVR2).
-        tied_words: the word head's matrix is the word embedding; False gives it its own.
-        matching, words: whether there is a head for pairs and one for words, and the loss that trains it.
-        answers: names of the answers that the answer head chooses among; none, no head.
-        wpa: weight of word-patch alignment; 0 leaves it out.
-        mpp: weight of masked patch prediction; 0 leaves it out.
-        hidden: share of the patches that it hides.
-        mean, std: normalisation of the pictures, from which it gets their colours back.
-    """
-
-    vocabulary: int = 0
-    context: int = 0
-    size: int = 64
-    patch: int = 16
-    stem: Literal["patch", "conv"] = "patch"
-    keep: int = 0
-    width: int = 128
-    layers: int = 6
-    heads: int = 2
-    mlp_ratio: float = 4.0
-    activation: Activation = "gelu"
-    epsilon: float = 1e-6
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    qkv_bias: bool = True
-    checkpoint: bool = False
-    init_std: float = 0.08
-    types: int = 0
-    modalities: int = 2
-    tied_words: bool = True
-    matching: bool = True
-    words: bool = True
-    answers: tuple[str, ...] = ()
-    wpa: float = 0.1
-    mpp: float = 0.0
-    hidden: float = 0.15
-    mean: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-
-    def resolve(self, data: DataInfo) -> ViltConfig:
-        """The config with vocabulary and context filled in from the data; sizes that were given are kept."""
-        return replace(self, vocabulary=self.vocabulary or data.vocabulary, context=self.context or data.context)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches at the configured size."""
-        return (self.size // self.patch,) * 2
-
-    @property
-    def text(self) -> TextConfig:
-        """BERT's embedding of words, positions and segment types, normed."""
-        return TextConfig(
-            vocabulary=self.vocabulary,
-            context=self.context,
-            width=self.width,
-            types=self.types,
-            epsilon=self.epsilon,
-            embedding_norm=True,
-            dropout=self.dropout,
-        )
-
-    @classmethod
-    def preset(cls, name: str) -> ViltConfig:
-        """`tiny`, made for a laptop, or `base`, the paper's ViLT-B/32: ViT-B/32 at 384 pixels, 40 tokens of BERT's vocabulary.
-
-        Raises:
-            KeyError: for an unknown name, with the names that exist.
-        """
-        if name == "tiny":
-            return cls()
-        if name != "base":
-            raise KeyError(f"ViLT has no preset `{name}`; there are: tiny, base")
-        return cls(
-            vocabulary=30522,
-            context=40,
-            size=384,
-            patch=32,
-            keep=200,
-            width=768,
-            layers=12,
-            heads=12,
-            epsilon=1e-12,
-            dropout=0.1,
-            init_std=0.02,
-            types=2,
-            mean=(0.5, 0.5, 0.5),
-        )
 
 
 class Vilt(Method):
@@ -180,10 +78,13 @@ class Vilt(Method):
         self.match_head = nn.Linear(width, 2) if config.matching else None
         self.word_head = MaskedWordHead(width, config.vocabulary, config.epsilon) if config.words else None
         self.word_matrix = None if config.tied_words or not config.words else nn.Embedding(config.vocabulary, width)
-        self.answer_head = None
-        if config.answers:
-            inner = nn.Linear(width, 2 * width), nn.LayerNorm(2 * width, 1e-5), nn.GELU()
-            self.answer_head = nn.Sequential(*inner, nn.Linear(2 * width, len(config.answers)))
+        # Section 4.3: classifiers, whose hidden layer is 2W wide; that of two pictures reads both of their vectors.
+        self.answer_head = Classifier(width, len(config.answers), 2 * width) if config.answers else None
+        self.judge_head = Classifier(2 * width, len(config.verdicts), 2 * width) if config.verdicts else None
+        if config.verdicts and config.modalities != 3:
+            raise ValueError(
+                f"a second picture has a modality of its own and there are {config.modalities}; set modalities=3 where there are verdicts"
+            )
         self.hidden_patch = self.colour_head = None
         if config.mpp > 0:
             self.hidden_patch = nn.Parameter(torch.zeros(width))
@@ -201,7 +102,9 @@ class Vilt(Method):
         """Those whose heads are there. There is no space that pictures and texts share, so nothing to `compare`."""
         matches = ("match", "match_with_maps") if self.match_head is not None else ()
         guesses = ("fill_mask",) if self.word_head is not None else ()
-        return ("encode_image", "encode_text", *matches, "fuse", *guesses)
+        answers = ("answer",) if self.answer_head is not None else ()
+        judges = ("judge",) if self.judge_head is not None else ()
+        return ("encode_image", "encode_text", *matches, "fuse", *guesses, *answers, *judges)
 
     def encode_image(self, images: Tensor) -> Encoded:
         """(B, 3, H, W) normalised pixels -> tokens (B, 1 + N, W) that enter the blocks; an embedding of width 0."""
@@ -233,8 +136,7 @@ class Vilt(Method):
     def fuse(self, image: Encoded, text: Encoded, tokens: bool = False) -> Fused:
         """Pairs by the pooler's output, from which the paper matches and classifies (sections 3.1 and 4.3).
 
-        Of two pictures the order makes no difference: positions and modality are the same. The paper reads them one by one
-        and lays both pooled vectors side by side (NLVR2).
+        A picture here is a first one. The paper reads two one by one, the second with a modality of its own (`judge`).
         """
         assert image.tokens is not None and text.tokens is not None
         fused = self._fuse(text.tokens, text.mask, image.tokens, first=not tokens)
@@ -245,7 +147,32 @@ class Vilt(Method):
         """(P, V) logits of the words at `at`, with the picture's tokens in the sequence or without them."""
         return self._guess(self._text_tokens(ids), mask, None if image is None else image.tokens, at)
 
-    def answer_logits(self, image: Encoded, text: Encoded) -> Tensor:
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The list of answers."""
+        return self.config.answers
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """Names of the verdicts."""
+        return self.config.verdicts
+
+    def judge(self, images: Sequence[Encoded], text: Encoded) -> Tensor:
+        """(B, verdicts) on a text and two pictures, each read with the text, both pooled vectors side by side (section 4.3).
+
+        Raises:
+            ValueError: for another number of pictures, or if the model has no verdicts.
+        """
+        if self.judge_head is None or len(images) != 2:
+            raise ValueError(
+                f"{len(images)} pictures and {len(self.verdicts)} verdicts; a ViLT judges two pictures, with config.verdicts"
+            )
+        left, right = images
+        assert right.tokens is not None
+        other = replace(right, tokens=right.tokens + (self.modalities.weight[2] - self.modalities.weight[1]))
+        return self.judge_head(torch.cat([self.fuse(left, text).pooled, self.fuse(other, text).pooled], 1))  # type: ignore[no-any-return]
+
+    def answer(self, image: Encoded, text: Encoded) -> Tensor:
         """(B, answers) from the pooled token of picture and question (section 4.3).
 
         Raises:

@@ -41,6 +41,7 @@ def convert(
     target: str | Path,
     layout: Layout | None = None,
     *,
+    kind: str | None = None,
     allow: Sequence[str] = (),
     size: int | None = None,
 ) -> Converted:
@@ -50,6 +51,8 @@ def convert(
         source: a model, or what `mw.load` opens.
         target: `NAME.safetensors` for one file, any other name for a folder.
         layout: by default multiway's own of a file, `transformers` of a folder.
+        kind: class of `transformers`, where a model can be several (`BlipForImageTextRetrieval`); by default the first that it has
+            weights for.
         allow, size: as of `mw.load`.
 
     Raises:
@@ -59,6 +62,8 @@ def convert(
     chosen: Layout = layout or ("multiway" if file else "transformers")
     if chosen not in WRITERS:
         raise WeightsError(f"there is no layout {layout!r}; expected one of {', '.join(WRITERS)}")
+    if kind is not None and chosen != "transformers":
+        raise WeightsError(f"{kind} is a class of transformers, and --layout {chosen} has none; leave --kind away")
     if file != (chosen in _FILES):
         raise WeightsError(
             f"--layout {chosen} writes {'one file' if chosen in _FILES else 'a folder'}, and {path} "
@@ -81,6 +86,6 @@ def convert(
     elif chosen == "torchscale":
         to_torchscale(model, path)
     else:
-        to_transformers(model, path)
+        to_transformers(model, path, kind)
     named = model.name if isinstance(source, Model) else str(source)
     return Converted(path, chosen, write_card(path, model, chosen, named), model)

@@ -96,12 +96,14 @@ def settings_of(model: Model) -> str:
     view, words = model.processor.view, model.processor.tokenizer
     found: dict[str, set[str]] = {"activation": set(), "epsilon": set()}
     _collect(to_json(model.method.config), found)
-    crop = {"squash": "squeezed into the square", "center": "the middle cut out", "pad": "fitted on a background"}[
-        view.crop
-    ]
-    said = [
+    middle = "the middle cut out" + (f" of {view.shortest}" if view.shortest else "")
+    crop = {"squash": "squeezed into the square", "center": middle, "pad": "fitted on a background"}[view.crop]
+    drawn = [
         f"pictures of {view.size} pixels, {view.resample}, {crop}",
         f"mean {_numbers(view.mean)}, deviation {_numbers(view.std)}",
+    ]
+    said = [
+        *(drawn if _sees(model) else ()),
         *(f"{name} {', '.join(sorted(values))}" for name, values in found.items() if values),
         "no tokeniser" if words is None else f"a tokeniser of {len(words):,} ids for texts of {words.context} tokens",
     ]
@@ -111,7 +113,7 @@ def settings_of(model: Model) -> str:
 def caveats(model: Model, layout: str) -> list[str]:
     """What the other library does otherwise, and cannot be told to do alike."""
     view, words, found = model.processor.view, model.processor.tokenizer, []
-    if layout == "multiway":
+    if layout == "multiway" or not _sees(model):
         return []
     if layout == "open_clip" or view.background != 255:
         there = "in the colours that are hidden under them" if layout == "open_clip" else "on white"
@@ -130,6 +132,10 @@ def caveats(model: Model, layout: str) -> list[str]:
             f"open_clip resizes to {view.size} pixels and cuts nothing more; here {view.size} are cut out of {view.shortest}"
         )
     return found
+
+
+def _sees(model: Model) -> bool:
+    return "encode_image" in model.abilities()
 
 
 def _numbers(values: tuple[float, ...]) -> str:

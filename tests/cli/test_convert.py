@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import torch
+from hub.families import FAMILIES
 from hub.stand_ins import TimmVit, random_everywhere
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
@@ -123,3 +124,42 @@ def test_what_the_other_library_does_otherwise_is_said(tiny_run: Path) -> None:
     assert any("fitted on a background of 127" in each for each in caveats(model, "transformers"))
     model.processor.view = ViewSpec(16, shortest=20)
     assert any("16 are cut out of 20" in each for each in caveats(model, "open_clip"))
+
+
+def test_the_class_that_is_written_can_be_named(tmp_path: Path, capsys) -> None:
+    """A RoBERTa is one again, a model of texts says nothing of pictures, and what does not fit is said."""
+    FAMILIES["roberta"].save(tmp_path / "in")
+    assert main(["convert", f"hf:{tmp_path / 'in'}", str(tmp_path / "one.safetensors")]) == 0
+    said = capsys.readouterr().out
+    assert "RobertaForMaskedLM: " in said and "pictures of" not in said and "epsilon 1e-05; a tokeniser of" in said
+    written = ["convert", str(tmp_path / "one.safetensors"), str(tmp_path / "out"), "--kind"]
+    assert main([*written, "RobertaForMaskedLM"]) == 0
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["architectures"] == ["RobertaForMaskedLM"]
+    for kind, complaint in (
+        ("ViTModel", "cannot be written as a ViTModel; expected one of BertForMaskedLM"),
+        ("BertModel", "a head on masked words and cannot be a BertModel; expected BertForMaskedLM"),
+    ):
+        assert main([*written[:2], str(tmp_path / kind), "--kind", kind]) == 1
+        assert complaint in capsys.readouterr().err and not (tmp_path / kind).exists()
+    assert main([*written[:2], str(tmp_path / "two.safetensors"), "--kind", "BertModel"]) == 1
+    assert "--layout multiway has none" in capsys.readouterr().err
+
+
+def test_models_from_elsewhere_are_measured(tmp_path: Path, capsys) -> None:
+    """By a task of each kind of head, from the folder and from what was made of it: the same figures."""
+    for name, task, data in (
+        ("clip", "retrieval", "emoji@composition"),
+        ("vilt verdicts", "nlvr2", "scenes:easy,objects=1-3@test"),
+    ):
+        folder, file = tmp_path / task, tmp_path / f"{task}.safetensors"
+        FAMILIES[name].save(folder)
+        if task == "nlvr2":
+            config = json.loads((folder / "config.json").read_text())
+            (folder / "config.json").write_text(json.dumps(config | {"id2label": {"0": "False", "1": "True"}}))
+        assert main(["convert", f"hf:{folder}", str(file)]) == 0
+        found = []
+        for source in (f"hf:{folder}", str(file)):
+            capsys.readouterr()
+            assert main(["eval", source, "--task", task, "--data", data, "--json"]) == 0
+            found.append(json.loads(capsys.readouterr().out)["metrics"])
+        assert found[0] == found[1] and found[0]

@@ -186,10 +186,10 @@ class OwnWordHead(WordHead):
 
 
 class Vilt(nn.Module):
-    def __init__(self, answers: int = 0) -> None:
+    def __init__(self, answers: int = 0, judges: bool = False) -> None:
         super().__init__()
         self.text_embeddings = Bert(WORDS, CONTEXT, W, 0, 2, None).embeddings
-        self.token_type_embeddings = nn.Embedding(2, W)
+        self.token_type_embeddings = nn.Embedding(2 + judges, W)
         self.transformer = TimmVit(epsilon=1e-12)
         self.pooler = nn.Module()
         self.pooler.dense = nn.Linear(W, W)
@@ -197,15 +197,19 @@ class Vilt(nn.Module):
             self.vqa_classifier = nn.Sequential(
                 nn.Linear(W, 2 * W), nn.LayerNorm(2 * W), nn.GELU(), nn.Linear(2 * W, answers)
             )
+        elif judges:
+            self.nlvr2_classifier = nn.Sequential(
+                nn.Linear(2 * W, 2 * W), nn.LayerNorm(2 * W), nn.GELU(), nn.Linear(2 * W, 2)
+            )
         else:
             self.mlm_score, self.itm_score = OwnWordHead(W, self.text_embeddings.word_embeddings), Head(2)
 
-    def forward(self, ids: Tensor, mask: Tensor, images: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, mask: Tensor, images: Tensor, kind: int = 1) -> Tensor:
         picture = self.transformer.embed(images)
         x = torch.cat(
             [
                 self.text_embeddings(ids) + self.token_type_embeddings.weight[0],
-                picture + self.token_type_embeddings.weight[1],
+                picture + self.token_type_embeddings.weight[kind],
             ],
             1,
         )
@@ -229,13 +233,27 @@ def test_vilt(answers: int, tmp_path: Path) -> None:
     pooled = torch.tanh(theirs.pooler.dense(fused[:, 0]))
     image, text = model.method.encode_image(pictures()), model.method.encode_text(ids, mask)
     if answers:
-        close(model.method.answer_logits(image, text), theirs.vqa_classifier(pooled))
+        close(model.method.answer(image, text), theirs.vqa_classifier(pooled))
         assert model.method.config.answers == tuple("0123456")
         return
     odds = theirs.itm_score.fc(pooled)
     close(model.method.match(image, text), odds[:, 1] - odds[:, 0])
     close(model.method.fill_mask(image, ids, mask, mask), theirs.mlm_score(fused[:, :9])[mask])
     assert not model.method.config.tied_words
+
+
+@torch.no_grad()
+def test_vilt_tuned_for_two_pictures(tmp_path: Path) -> None:
+    theirs = random_everywhere(Vilt(judges=True))
+    torch.save({"state_dict": theirs.state_dict()}, tmp_path / "vilt_nlvr2.ckpt")
+    model = load(tmp_path / "vilt_nlvr2.ckpt")
+    (ids, mask), left, right = texts(), pictures(), pictures().flip(0)
+    pooled = [
+        theirs.pooler.dense(theirs(ids, mask, each, 1 + at)[:, 0]).tanh() for at, each in enumerate((left, right))
+    ]
+    shown, text = [model.method.encode_image(each) for each in (left, right)], model.method.encode_text(ids, mask)
+    close(model.method.judge(shown, text), theirs.nlvr2_classifier(torch.cat(pooled, 1)))
+    assert model.verdicts == ("false", "true") and "judge" in model.abilities() and "match" not in model.abilities()
 
 
 class VlmoBlock(nn.Module):

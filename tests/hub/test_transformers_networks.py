@@ -48,6 +48,7 @@ def made(name: str, head: str = "Model") -> nn.Module:
     kind = CLASSES[name.partition("-")[0]]
     theirs = getattr(theirs_all, f"{kind}{head}")(getattr(theirs_all, f"{kind}Config")(**SIZES[name]))
     randomise(theirs)
+    torch.manual_seed(0)
     with torch.no_grad():  # statistics are none of its parameters
         for key, each in theirs.named_buffers():
             if "running_var" in key:

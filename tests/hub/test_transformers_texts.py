@@ -67,7 +67,7 @@ def test_folders_are_read_and_written(family: str, head: str, tmp_path: Path) ->
     ours = load(f"hf:{tmp_path / 'theirs'}")
     same_words(ours.method, theirs)
     assert ("fill_mask" in ours.abilities()) is (head == "ForMaskedLM")
-    bert_to_transformers(ours, tmp_path / "ours", family)  # type: ignore[arg-type]
+    bert_to_transformers(ours, tmp_path / "ours", NAMES[family] + head)
     more = {} if head == "ForMaskedLM" else {"add_pooling_layer": False}
     same_words(ours.method, opened(type(theirs), tmp_path / "ours", **more))
     same_state(load(f"hf:{tmp_path / 'ours'}").method.state_dict(), ours.method.state_dict())

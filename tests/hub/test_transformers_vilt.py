@@ -1,4 +1,4 @@
-"""ViLT equals four classes of transformers with copied random weights, both ways: tokens, pooled, words, pairs, answers."""
+"""ViLT equals five classes of transformers with copied random weights, both ways: tokens, pooled, words, pairs, answers."""
 
 import json
 from typing import get_args
@@ -12,6 +12,7 @@ from transformers import (
 )
 from transformers import (
     ViltForImageAndTextRetrieval,
+    ViltForImagesAndTextClassification,
     ViltForMaskedLM,
     ViltForQuestionAnswering,
     ViltModel,
@@ -37,12 +38,14 @@ from multiway.hub.vit_tensors import Names, older
 from multiway.methods.vilt import Vilt, ViltConfig
 
 CLASSES = {each.__name__: each for each in (ViltModel, ViltForMaskedLM, ViltForImageAndTextRetrieval,
-                                            ViltForQuestionAnswering)}  # fmt: skip
+                                            ViltForQuestionAnswering, ViltForImagesAndTextClassification)}  # fmt: skip
 CAPTIONS = ["a red apple", "a green pear on a plate", "seven blue cups"]
 
 
 def peer(kind: Kind, **more):
     torch.manual_seed(0)
+    if kind == "ViltForImagesAndTextClassification":
+        more |= {"num_images": 2, "modality_type_vocab_size": 3}
     config = TheirConfig(
         vocab_size=60, max_position_embeddings=12, hidden_size=32, num_hidden_layers=3, num_attention_heads=2,
         intermediate_size=48, image_size=32, patch_size=8, num_labels=5, **more,
@@ -121,9 +124,34 @@ def test_answers_equal() -> None:
     theirs = peer("ViltForQuestionAnswering")
     ours = converted(theirs, "ViltForQuestionAnswering")
     ids, mask, images = inputs()
-    logits = ours.answer_logits(ours.encode_image(images), ours.encode_text(ids, mask))
+    logits = ours.answer(ours.encode_image(images), ours.encode_text(ids, mask))
     assert logits.shape == (3, 5) and len(ours.config.answers) == 5
     assert (logits - asked(theirs, ids, mask, images).logits).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_verdicts_equal() -> None:
+    """On two pictures, whose order makes a difference."""
+    kind: Kind = "ViltForImagesAndTextClassification"
+    theirs = peer(kind)
+    ours = converted(theirs, kind)
+    ids, mask, images = inputs()
+    both, text = [ours.encode_image(each) for each in (images, images.flip(0))], ours.encode_text(ids, mask)
+    wanted = judged(theirs, ids, mask, images, images.flip(0))
+    assert (ours.judge(both, text) - wanted).abs().max() < 1e-5 and len(ours.verdicts) == 5
+    assert (ours.judge(both[::-1], text) - wanted).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="1 pictures and 5 verdicts"):
+        ours.judge(both[:1], text)
+    with pytest.raises(ValueError, match="set modalities=3"):
+        Vilt(ViltConfig(vocabulary=60, context=12, verdicts=("a", "b")))
+    with pytest.raises(WeightsError, match="num_images=3"):
+        vilt_config(theirs.config.to_dict() | {"num_images": 3}, kind)
+
+
+def judged(theirs, ids, mask, left, right):
+    both = torch.stack([left, right], 1)
+    seen = torch.ones(len(both), 2, *both.shape[-2:], dtype=torch.int64)
+    return theirs(input_ids=ids, attention_mask=mask.long(), pixel_values=both, pixel_mask=seen).logits
 
 
 @pytest.mark.parametrize("kind", get_args(Kind))
@@ -172,6 +200,8 @@ def model() -> Model:
         types=2,
         epsilon=1e-12,
         answers=("yes", "no", "three"),
+        verdicts=("false", "true"),
+        modalities=3,
     )
     method = randomise(Vilt(config.resolve(info)))
     return Model(method, Processor(ViewSpec(size=32, crop="squash", mean=config.mean, std=config.std), tokenizer))
@@ -185,15 +215,20 @@ def test_transformers_runs_what_was_trained_here(model: Model, tmp_path, kind: K
     method = model.method
     assert isinstance(method, Vilt)
     words, images = model.processor.texts(CAPTIONS), torch.randn(3, 3, 32, 32)
-    wanted = asked(theirs, words.ids, words.mask, images)
+    two = kind == "ViltForImagesAndTextClassification"
+    wanted = None if two else asked(theirs, words.ids, words.mask, images)
     image, text = method.encode_image(images), method.encode_text(words.ids, words.mask)
-    if kind == "ViltModel":
+    if two:
+        got = method.judge([image, method.encode_image(images.flip(0))], text)
+        right = judged(theirs, words.ids, words.mask, images, images.flip(0))
+        assert theirs.config.id2label == {0: "false", 1: "true"}
+    elif kind == "ViltModel":
         got, right = method.pool(method._fuse(text.tokens, text.mask, image.tokens)), wanted.pooler_output
     elif kind == "ViltForMaskedLM":
         got = method.fill_mask(image, words.ids, words.mask, words.mask)
         right = wanted.logits[:, : words.ids.shape[1]][words.mask]
     elif kind == "ViltForQuestionAnswering":
-        got, right = method.answer_logits(image, text), wanted.logits
+        got, right = method.answer(image, text), wanted.logits
         assert theirs.config.id2label == {0: "yes", 1: "no", 2: "three"}
     else:
         got, right = method.match(image, text), wanted.logits[:, 0]

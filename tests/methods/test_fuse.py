@@ -229,7 +229,7 @@ def test_matching_reads_it(name: str, built: Callable[[str], Any]) -> None:
 def test_vilts_answers_read_it(built: Callable[[str], Any]) -> None:
     method = built("vilt")
     image, text = encoded(method)
-    assert torch.equal(method.answer_logits(image, text), method.answer_head(method.fuse(image, text).pooled))
+    assert torch.equal(method.answer(image, text), method.answer_head(method.fuse(image, text).pooled))
 
 
 @pytest.mark.parametrize("name", [*GUESSES, "bert"])

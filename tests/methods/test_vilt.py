@@ -311,6 +311,6 @@ def test_abilities_follow_the_heads() -> None:
     batch = toy_batch(2)
     image, text = bare.encode_image(batch.images), bare.encode_text(batch.text, batch.text_mask)
     assert image.embedding.shape == text.embedding.shape == (2, 0)
-    for ask, remedy in ((bare.match, "matching=True"), (bare.answer_logits, r"config\.answers")):
+    for ask, remedy in ((bare.match, "matching=True"), (bare.answer, r"config\.answers")):
         with pytest.raises(ValueError, match=remedy):
             ask(image, text)

@@ -39,10 +39,12 @@ def _summed(images: Tensor, lines: Tensor, weights: Tensor) -> Tensor:
     places, taps = lines.shape[1:]
     # Lines of all pictures and channels are numbered through.
     first = (torch.arange(count * channels, device=images.device) * side).view(count, channels, 1)
-    numbers = (first + lines.reshape(count, 1, -1)).view(-1, taps)
-    shares = weights[:, None].expand(count, channels, places, taps).reshape(-1, taps)
+    numbers = (first + lines.reshape(count, 1, -1)).view(-1)
+    shares = weights[:, None].expand(count, channels, places, taps).reshape(-1)
+    bags = torch.arange(0, len(numbers), taps, device=images.device)
     table = images.reshape(-1, width)
-    return F.embedding_bag(numbers, table, mode="sum", per_sample_weights=shares).view(count, channels, places, width)
+    summed = F.embedding_bag(numbers, table, bags, mode="sum", per_sample_weights=shares)
+    return summed.view(count, channels, places, width)
 
 
 def _turned(images: Tensor) -> Tensor:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from multiway.data.bands import both_ways
@@ -33,12 +35,16 @@ def blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
     # In float64 and then rounded, so that a row's weights do not hang on how many rows are computed beside it.
     taps = (-0.5 * (distance / sigma[:, None]) ** 2).exp()
     taps = (taps / taps.sum(1, keepdim=True)).to(images.device, images.dtype)
-    band = _reflected(side, kernel).to(images.device).expand(count, -1, -1), taps[:, None].expand(-1, side, -1)
+    pixels = torch.from_numpy(_reflected(side, kernel)).to(images.device)
+    band = pixels.expand(count, -1, -1), taps[:, None].expand(-1, side, -1)
     return both_ways(images, band, band).clamp_(0.0, 1.0)
 
 
 @lru_cache(maxsize=16)
-def _reflected(side: int, kernel: int) -> Tensor:
-    """(S, K) which pixel each tap of each place reads; the edge pixel itself is not repeated."""
-    pixels = (torch.arange(side)[:, None] + torch.arange(kernel) - kernel // 2).abs_()
-    return torch.minimum(pixels, 2 * (side - 1) - pixels)
+def _reflected(side: int, kernel: int) -> NDArray[np.int64]:
+    """(S, K) which pixel each tap of each place reads; the edge pixel itself is not repeated.
+
+    No tensor, since what is kept here outlives whoever asked: one made while a plan works out shapes has no numbers in it.
+    """
+    pixels = np.abs(np.arange(side)[:, None] + np.arange(kernel) - kernel // 2)
+    return np.minimum(pixels, 2 * (side - 1) - pixels)

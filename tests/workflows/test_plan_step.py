@@ -7,6 +7,7 @@ import torch
 from small_recipes import small
 from torch.utils.flop_counter import FlopCounterMode
 
+from multiway.data.blur import blur
 from multiway.data.source import DataError
 from multiway.recipes import RECIPES, recipe_function
 from multiway.recipes.recipe import Recipe
@@ -131,13 +132,17 @@ def test_caching_is_refused_as_in_training() -> None:
 
 
 def test_a_plan_leaves_nothing_behind() -> None:
-    """No draw is taken from anybody's generator, and methods are built as before."""
+    """No draw is taken from anybody's generator, methods are built as before, and nothing without numbers is kept for others."""
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    recipe = small("moco", "--batch", "8")
+    recipe = small("dino", "--batch", "8")
     trace(recipe, open_rows(recipe), gpu=True)
     assert torch.equal(torch.rand(4), expected)
+    assert recipe.drawn is not None
+    for view in recipe.drawn.views:
+        even = torch.full((1, 3, view.size, view.size), 0.5)
+        torch.testing.assert_close(blur(even, torch.ones(1), view.taps), even)
     assert torch.nn.Linear(4, 4).weight.std() > 0 and type(torch.nn.Linear(4, 4).weight) is torch.nn.Parameter
 
 

@@ -34,6 +34,9 @@ _SPECIAL = {
 }
 
 
+# Captions of a small set come again in every epoch, and to cut them into tokens anew is a third of what a batch of small pictures costs.
+_KEPT_TEXTS, _KEPT_LENGTH = 1 << 14, 256
+
 CONTEXT_CEILING = 1 << 20
 """Tokens above which a context is taken for damage."""
 
@@ -90,6 +93,7 @@ class Tokenizer:
             )
         backend.enable_truncation(context)
         backend.no_padding()
+        self._read: dict[str, tuple[list[int], list[int]]] = {}
 
     @classmethod
     def train(cls, captions: Iterable[str], spec: TokenizerSpec) -> Tokenizer:
@@ -161,17 +165,33 @@ class Tokenizer:
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
         """Token ids of `texts`, padded to the longest of them."""
-        encodings = self.backend.encode_batch(list(texts))
-        counts = np.array([len(encoding.ids) for encoding in encodings], dtype=np.int64)
+        read = self._reading(texts)
+        counts = np.array([len(ids) for ids, _ in read], dtype=np.int64)
         mask = np.arange(counts.max(initial=0)) < counts[:, None]
         ids = np.full(mask.shape, self.pad, dtype=np.int64)
-        ids[mask] = [number for encoding in encodings for number in encoding.ids]
-        # Words are numbered within their text; special tokens belong to none. A new number begins a word.
+        ids[mask] = [number for own, _ in read for number in own]
         words = np.full(mask.shape, -1, dtype=np.int64)
-        words[mask] = [-1 if word is None else word for encoding in encodings for word in encoding.word_ids]
+        words[mask] = [word for _, own in read for word in own]
         starts = words >= 0
         starts[:, 1:] &= words[:, 1:] != words[:, :-1]
         return Tokens(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(starts))
+
+    def _reading(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """Of each text its ids and the words that they belong to.
+
+        Words are numbered within their text, and a new number begins a word; special tokens belong to none, -1.
+        """
+        read = {text: self._read.get(text) for text in texts}  # asked once: other threads may empty what is kept
+        new = [text for text, own in read.items() if own is None]
+        fresh = {
+            text: (each.ids, [-1 if word is None else word for word in each.word_ids])
+            for text, each in zip(new, self.backend.encode_batch(new), strict=True)
+        }
+        if len(self._read) + len(fresh) > _KEPT_TEXTS:
+            self._read.clear()
+        kept = [text for text in new if len(text) <= _KEPT_LENGTH][:_KEPT_TEXTS]
+        self._read.update((text, fresh[text]) for text in kept)
+        return [read[text] or fresh[text] for text in texts]
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, its special ones and those that are cut off included: above `context`, something is."""

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,3 +79,19 @@ def test_bad_files_are_refused(tmp_path) -> None:
         Tokenizer.from_json("{}", 8)
     with pytest.raises(TypeError, match="reads no text"):
         Processor(ViewSpec()).texts(["a"])
+
+
+def test_what_is_kept_changes_nothing_and_is_bounded(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multiway.data.tokenizer._KEPT_TEXTS", 8)
+    monkeypatch.setattr("multiway.data.tokenizer._KEPT_LENGTH", 20)
+    texts = [f"a {colour} circle {n}" for n in range(6) for colour in ("red", "blue")] + [
+        "long " * 8,
+        "",
+        "a red circle 0",
+    ]
+    for start, count in ((0, 7), (3, 7), (0, 7), (0, 15), (9, 6)):
+        asked = texts[start : start + count]
+        fresh = Tokenizer.from_json(tokenizer.to_json(), tokenizer.context)
+        for found, expected in zip(vars(tokenizer(asked)).values(), vars(fresh(asked)).values(), strict=True):
+            assert torch.equal(found, expected)
+        assert len(tokenizer._read) <= 8 and all(len(text) <= 20 for text in tokenizer._read)

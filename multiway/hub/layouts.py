@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -251,9 +252,11 @@ def to_transformers(model: Model, folder: Path, kind: str | None = None) -> None
             f"{', '.join(COUNTERPARTS)}"
         )
     towers = [part.config for part in model.method.modules() if isinstance(part, VisionTransformer)]
+    if place == LAYOUTS["siglip"]:
+        towers = [replace(config, edges=False) for config in towers]  # SigLIP's leaves out what fills no patch
     if place not in _EXTENDED and any(config.extended for config in towers):
         raise WeightsError(
-            f"this {model.name} has a ViT with relative positions or none, registers, a norm after the mean, or SwiGLU, which its "
+            f"this {model.name} has a ViT with relative positions or none, registers, a norm after the mean, SwiGLU, or pixels that fill no patch, which its "
             "counterpart in transformers has not; only a picture encoder, dino, ibot or beit with these can be written"
         )
     module = import_module(place)

@@ -44,7 +44,7 @@ TOWERS: dict[str, tuple[int, int, int, int, int, str]] = {
         ("base", 768, 12, 3072, ((32, 256, "gelu_tanh"), *((16, size, "gelu") for size in (224, 256, 384, 512)))),
         ("large", 1024, 24, 4096, ((16, 256, "gelu"), (16, 384, "gelu"), (16, 512, "gelu_tanh"))),
         ("so400m", 1152, 27, 4304,
-         ((14, 224, "gelu"), (14, 378, "gelu"), *((16, size, "gelu_tanh") for size in (256, 384, 512)))),
+         ((14, 224, "gelu"), (14, 378, "gelu"), (14, 384, "gelu"), *((16, size, "gelu_tanh") for size in (256, 384, 512)))),
         ("giantopt", 1536, 40, 6144, ((16, 256, "gelu_tanh"), (16, 384, "gelu_tanh"))),
     )
     for patch, size, activation in made
@@ -113,7 +113,7 @@ def siglip_config(stated: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> Si
     # The size is not read off the positions: towers of another name may have as many.
     size, its_patch, its_width, _, _, activation = TOWERS[name]
     side = math.isqrt(theirs["visual.trunk.pos_embed"].shape[1])
-    if (its_patch, its_width, size) != (patch, width, side * patch) or vision.get("image_size", size) != size:
+    if (its_patch, its_width, size // its_patch) != (patch, width, side) or vision.get("image_size", size) != size:
         raise WeightsError(
             f"{name} has pictures of {size} pixels, patches of {its_patch} and a width of {its_width}; this one has "
             f"{vision.get('image_size', size)} ({side * patch} by its positions), {patch} and {width}"
@@ -128,6 +128,7 @@ def siglip_config(stated: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> Si
         activation=activation,  # type: ignore[arg-type]
         pool="mean",
         epsilon=1e-6,
+        edges=size % patch > 0,
     )
     acts, wide = text.get("act_kwargs") or {}, text.get("width", 512)
     if acts not in ({}, {"approximate": "none"}, {"approximate": "tanh"}):

@@ -100,9 +100,8 @@ def siglip_config(theirs: dict[str, Any]) -> SiglipConfig:
             "epsilon": part.get("layer_norm_eps", 1e-6),
         }
 
-    image = VisionConfig(
-        size=vision.get("image_size", 224), patch=vision.get("patch_size", 16), pool="mean", **blocks(vision)
-    )
+    size, patch = vision.get("image_size", 224), vision.get("patch_size", 16)
+    image = VisionConfig(size=size, patch=patch, pool="mean", edges=size % patch > 0, **blocks(vision))
     words = TextConfig(
         vocabulary=text.get("vocab_size", 32_000),
         context=text.get("max_position_embeddings", 64),

@@ -26,22 +26,24 @@ class PatchEmbed(nn.Module):
         patch: side of a patch in pixels.
         width: W.
         bias: CLIP has none.
+        edges: whether pixels that fill no patch, at the right and at the bottom, are left unseen, as a convolution leaves them; else
+            such pictures are refused.
     """
 
-    def __init__(self, patch: int, width: int, *, channels: int = 3, bias: bool = True) -> None:
+    def __init__(self, patch: int, width: int, *, channels: int = 3, bias: bool = True, edges: bool = False) -> None:
         super().__init__()
-        self.patch = patch
+        self.patch, self.edges = patch, edges
         self.project = nn.Linear(channels * patch * patch, width, bias=bias)
 
     def grid(self, images: Tensor) -> tuple[int, int]:
         """Rows and columns of patches.
 
         Raises:
-            ValueError: if the picture is not a whole number of patches.
+            ValueError: if the picture is not a whole number of patches; with `edges`, if it is smaller than one.
         """
         height, width = images.shape[-2:]
         p = self.patch
-        if height % p or width % p or not height or not width:
+        if min(height, width) < p or ((height % p or width % p) and not self.edges):
             raise ValueError(
                 f"images of {height}x{width} pixels do not divide into patches of {p}; resize or pad them to a multiple "
                 f"of {p}, for example {max(round(height / p), 1) * p}x{max(round(width / p), 1) * p}"
@@ -53,7 +55,8 @@ class PatchEmbed(nn.Module):
         rows, columns = self.grid(images)
         p = self.patch
         batch, channels = images.shape[:2]
-        cut = images.reshape(batch, channels, rows, p, columns, p).permute(0, 2, 4, 1, 3, 5)
+        seen = images[..., : rows * p, : columns * p]
+        cut = seen.reshape(batch, channels, rows, p, columns, p).permute(0, 2, 4, 1, 3, 5)
         return cut.reshape(batch, rows * columns, channels * p * p)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ class VisionConfig:
             et al., 2024, arXiv:2309.16588).
         pool_norm: BEiT's norm of the mean over patches, in place of that of every token: these are as the last block left them.
         antialias: whether positions are averaged where a smaller grid is interpolated.
+        edges: whether a size need be no multiple of the patch; what fills no patch is not seen (SigLIP's 384 pixels by 14).
     """
 
     size: int = 32
@@ -66,6 +67,7 @@ class VisionConfig:
     registers: int = field(default=0, metadata=LATER)
     pool_norm: bool = field(default=False, metadata=LATER)
     antialias: bool = field(default=False, metadata=LATER)
+    edges: bool = field(default=False, metadata=LATER)
 
     @property
     def biased(self) -> bool:
@@ -75,7 +77,7 @@ class VisionConfig:
     @property
     def extended(self) -> bool:
         """Whether there is more than the ViTs of CLIP, MAE and their like have: most layouts of other libraries have no place for it."""
-        later = self.biased or self.registers > 0 or self.pool_norm or self.antialias
+        later = self.biased or self.registers > 0 or self.pool_norm or self.antialias or self.edges
         return later or self.positions == "none" or self.activation == "swiglu"
 
     @property
@@ -99,8 +101,10 @@ class VisionTransformer(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        if config.size % config.patch:
+        if config.size < config.patch or (config.size % config.patch and not config.edges):
             raise ValueError(f"size {config.size} is not divisible by patch {config.patch}; change one of them")
+        if config.edges and config.stem != "patch":
+            raise ValueError("edges=True leaves pixels out, which stem='conv' would see; set one of them back")
         if config.pool == "class" and not config.has_class_token:
             raise ValueError("pool='class' needs a class token; set class_token=None or pool='mean'")
         if (config.biased and (config.registers or not config.has_class_token)) or (
@@ -118,8 +122,11 @@ class VisionTransformer(nn.Module):
         self.grid = (config.size // config.patch,) * 2
         self.prefix = int(config.has_class_token) + config.registers
         patches = self.grid[0] * self.grid[1]
-        embed = PatchEmbed if config.stem == "patch" else ConvStem
-        self.patches = embed(config.patch, width, bias=config.patch_bias)
+        self.patches = (
+            PatchEmbed(config.patch, width, bias=config.patch_bias, edges=config.edges)
+            if config.stem == "patch"
+            else ConvStem(config.patch, width, bias=config.patch_bias)
+        )
         first, placed = config.has_class_token, config.positions != "none"
         self.class_token = nn.Parameter(torch.zeros(width)) if first else None
         self.class_position = nn.Parameter(torch.zeros(width)) if first and placed else None

@@ -220,9 +220,9 @@ def clip_config(kind: str) -> Callable[[], Any]:
     return lambda: getattr(peers, f"{kind}Config")(text_config=words, vision_config=GRID, projection_dim=20)
 
 
-def siglip_config() -> Any:
+def siglip_config(size: int = 32) -> Any:
     words = {**SIZES, "vocab_size": 300, "max_position_embeddings": CONTEXT, "projection_size": 32, "pad_token_id": 1}
-    return peers.SiglipConfig(text_config=words, vision_config=GRID)
+    return peers.SiglipConfig(text_config=words, vision_config=GRID | {"image_size": size})
 
 
 def siglip(theirs: Any, pixels: Any, ids: Any) -> Said:
@@ -305,6 +305,10 @@ FAMILIES: dict[str, Family] = {
         drawing("ChineseCLIPImageProcessor", size={"height": 32, "width": 32}, do_center_crop=False), "bert",
     ),
     "siglip": Family(made("SiglipModel", siglip_config), siglip, embeddings, drawing("SiglipImageProcessor", **SQUEEZED), "clip", filled=True),
+    "siglip edges": Family(
+        made("SiglipModel", lambda: siglip_config(38)), siglip, embeddings,
+        drawing("SiglipImageProcessor", **SQUEEZED | {"size": {"height": 38, "width": 38}}), "clip", filled=True,
+    ),
     "vilt": vilt_of("ViltModel", vilt(lambda out, _: out.pooler_output), pairs(lambda of, i, t, _: of.fuse(i, t).pooled)),
     "vilt words": vilt_of(
         "ViltForMaskedLM",

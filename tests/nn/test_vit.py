@@ -1,5 +1,7 @@
 """The Vision Transformer against ViT and CLIP of `transformers`, with the same random weights."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from peer_weights import copy, copy_attention, copy_clip_block, randomise
@@ -140,3 +142,21 @@ def test_errors_say_what_to_do():
         VisionTransformer(VisionConfig(class_token=False))
     with pytest.raises(ValueError, match=r"30x32 pixels do not divide into patches of 8; .* 32x32"):
         VisionTransformer(TINY)(torch.randn(1, 3, 30, 32))
+
+
+def test_edges_that_fill_no_patch_are_not_seen():
+    model = VisionTransformer(replace(TINY, size=39, edges=True)).eval()
+    assert model.grid == (39 // TINY.patch,) * 2
+    images = torch.randn(2, 3, 39, 39)
+    other = images.clone()
+    other[..., 32:] = other[..., 32:, :] = 7.0
+    torch.testing.assert_close(model(other), model(images), rtol=0, atol=0)
+    convolution = torch.nn.functional.conv2d(
+        images,
+        model.patches.project.weight.unflatten(1, (3, TINY.patch, TINY.patch)),
+        model.patches.project.bias,
+        stride=TINY.patch,
+    )
+    torch.testing.assert_close(model.patches(images), convolution.flatten(2).transpose(1, 2), atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="edges=True leaves pixels out"):
+        VisionTransformer(replace(TINY, edges=True, stem="conv"))

@@ -144,7 +144,7 @@ def test_timms_towers_have_our_sizes(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ViT-B-16-SigLIP", "ViT-B-32-SigLIP2-256", "ViT-L-16-SigLIP-384", "ViT-SO400M-14-SigLIP", "ViT-SO400M-16-SigLIP2-384"]
+    "name", ["ViT-B-16-SigLIP", "ViT-B-32-SigLIP2-256", "ViT-L-16-SigLIP-384", "ViT-SO400M-14-SigLIP", "ViT-SO400M-14-SigLIP-384", "ViT-SO400M-16-SigLIP2-384"]
 )  # fmt: skip
 def test_their_configs_have_our_shapes(name: str) -> None:
     config = open_clip.get_model_config(name)

@@ -9,6 +9,7 @@ import multiprocessing
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 from multiway.data.remote import RemoteFile
 from multiway.data.shard_index import ShardIndex, index_of
@@ -44,7 +45,7 @@ def indices_of(tars: Sequence[ShardFile], workers: int = 0) -> Iterator[ShardInd
         workers: shards that are indexed at once; 0 is one of local files, and several of remote ones.
 
     Raises:
-        DataError: for the first that cannot be used.
+        DataError: for the first that cannot be used, or if a worker was killed.
     """
     remote = any(isinstance(tar, RemoteFile) for tar in tars)
     count = min(workers or (_AT_ONCE if remote else 1), len(tars))
@@ -62,6 +63,11 @@ def indices_of(tars: Sequence[ShardFile], workers: int = 0) -> Iterator[ShardInd
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            f"one of the {count} processes that index shards was ended from outside, as a rule for want of memory; ask for fewer "
+            "workers. Shards that have an index keep it"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

